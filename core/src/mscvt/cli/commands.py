@@ -1,0 +1,137 @@
+"""What the commands do, once their parameters are read. Imported only when a command runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import asdict
+from typing import Any
+
+import typer
+
+from mscvt.cli.parameters import read_options
+from mscvt.cli.progress import show_progress
+from mscvt.conversion import Conversion, Result, Settings, run_conversion
+from mscvt.plugins import load_registry
+from mscvt.prepare import Request, prepare_to_huggingface, prepare_to_megatron
+
+
+def run_convert(save_model_type: str, given: Mapping[str, Any]) -> None:
+    """Convert, and say what was done."""
+    request = Request(
+        load_dir=given["load_dir"],
+        options=read_options(given),
+        model_type=given["model_type_hf"],
+        dtype=given["dtype"],
+        dequantize=given.get("dequantize", False),
+        hf_cfg_dir=given.get("hf_cfg_dir"),
+        iteration=given.get("iteration"),
+    )
+    prepare = prepare_to_megatron if save_model_type == "mg" else prepare_to_huggingface
+    conversion = prepare(request, load_registry())
+    if given["dry_run"]:
+        _report_plan(conversion, as_json=given["json"])
+        return
+    try:
+        with nullcontext((None, None)) if given["json"] else show_progress() as (started, progress):
+            callbacks = {} if started is None else {"started": started, "progress": progress}
+            settings = Settings(
+                workers=given["workers"],
+                max_memory=given["max_memory"],
+                overwrite=given["overwrite"],
+                resume=given["resume"],
+                only=given["only"],
+                verify=given["verify"],
+                **callbacks,
+            )
+            result = run_conversion(conversion, given["save_dir"], settings)
+    except KeyboardInterrupt:
+        typer.echo("\ninterrupted; what is done is kept, the same command goes on from here", err=True)
+        raise typer.Exit(130) from None
+    _report(conversion, result, as_json=given["json"])
+
+
+def _report(conversion: Conversion, result: Result, *, as_json: bool) -> None:
+    if as_json:
+        shown = {**asdict(result), "target": str(result.target), "notes": conversion.notes}
+        if conversion.training_flags:
+            shown["training_flags"] = conversion.training_flags
+        typer.echo(json.dumps(shown, indent=2))
+        return
+    speed = result.nbytes / 1e9 / max(result.seconds, 1e-9)
+    typer.echo(
+        f"wrote {result.files} files, {result.nbytes:,} bytes in {result.seconds:.1f} s "
+        f"({speed:.2f} GB/s) to {result.target}"
+    )
+    if result.resumed_units:
+        typer.echo(f"went on with earlier work: {result.resumed_units} tensors were there already")
+    if result.verified:
+        typer.echo("verified: every byte was read again and is what it should be")
+    for note in conversion.notes:
+        typer.echo(f"note: {note}")
+    if not result.is_complete:
+        typer.echo("other parts are still to be written; the checkpoint appears when all of them are")
+    elif conversion.training_flags:
+        typer.echo(f"pass to the training script: --load {result.target} {conversion.training_flags}")
+
+
+def _report_plan(conversion: Conversion, *, as_json: bool) -> None:
+    plan = conversion.plan
+    if as_json:
+        files = [{"path": f.path, "bytes": f.nbytes, "tensors": len(f.tensors)} for f in plan.files]
+        typer.echo(json.dumps({"files": files, "bytes": plan.nbytes, "notes": conversion.notes}, indent=2))
+        return
+    for file in plan.files:
+        typer.echo(f"{file.path}  {len(file.tensors)} tensors, {file.nbytes:,} bytes")
+    typer.echo(f"would write {len(plan.files)} files, {plan.nbytes:,} bytes; every byte is accounted for")
+    for note in conversion.notes:
+        typer.echo(f"note: {note}")
+
+
+def list_plugins(*, as_json: bool) -> None:
+    """Print every plugin that was found."""
+    registry = load_registry()
+    if as_json:
+        typer.echo(json.dumps([asdict(plugin) for plugin in registry.plugins], indent=2))
+        return
+    if not registry.plugins:
+        typer.echo("no plugins are installed; try: pip install mscvt-llama")
+    for plugin in registry.plugins:
+        served = ", ".join(plugin.model_types)
+        typer.echo(f"{plugin.distribution} {plugin.version}: {served or plugin.entry_point}")
+        if plugin.error:
+            typer.echo(f"  error: {plugin.error}")
+
+
+def run_verify(given: Mapping[str, Any]) -> None:
+    """Compare two checkpoints, and say what differs."""
+    from mscvt.verify import verify_checkpoints
+
+    with nullcontext((None, None)) if given["json"] else show_progress() as (started, progress):
+        callbacks = {} if started is None else {"started": started, "progress": progress}
+        report = verify_checkpoints(
+            hf=given["hf"],
+            mg=given["mg"],
+            registry=load_registry(),
+            model_type=given["model_type_hf"],
+            iteration=given["iteration"],
+            dtype=given["dtype"],
+            dequantize=given["dequantize"],
+            workers=given["workers"],
+            max_memory=given["max_memory"],
+            **callbacks,
+        )
+    if given["json"]:
+        typer.echo(json.dumps(asdict(report), indent=2))
+    else:
+        for difference in report.differences:
+            typer.echo(f"differs: {difference}")
+        verdict = "equal" if report.is_equal else f"NOT equal: {len(report.differences)} tensors differ"
+        typer.echo(
+            f"{verdict}; compared {report.tensors} tensors, {report.nbytes:,} bytes in {report.seconds:.1f} s"
+        )
+        for note in report.notes:
+            typer.echo(f"note: {note}")
+    if not report.is_equal:
+        raise typer.Exit(1)

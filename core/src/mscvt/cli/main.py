@@ -1,0 +1,215 @@
+"""The commands."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from mscvt.cli import parameters as p
+from mscvt.errors import MscvtError
+
+app = typer.Typer(
+    name="mscvt",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Convert model weights between Hugging Face and Megatron-Core, exactly.",
+    epilog="Example: mscvt hf2mg --load-dir Qwen3-30B-A3B --save-dir qwen3-tp2 --target-tensor-parallel-size 2",
+)
+
+
+@app.callback(invoke_without_command=True)
+def _top(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from mscvt import __version__
+
+        typer.echo(f"mscvt {__version__}")
+        raise typer.Exit
+
+
+@app.command(
+    epilog="Example: mscvt hf2mg --load-dir Qwen3-235B-A22B --save-dir qwen3-mcore --target-pipeline-parallel-size 4 "
+    "--target-expert-parallel-size 32 --num-layers-per-virtual-pipeline-stage 8 --noop-layers 94,95 --moe-grouped-gemm"
+)
+def hf2mg(
+    load_dir: p.LoadDir,
+    save_dir: p.SaveDir,
+    model_type_hf: p.ModelTypeHf = None,
+    target_tensor_parallel_size: p.TensorParallel = None,
+    target_pipeline_parallel_size: p.PipelineParallel = None,
+    target_expert_parallel_size: p.ExpertParallel = None,
+    expert_tensor_parallel_size: p.ExpertTensorParallel = None,
+    num_layers_per_virtual_pipeline_stage: p.VirtualStage = None,
+    num_layer_list: p.LayerList = None,
+    noop_layers: p.NoopLayers = None,
+    moe_grouped_gemm: p.GroupedGemm = None,
+    moe_tp_extend_ep: p.TpExtendEp = None,
+    mla_mm_split: p.MmSplit = None,
+    schedules_method: p.Schedules = None,
+    transformer_impl: p.TransformerImpl = None,
+    make_vocab_size_divisible_by: p.VocabMultiple = None,
+    mtp_num_layers: p.MtpLayers = None,
+    num_layers: p.NumLayers = None,
+    first_k_dense_replace: p.FirstKDense = None,
+    dtype: p.Dtype = None,
+    dequantize: p.Dequantize = False,
+    workers: p.Workers = None,
+    max_memory: p.MaxMemory = None,
+    only: p.Only = None,
+    overwrite: p.Overwrite = False,
+    resume: p.Resume = False,
+    verify: p.Verify = False,
+    dry_run: p.DryRun = False,
+    json: p.Json = False,
+    debug: p.Debug = False,
+) -> None:
+    """Convert a Hugging Face checkpoint to Megatron-Core shards."""
+    _convert("mg", locals())
+
+
+@app.command(
+    epilog="Example: mscvt mg2hf --load-dir qwen3-mcore --save-dir qwen3-hf --hf-cfg-dir Qwen3-235B-A22B. "
+    "How the checkpoint was cut is recorded in it."
+)
+def mg2hf(
+    load_dir: p.LoadDir,
+    save_dir: p.SaveDir,
+    model_type_hf: p.ModelTypeHf = None,
+    hf_cfg_dir: p.HfCfgDir = None,
+    iteration: p.Iteration = None,
+    target_tensor_parallel_size: p.TensorParallel = None,
+    target_pipeline_parallel_size: p.PipelineParallel = None,
+    target_expert_parallel_size: p.ExpertParallel = None,
+    expert_tensor_parallel_size: p.ExpertTensorParallel = None,
+    num_layers_per_virtual_pipeline_stage: p.VirtualStage = None,
+    num_layer_list: p.LayerList = None,
+    noop_layers: p.NoopLayers = None,
+    moe_grouped_gemm: p.GroupedGemm = None,
+    moe_tp_extend_ep: p.TpExtendEp = None,
+    mla_mm_split: p.MmSplit = None,
+    schedules_method: p.Schedules = None,
+    transformer_impl: p.TransformerImpl = None,
+    mtp_num_layers: p.MtpLayers = None,
+    dtype: p.Dtype = None,
+    workers: p.Workers = None,
+    max_memory: p.MaxMemory = None,
+    only: p.Only = None,
+    overwrite: p.Overwrite = False,
+    resume: p.Resume = False,
+    verify: p.Verify = False,
+    dry_run: p.DryRun = False,
+    json: p.Json = False,
+    debug: p.Debug = False,
+) -> None:
+    """Convert Megatron-Core shards to a Hugging Face checkpoint.
+
+    The options that say how a checkpoint is cut are only needed where its args don't record them.
+    """
+    _convert("hf", locals())
+
+
+@app.command(epilog="Takes the command line of MindSpeed-LLM's convert_ckpt_v2.py as it is.")
+def convert(
+    load_dir: p.LoadDir,
+    save_dir: p.SaveDir,
+    load_model_type: Annotated[Literal["hf", "mg"], typer.Option(help="What the source is.")] = "hf",
+    save_model_type: Annotated[Literal["hf", "mg"], typer.Option(help="What to make.")] = "mg",
+    model_type_hf: p.ModelTypeHf = None,
+    hf_cfg_dir: p.HfCfgDir = None,
+    iteration: p.Iteration = None,
+    target_tensor_parallel_size: p.TensorParallel = None,
+    target_pipeline_parallel_size: p.PipelineParallel = None,
+    target_expert_parallel_size: p.ExpertParallel = None,
+    expert_tensor_parallel_size: p.ExpertTensorParallel = None,
+    num_layers_per_virtual_pipeline_stage: p.VirtualStage = None,
+    num_layer_list: p.LayerList = None,
+    noop_layers: p.NoopLayers = None,
+    moe_grouped_gemm: p.GroupedGemm = None,
+    moe_tp_extend_ep: p.TpExtendEp = None,
+    mla_mm_split: p.MmSplit = None,
+    schedules_method: p.Schedules = None,
+    transformer_impl: p.TransformerImpl = None,
+    make_vocab_size_divisible_by: p.VocabMultiple = None,
+    mtp_num_layers: p.MtpLayers = None,
+    num_layers: p.NumLayers = None,
+    first_k_dense_replace: p.FirstKDense = None,
+    dtype: p.Dtype = None,
+    dequantize: p.Dequantize = False,
+    workers: p.Workers = None,
+    max_memory: p.MaxMemory = None,
+    only: p.Only = None,
+    overwrite: p.Overwrite = False,
+    resume: p.Resume = False,
+    verify: p.Verify = False,
+    dry_run: p.DryRun = False,
+    json: p.Json = False,
+    debug: p.Debug = False,
+) -> None:
+    """Convert in the direction that --load-model-type and --save-model-type say."""
+    given = locals()
+    if load_model_type == save_model_type:
+        raise typer.BadParameter(
+            f"both --load-model-type and --save-model-type are {load_model_type}; one must be hf, the other mg"
+        )
+    foreign = ("hf_cfg_dir", "iteration") if save_model_type == "mg" else ("dequantize",)
+    for name in foreign:
+        if given[name]:
+            raise typer.BadParameter(f"--{name.replace('_', '-')} has no meaning with --save-model-type {save_model_type}")
+    _convert(save_model_type, given)
+
+
+@app.command()
+def verify(
+    hf: Annotated[Path, typer.Option("--hf", help="Folder of the Hugging Face checkpoint.", metavar="DIR")],
+    mg: Annotated[Path, typer.Option("--mg", help="Folder of the Megatron checkpoint.", metavar="DIR")],
+    model_type_hf: p.ModelTypeHf = None,
+    iteration: p.Iteration = None,
+    dtype: p.Dtype = None,
+    dequantize: p.Dequantize = False,
+    workers: p.Workers = None,
+    max_memory: p.MaxMemory = None,
+    json: p.Json = False,
+    debug: p.Debug = False,
+) -> None:
+    """Prove that two checkpoints hold the same weights, byte for byte.
+
+    Needs no topology: the Megatron checkpoint's args hold it. All replicas are compared.
+    """
+    from mscvt.cli.commands import run_verify
+
+    run_verify(locals())
+
+
+@app.command()
+def plugins(json: p.Json = False, debug: p.Debug = False) -> None:
+    """List the installed plugins, what they serve, and why some can't be used."""
+    from mscvt.cli.commands import list_plugins
+
+    list_plugins(as_json=json)
+
+
+def _convert(save_model_type: str, given: Mapping[str, Any]) -> None:
+    from mscvt.cli.commands import run_convert
+
+    run_convert(save_model_type, given)
+
+
+def main() -> None:
+    """Run the command line and exit: 0 where all went well, 1 on an error, 2 on wrong usage, 130 on Ctrl-C."""
+    try:
+        app()
+    except MscvtError as error:
+        if "--debug" in sys.argv:
+            raise
+        typer.echo(f"error: {error}", err=True)
+        if error.hint:
+            typer.echo(f"hint: {error.hint}", err=True)
+        sys.exit(1)

@@ -1,0 +1,114 @@
+"""Hyperparameters from a Hugging Face `config.json`, of both generations of transformers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mscvt.errors import Faults, MscvtError
+from mscvt.family import DECODER_FIELDS, Field, Hyperparameters, ModelType
+
+CONFIG = "config.json"
+_CONFIG_LIMIT = 16 << 20
+"""Bytes; the largest published config.json are some kilobytes."""
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read `config.json` of a folder.
+
+    Raises:
+        MscvtError: Where it is missing, too large, or not a JSON object.
+    """
+    path = folder / CONFIG
+    try:
+        if path.stat().st_size > _CONFIG_LIMIT:
+            raise MscvtError(f"{path}: larger than any configuration ({path.stat().st_size} bytes)")
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        hint = "The folder of a Hugging Face checkpoint holds config.json beside its weights."
+        if not folder.is_dir():
+            raise MscvtError(f"{folder}: no such folder", hint=hint) from None
+        raise MscvtError(f"{path}: not found", hint=hint) from None
+    except OSError as error:
+        raise MscvtError(f"{path}: can't be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise MscvtError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise MscvtError(f"{path}: holds {type(config).__name__}, expected an object")
+    return config
+
+
+def model_fields(model_type: ModelType) -> dict[str, Field]:
+    """Every hyperparameter of a model type and where `config.json` holds it."""
+    return {**DECODER_FIELDS, **model_type.fields}
+
+
+def lookup(config: Mapping[str, Any], paths: tuple[str, ...]) -> Any:
+    """The value at the first path that holds one other than null, or None."""
+    for path in paths:
+        value: Any = config
+        for key in path.split("."):
+            value = value.get(key) if isinstance(value, Mapping) else None
+        if value is not None:
+            return value
+    return None
+
+
+def hyperparameters(config: Mapping[str, Any], model_type: ModelType, where: Path | str) -> Hyperparameters:
+    """The model's sizes under Megatron's names; what the model lacks is absent.
+
+    Raises:
+        MscvtError: Where required fields are missing or have impossible values; all of them at once.
+    """
+    faults = Faults()
+    values: dict[str, Any] = {}
+    for name, entry in model_fields(model_type).items():
+        value = lookup(config, entry.paths)
+        if value is None:
+            if entry.default is ...:
+                faults.add(f"{' or '.join(entry.paths)} is missing")
+                continue
+            value = entry.default
+        if value is not None:
+            values[name] = value
+    check_sizes(values, model_type, faults)
+    if not faults:
+        complete(values, faults)
+    faults.raise_if_any(f"{where}: not a configuration of {model_type.name}")
+    return values
+
+
+def check_sizes(values: Mapping[str, Any], model_type: ModelType, faults: Faults) -> None:
+    """Add a fault for each required size that is not a positive whole number."""
+    for name, entry in model_fields(model_type).items():
+        value = values.get(name)
+        default_is_number = not isinstance(entry.default, (float, bool, list, tuple, dict, str))
+        if value is None or not default_is_number or isinstance(value, (list, tuple)):
+            continue
+        least = 0 if name in ("first_k_dense_replace", "mtp_num_layers", "n_shared_experts") else 1
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**40:
+            faults.add(f"{entry.paths[0]} is {value!r}, expected a whole number of at least {least}")
+
+
+def complete(values: dict[str, Any], faults: Faults) -> None:
+    """Derive what a configuration may leave out: kv groups and the size of a head, where heads have one size."""
+    heads, hidden = values["num_attention_heads"], values["hidden_size"]
+    values.setdefault("num_query_groups", heads)
+    if values.get("kv_lora_rank"):
+        values.pop("kv_channels", None)
+        return
+    if heads % values["num_query_groups"]:
+        faults.add(f"{heads} attention heads don't divide into {values['num_query_groups']} kv groups")
+    if "kv_channels" not in values:
+        if hidden % heads:
+            faults.add(f"hidden size {hidden} doesn't divide into {heads} heads and there is no head_dim")
+        values["kv_channels"] = hidden // heads
+
+
+def pad_vocabulary(hyperparameters: Hyperparameters, multiple: int | None, tensor: int) -> Hyperparameters:
+    """Add `padded_vocab_size`: the vocabulary filled up to a multiple of `multiple * tensor` rows."""
+    vocab = hyperparameters["vocab_size"]
+    step = multiple * tensor if multiple else 1
+    return {**hyperparameters, "padded_vocab_size": -(-vocab // step) * step}

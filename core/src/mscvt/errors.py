@@ -1,0 +1,54 @@
+"""The one exception that leaves this package, and the collector that lets it name every fault."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class MscvtError(Exception):
+    """What is wrong, where, and what to do about it.
+
+    Attributes:
+        message: What is wrong, in one line.
+        faults: Every single fault found, each in one line; empty where the message says it all.
+        hint: What to do about it, or None.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None, faults: Iterable[str] = ()) -> None:
+        self.message = message
+        self.faults = tuple(faults)
+        self.hint = hint
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        return "\n".join([self.message, *(f"  - {fault}" for fault in self.faults)])
+
+
+class Faults:
+    """Gathers faults in the order they are found, each once, and raises them together."""
+
+    def __init__(self) -> None:
+        self._faults: dict[str, None] = {}
+        self._hints: dict[str, None] = {}
+
+    def add(self, fault: str, *, hint: str | None = None) -> None:
+        self._faults[fault] = None
+        if hint:
+            self._hints[hint] = None
+
+    def __bool__(self) -> bool:
+        return bool(self._faults)
+
+    def raise_if_any(self, message: str) -> None:
+        """Raise all faults as one error.
+
+        Raises:
+            MscvtError: Where at least one fault was added.
+        """
+        if not self._faults:
+            return
+        hint = " ".join(self._hints) or None
+        faults = list(self._faults)
+        if len(faults) == 1:
+            raise MscvtError(f"{message}: {faults[0]}", hint=hint)
+        raise MscvtError(f"{message}: {len(faults)} faults", hint=hint, faults=faults)

@@ -1,0 +1,1 @@
+"""Checkpoint formats: open a source, allocate a target. They know nothing of families or layouts."""

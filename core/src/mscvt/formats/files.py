@@ -1,0 +1,93 @@
+"""Opening files of a checkpoint that nobody vouches for."""
+
+from __future__ import annotations
+
+import mmap
+import stat
+import threading
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mscvt.errors import MscvtError
+from mscvt.tensors import ITEM_SIZES, TORCH_NAMES, TensorInfo
+
+if TYPE_CHECKING:
+    import torch
+
+
+def file_inside(folder: Path, name: str, why: str) -> Path:
+    """The path of a file that a checkpoint names, which must lie in its folder.
+
+    A link may only lead to a file of the same folder, or, in a Hugging Face cache, from `snapshots` to `blobs`.
+
+    Raises:
+        MscvtError: Where the name leaves the folder, or is not that of a regular file.
+    """
+    path = folder / name
+    if not name or Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
+        raise MscvtError(f"{why}: {name!r} is not a file name inside {folder}")
+    try:
+        real = path.resolve(strict=True)
+        status = real.stat()
+    except FileNotFoundError:
+        raise MscvtError(f"{why}: {path} does not exist", hint="Is the download complete?") from None
+    except (OSError, RuntimeError) as error:
+        raise MscvtError(f"{why}: {path} can't be opened: {error}") from None
+    home = folder.resolve()
+    allowed = [home]
+    if home.parent.name == "snapshots":
+        allowed.append(home.parent.parent / "blobs")
+    if not any(real.is_relative_to(place) for place in allowed):
+        raise MscvtError(
+            f"{why}: {path} is a link to {real}, outside of {folder}", hint="Copy the file into the folder."
+        )
+    if not stat.S_ISREG(status.st_mode):
+        raise MscvtError(f"{why}: {path} is not a regular file")
+    return path
+
+
+class MappedFiles:
+    """Files mapped read-only, whose tensors are views of the page cache; safe to use from many threads."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+        self._bytes: dict[int, torch.Tensor] = {}
+        self._maps: dict[int, mmap.mmap] = {}
+        self._lock = threading.Lock()
+
+    def flat(self, info: TensorInfo) -> torch.Tensor:
+        """A tensor's elements in memory order, as one dimension, without copying them."""
+        import torch
+
+        dtype = getattr(torch, TORCH_NAMES[info.dtype])
+        if info.numel == 0:
+            return torch.empty(0, dtype=dtype)
+        with self._lock:
+            whole = self._bytes.get(info.file)
+            if whole is None:
+                whole = self._bytes[info.file] = self._open(info.file)
+            if info.offset % ITEM_SIZES[info.dtype]:  # headers of early files are not padded
+                return _buffer(self._maps[info.file], dtype, info.numel, info.offset)
+        return whole[info.offset : info.offset + info.nbytes].view(dtype)
+
+    def _open(self, number: int) -> torch.Tensor:
+        import torch
+
+        path = self.paths[number]
+        try:
+            with path.open("rb") as file:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:
+            raise MscvtError(f"{path}: can't be mapped: {error}") from None
+        self._maps[number] = mapped
+        return _buffer(mapped, torch.uint8, len(mapped), 0)
+
+
+def _buffer(mapped: mmap.mmap, dtype: torch.dtype, count: int, offset: int) -> torch.Tensor:
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch warns that the buffer can't be written
+        return torch.frombuffer(mapped, dtype=dtype, count=count, offset=offset)

@@ -1,0 +1,1 @@
+"""Hugging Face checkpoints: safetensors and `.bin` in, safetensors with an index out."""

@@ -1,0 +1,62 @@
+"""Configuration and tokenizer beside converted weights, so that the result opens in transformers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mscvt.config import CONFIG, lookup, model_fields
+from mscvt.family import Hyperparameters, ModelType
+
+_ENDINGS = frozenset({".json", ".txt", ".model", ".jinja", ".py", ".tiktoken"})
+_ADAPTED = ("num_layers", "first_k_dense_replace", "mtp_num_layers")
+"""What reduced layers change."""
+_DTYPE_NAMES: Mapping[str, str] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+
+
+def copy_config_files(
+    source: Path,
+    target: Path,
+    config: Mapping[str, Any],
+    h: Hyperparameters,
+    model_type: ModelType,
+    dtype: str | None,
+) -> None:
+    """Copy everything that is no weights, and make `config.json` say what the weights are.
+
+    Args:
+        source: The folder of the original model.
+        target: Where the weights were written.
+        config: The parsed `config.json` of the source.
+        h: The sizes of the weights.
+        model_type: Says where `config.json` holds them.
+        dtype: The dtype that the weights were converted to, or None.
+    """
+    for path in sorted(source.iterdir()):
+        if path.suffix in _ENDINGS and path.is_file() and not path.name.endswith(".index.json"):
+            shutil.copyfile(path, target / path.name)
+    adapted = adapt_config(config, h, model_type, dtype)
+    if adapted != config:
+        (target / CONFIG).write_text(json.dumps(adapted, indent=2) + "\n", encoding="utf-8")
+
+
+def adapt_config(
+    config: Mapping[str, Any], h: Hyperparameters, model_type: ModelType, dtype: str | None
+) -> dict[str, Any]:
+    """A `config.json` for the weights: fewer layers where they were reduced, no quantization, the dtype."""
+    adapted = dict(config)
+    adapted.pop("quantization_config", None)  # weights that were decoded are written as they are
+    fields = model_fields(model_type)
+    for name in _ADAPTED:
+        if name in fields and name in h:
+            for path in fields[name].paths:
+                if lookup(config, (path,)) not in (None, h[name]) and "." not in path:
+                    adapted[path] = h[name]
+    if dtype is not None:
+        for name in ("dtype", "torch_dtype"):
+            if name in adapted:
+                adapted[name] = _DTYPE_NAMES[dtype]
+    return adapted

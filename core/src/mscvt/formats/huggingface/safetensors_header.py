@@ -1,0 +1,115 @@
+"""The header of a safetensors file, read and written without touching the tensors.
+
+Format: https://huggingface.co/docs/safetensors, an 8-byte little-endian length, that many bytes of JSON,
+then the tensors' bytes without holes.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from mscvt.errors import MscvtError
+from mscvt.tensors import ITEM_SIZES, TensorInfo
+
+_HEADER_LIMIT = 100_000_000
+"""Bytes; the limit that the safetensors library sets itself."""
+_ALIGNMENT = 8
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name occurs twice")
+    return found
+
+
+def read_header(path: Path, number: int) -> dict[str, TensorInfo]:
+    """Read and check the header of file `number` of a checkpoint.
+
+    Raises:
+        MscvtError: Where the header lies about itself or the file: its size, dtypes, shapes or offsets.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            prefix = file.read(8)
+            if len(prefix) < 8:
+                raise MscvtError(f"{path}: not a safetensors file, it has only {size} bytes")
+            length = struct.unpack("<Q", prefix)[0]
+            if length > min(_HEADER_LIMIT, size - 8):
+                raise MscvtError(
+                    f"{path}: its header claims {length} bytes, the file has {size}",
+                    hint="The file is truncated or no safetensors file; download it again.",
+                )
+            header = json.loads(file.read(length), object_pairs_hook=_unique)
+    except OSError as error:
+        raise MscvtError(f"{path}: can't be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise MscvtError(f"{path}: its header is not valid JSON: {error}") from None
+    if not isinstance(header, dict):
+        raise MscvtError(f"{path}: its header is not an object")
+    header.pop("__metadata__", None)
+    start = 8 + length
+    found = {name: _entry(path, name, entry, number, start) for name, entry in header.items()}
+    position = start
+    for name, info in sorted(found.items(), key=lambda item: (item[1].offset, item[1].nbytes)):
+        if info.offset != position:
+            raise MscvtError(f"{path}: tensor {name!r} overlaps another or leaves a hole (byte {info.offset})")
+        position += info.nbytes
+    if position != size:
+        raise MscvtError(
+            f"{path}: its tensors end at byte {position}, the file has {size}",
+            hint="The file is truncated or has been changed; download it again.",
+        )
+    return found
+
+
+def _entry(path: Path, name: str, entry: Any, number: int, start: int) -> TensorInfo:
+    """One entry of a header, checked."""
+    if not isinstance(entry, dict):
+        raise MscvtError(f"{path}: tensor {name!r} has no description")
+    dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
+    if not isinstance(dtype, str) or dtype not in ITEM_SIZES:
+        raise MscvtError(f"{path}: tensor {name!r} has the dtype {dtype!r}; known are {', '.join(ITEM_SIZES)}")
+    if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
+        raise MscvtError(f"{path}: tensor {name!r} has an impossible shape or offsets: {shape!r}, {offsets!r}")
+    if offsets[1] - offsets[0] != prod(shape) * ITEM_SIZES[dtype]:
+        raise MscvtError(
+            f"{path}: tensor {name!r} of shape {shape} and dtype {dtype} can't have "
+            f"{offsets[1] - offsets[0]} bytes"
+        )
+    return TensorInfo(dtype, tuple(shape), number, start + offsets[0])
+
+
+def _are_sizes(values: Any) -> bool:
+    """Whether these are at most 64 whole numbers that fit a file's size."""
+    return (
+        isinstance(values, list)
+        and len(values) <= 64
+        and all(type(value) is int and 0 <= value < 2**63 for value in values)
+    )
+
+
+def make_header(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> tuple[bytes, dict[str, int], int]:
+    """Lay out a file: name -> (dtype, shape) in order.
+
+    Returns:
+        The bytes before the tensors, the offset of each tensor from the file's start, and the file's size.
+    """
+    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    position = 0
+    starts = {}
+    for name, (dtype, shape) in tensors.items():
+        nbytes = prod(shape) * ITEM_SIZES[dtype]
+        entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, position + nbytes]}
+        starts[name] = position
+        position += nbytes
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    header = struct.pack("<Q", len(text)) + text
+    return header, {name: start + len(header) for name, start in starts.items()}, len(header) + position

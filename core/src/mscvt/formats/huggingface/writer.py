@@ -1,0 +1,41 @@
+"""Allocating a Hugging Face checkpoint: safetensors files with room for their tensors, and the index."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mscvt.formats.huggingface.safetensors_header import make_header, read_header
+from mscvt.plan.contents import Name, OutputFile
+
+INDEX = "model.safetensors.index.json"
+
+
+def allocate(path: Path, tensors: Mapping[Name, tuple[str, tuple[int, ...]]]) -> dict[Name, int]:
+    """Write a file's header and reserve the space behind it.
+
+    Returns:
+        The offset of each tensor from the file's start, in bytes.
+    """
+    header, offsets, size = make_header({str(name): what for name, what in tensors.items()})
+    with path.open("wb") as file:
+        file.write(header)
+        os.truncate(file.fileno(), size)
+    return {name: offsets[str(name)] for name in tensors}
+
+
+def offsets_in(path: Path) -> dict[Name, int]:
+    """Where the tensors of an allocated file are."""
+    return {name: info.offset for name, info in read_header(path, 0).items()}
+
+
+def write_index(folder: Path, files: Sequence[OutputFile]) -> None:
+    """Write `model.safetensors.index.json`; `total_size` is in bytes."""
+    index = {
+        "metadata": {"total_size": sum(file.nbytes for file in files)},
+        "weight_map": {str(name): file.path for file in files for name in file.tensors},
+    }
+    text = json.dumps({**index, "weight_map": dict(sorted(index["weight_map"].items()))}, indent=2)
+    (folder / INDEX).write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,35 @@
+"""Names inside a Megatron checkpoint.
+
+Source: `get_checkpoint_name` in megatron/training/checkpointing.py.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from mscvt.topology import Rank
+
+TRACKER = "latest_checkpointed_iteration.txt"
+SHARD = "model_optim_rng.pt"
+_RANK = re.compile(r"mp_rank_(\d{2,})(?:_(\d{3,}))?(?:_(\d{3,}))?")
+
+
+def iteration_folder(iteration: int | str) -> str:
+    """`iter_0000001`, or `release`."""
+    return iteration if isinstance(iteration, str) else f"iter_{iteration:07d}"
+
+
+def rank_folder(rank: Rank, pipelines: int, experts: int) -> str:
+    """`mp_rank_TT[_PPP][_EEE]`, with the parts that the topology has."""
+    name = f"mp_rank_{rank.tensor:02d}"
+    if pipelines > 1:
+        name += f"_{rank.pipeline:03d}"
+    if experts > 1:
+        name += f"_{rank.expert:03d}"
+    return name
+
+
+def is_rank_folder(path: Path) -> bool:
+    """Whether a name in an iteration's folder is that of a rank."""
+    return _RANK.fullmatch(path.name) is not None

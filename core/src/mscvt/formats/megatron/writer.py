@@ -1,0 +1,66 @@
+"""Allocating a Megatron checkpoint: files of torch.save with room for their tensors, and the tracker."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from mscvt.formats.megatron.paths import TRACKER
+from mscvt.formats.pickled import load_meta, tensors_in
+from mscvt.plan.contents import Name
+from mscvt.tensors import TORCH_NAMES
+
+CHECKPOINT_VERSION = 3.0
+
+
+def allocate(
+    path: Path,
+    tensors: Mapping[Name, tuple[str, tuple[int, ...]]],
+    args: Mapping[str, Any],
+    parts: Sequence[str],
+    iteration: int,
+) -> dict[Name, int]:
+    """Write a rank's file without the bytes of its tensors; the space for them is left empty.
+
+    Args:
+        path: The file.
+        tensors: (rank, part, key) -> (dtype, shape).
+        args: What the checkpoint records.
+        parts: All parts of the rank, also those without tensors.
+        iteration: The iteration to record.
+
+    Returns:
+        The offset of each tensor from the file's start, in bytes.
+    """
+    state: dict[str, Any] = {
+        "args": Namespace(**args),
+        "checkpoint_version": CHECKPOINT_VERSION,
+        "iteration": iteration,
+    }
+    state |= {part: {} for part in parts}
+    with FakeTensorMode():
+        for (_, part, key), (dtype, shape) in tensors.items():  # type: ignore[misc]
+            state[part][key] = torch.empty(shape, dtype=getattr(torch, TORCH_NAMES[dtype]))
+    with torch.serialization.skip_data(materialize_fake_tensors=True):
+        torch.save(state, path)
+    return offsets_in(path, tensors)
+
+
+def offsets_in(path: Path, tensors: Mapping[Name, Any]) -> dict[Name, int]:
+    """Where the tensors of an allocated file are."""
+    state = load_meta(path)
+    found: dict[tuple[str, str], int] = {}
+    for part in {part for _, part, _ in tensors}:  # type: ignore[misc]
+        for key, info in tensors_in(path, 0, state[part], part):
+            found[part, key] = info.offset
+    return {name: found[name[1], name[2]] for name in tensors}  # type: ignore[index]
+
+
+def write_tracker(folder: Path, iteration: int) -> None:
+    """Name the iteration that training starts from."""
+    (folder / TRACKER).write_text(str(iteration), encoding="utf-8")

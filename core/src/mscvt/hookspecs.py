@@ -1,0 +1,63 @@
+"""The hooks that a family's plugin implements: one for who it is, four for what differs.
+
+Hooks are called only on the plugin that serves the model type, then on the core's defaults
+(`mscvt.defaults`); the first answer that is not None holds. A hook may leave out arguments it does not use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pluggy
+
+from mscvt.family import Hyperparameters, Layer, ModelType
+from mscvt.rules import Rule
+from mscvt.topology import Topology
+
+hookspec = pluggy.HookspecMarker("mscvt")
+hookimpl = pluggy.HookimplMarker("mscvt")
+
+API_VERSION = 1
+"""The version of these hooks. A plugin's module states the one it was made for as `MSCVT_API`."""
+
+
+@hookspec
+def mscvt_model_types() -> Sequence[ModelType]:  # type: ignore[empty-body]
+    """Return the model types that this plugin serves. Called once, when plugins are loaded."""
+
+
+@hookspec(firstresult=True)
+def mscvt_names(model_type: str, kind: str) -> Mapping[str, str] | None:
+    """Name the Hugging Face tensor of each role in a layer of this kind.
+
+    Called with the kinds `model` (outside of the layers), `dense`, `moe`, `mtp` (what an MTP layer has
+    besides its decoder layer) and those that `mscvt_layers` returns. None means that there is no such kind.
+    """
+
+
+@hookspec(firstresult=True)
+def mscvt_layers(model_type: str, hyperparameters: Hyperparameters) -> Sequence[Layer] | None:
+    """Enumerate the layers of the model, decoder layers first, then MTP layers.
+
+    Called with the model's full configuration (or with what a checkpoint recorded of it); reducing
+    layers is the core's work. None means one `dense` layer for each of `num_layers`.
+    """
+
+
+@hookspec(firstresult=True)
+def mscvt_split_rules(model_type: str, hyperparameters: Hyperparameters) -> Sequence[Rule] | None:
+    """Return rules of the family's own: key, layout and cuts for roles that the dialect doesn't know.
+
+    They are tried before the dialect's rules, so a rule may also replace one of those. None means no rules.
+    """
+
+
+@hookspec(firstresult=True)
+def mscvt_placement(
+    model_type: str, topology: Topology, layers: Sequence[Layer]
+) -> Sequence[tuple[int, str, int]] | None:
+    """Place every layer, decoder and MTP: (stage, part, number inside the part), in the order of `layers`.
+
+    Called once a conversion. None means the core's placement: decoder layers fill the slots that are not
+    noop, MTP layers stand in the last chunk under their own number.
+    """

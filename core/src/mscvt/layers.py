@@ -1,0 +1,61 @@
+"""Which of a model's layers are kept: all of them, or those that reduced layers leave."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mscvt.errors import Faults
+from mscvt.family import DENSE, Layer
+from mscvt.options import Options, flag
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The layers of a conversion, in order, and those that are left out."""
+
+    kept: tuple[Layer, ...]
+    """Decoder layers, then MTP layers."""
+    dropped: tuple[Layer, ...]
+
+    @property
+    def decoder_count(self) -> int:
+        return sum(layer.mtp is None for layer in self.kept)
+
+
+def select_layers(layers: Sequence[Layer], options: Options) -> Selection:
+    """Apply `--num-layers`, `--first-k-dense-replace` and `--mtp-num-layers`.
+
+    `--first-k-dense-replace f` keeps f of the leading dense layers and goes on after the last of them.
+
+    Raises:
+        MscvtError: Where more is asked for than the model has; all faults at once.
+    """
+    faults = Faults()
+    decoder = [layer for layer in layers if layer.mtp is None]
+    mtp = [layer for layer in layers if layer.mtp is not None]
+    wanted, dense, depth = options.num_layers, options.first_k_dense_replace, options.mtp_num_layers or 0
+    pool = decoder
+    if wanted is not None and wanted > len(decoder):
+        faults.add(f"{flag('num_layers')} {wanted}: the model has {len(decoder)} layers (MTP not counted)")
+    elif dense is not None:
+        leading = next((i for i, layer in enumerate(decoder) if layer.kind != DENSE), len(decoder))
+        pool = decoder[: min(dense, leading)] + decoder[leading:]
+        if dense > leading:
+            faults.add(f"{flag('first_k_dense_replace')} {dense}: the model has {leading} leading dense layers")
+        elif wanted is None and dense < leading:
+            faults.add(
+                f"{flag('first_k_dense_replace')} {dense} leaves out layers, and {flag('num_layers')} is not given",
+                hint=f"Give {flag('num_layers')}, at most {len(pool)}.",
+            )
+        elif wanted is not None and wanted > len(pool):
+            faults.add(
+                f"{flag('num_layers')} {wanted}: with {flag('first_k_dense_replace')} {dense} the model has "
+                f"{len(pool)} layers"
+            )
+    if depth > len(mtp):
+        faults.add(f"{flag('mtp_num_layers')} {depth}: the model has {len(mtp)} MTP layers")
+    faults.raise_if_any("the model has less than was asked for")
+    kept = (*pool[:wanted], *mtp[:depth])
+    chosen = set(kept)
+    return Selection(kept, tuple(layer for layer in layers if layer not in chosen))

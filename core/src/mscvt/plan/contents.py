@@ -1,0 +1,111 @@
+"""What a plan consists of.
+
+`Copy` says where one box of a target comes from, `Region` is a run of a target's memory that copies fill,
+`Content` is one tensor to be written (to every rank that holds a replica of it), `Unit` the contents that
+are made from the same sources and are therefore made together. All numbers are elements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass, field
+from math import prod
+
+from mscvt.layout import Box
+from mscvt.tensors import ITEM_SIZES
+
+Name = Hashable
+"""A tensor's name on its side: a string, or (rank, part, key)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A box of the target, over the axes of its region, and the strided elements it is filled with."""
+
+    starts: tuple[int, ...]
+    extents: tuple[int, ...]
+    source: int | None
+    """Index into the content's sources; None for zeros."""
+    offset: int
+    strides: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A contiguous run of a target tensor with axes of its own."""
+
+    base: int
+    sizes: tuple[int, ...]
+    copies: tuple[Copy, ...]
+
+    @property
+    def numel(self) -> int:
+        return prod(self.sizes)
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """One tensor and everything it is made from."""
+
+    targets: tuple[Name, ...]
+    """All places that get these same bytes."""
+    dtype: str
+    """safetensors' name."""
+    shape: tuple[int, ...]
+    regions: tuple[Region, ...]
+    sources: tuple[Name, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Contents that share sources; the smallest piece of work that is finished or not."""
+
+    number: int
+    contents: tuple[Content, ...]
+
+
+@dataclass(frozen=True)
+class OutputFile:
+    """A file to be written: target -> (dtype, shape), in the order of the file."""
+
+    path: str
+    """Below the target folder."""
+    tensors: Mapping[Name, tuple[str, tuple[int, ...]]]
+    labels: Mapping[str, int] = field(default_factory=dict)
+    """What `--only` knows the file by: `tp`, `pp` and `ep`, or `file`."""
+
+    @property
+    def nbytes(self) -> int:
+        return sum(prod(shape) * ITEM_SIZES[dtype] for dtype, shape in self.tensors.values())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A proven conversion."""
+
+    files: tuple[OutputFile, ...]
+    unit_count: int
+    make_units: Callable[[], Iterator[Unit]] = field(repr=False)
+    equal: tuple[tuple[str, str, int], ...] = ()
+    """Source tensors that must hold the same elements, of which only the first is converted, and how many."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Source tensors that are not converted -> why."""
+
+    def units(self) -> Iterator[Unit]:
+        """All work, in the order in which the sources lie in their files."""
+        return self.make_units()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors that are written."""
+        return sum(file.nbytes for file in self.files)
+
+
+def copy_of(target: Box, source: Box | None, number: int | None) -> Copy:
+    """Align a source box with the axes of a target box."""
+    starts = tuple(run.start for run in target.runs)
+    if source is None:
+        return Copy(starts, target.extents, None, 0, (0,) * len(starts))
+    strides = source.strides
+    aligned = tuple(strides.get(run.axis, 0) for run in target.runs)
+    return Copy(starts, target.extents, number, source.offset, aligned)

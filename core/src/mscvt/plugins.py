@@ -1,0 +1,239 @@
+"""Finding plugins: entry points of the group `mscvt`, loaded one by one, so that a broken one harms nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from types import MappingProxyType
+from typing import Any
+
+import pluggy
+
+from mscvt import defaults, hookspecs
+from mscvt.errors import MscvtError
+from mscvt.family import MODEL, ModelType
+
+GROUP = "mscvt"
+PROJECT = "mscvt"
+_KINDS_WITH_FEATURES = ("dense", "moe", "mtp")
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """A distribution's plugin, loaded or not.
+
+    Attributes:
+        distribution: The name of the distribution that declares the entry point.
+        version: Its version.
+        entry_point: Name and target, as `llama = mscvt_llama`.
+        model_types: What it serves; empty where it failed to load.
+        error: Why it could not be loaded, or what it clashes with; None where all is well.
+    """
+
+    distribution: str
+    version: str
+    entry_point: str
+    model_types: tuple[str, ...] = ()
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Family:
+    """A model type together with the hooks of the plugin that serves it."""
+
+    model_type: ModelType
+    plugin: Plugin
+    hooks: Mapping[str, Any] = field(repr=False)
+
+    def call(self, hook: str, **arguments: Any) -> Any:
+        """Call a hook on the serving plugin, then on the core's defaults.
+
+        Raises:
+            MscvtError: Where the plugin itself raises one, or fails in any other way.
+        """
+        try:
+            return self.hooks[hook](model_type=self.model_type.name, **arguments)
+        except MscvtError:
+            raise
+        except Exception as error:
+            raise MscvtError(
+                f"plugin {self.plugin.distribution} {self.plugin.version} failed in {hook}: "
+                f"{type(error).__name__}: {error}",
+                hint="Report this to the plugin's authors; --debug shows the traceback.",
+            ) from error
+
+    def names(self, kind: str) -> Mapping[str, str]:
+        """Role -> name for a kind of layer; empty where the family has no such kind."""
+        return self.call("mscvt_names", kind=kind) or {}
+
+    @property
+    def features(self) -> frozenset[str]:
+        """The first words of all roles: `moe`, `mla`, `mtp`, `attention`, ..."""
+        return frozenset(
+            role.partition(".")[0]
+            for kind in _KINDS_WITH_FEATURES
+            for role in self.names(kind)
+        )
+
+
+@dataclass(frozen=True)
+class Registry:
+    """All plugins that were found and all model types that can be used."""
+
+    plugins: tuple[Plugin, ...]
+    families: Mapping[str, Family]
+    contested: Mapping[str, tuple[str, ...]]
+    """Model type -> the distributions that claim it, where there is more than one."""
+
+    def family(self, name: str) -> Family:
+        """The family that serves a model type.
+
+        Raises:
+            MscvtError: Where none does, or more than one claims it.
+        """
+        if name in self.families:
+            return self.families[name]
+        if name in self.contested:
+            raise MscvtError(
+                f"model type {name!r} is claimed by more than one distribution: {', '.join(self.contested[name])}",
+                hint="Uninstall all but one of them.",
+            )
+        broken = [plugin for plugin in self.plugins if plugin.error]
+        faults = [f"{p.distribution} {p.version} ({p.entry_point}): {p.error}" for p in broken]
+        raise MscvtError(
+            f"unknown model type {name!r}; installed: {', '.join(sorted(self.families)) or 'none'}"
+            + (f"; {len(broken)} plugins could not be used" if broken else ""),
+            hint="Install the family's plugin (pip install mscvt-...); `mscvt plugins` shows what is there.",
+            faults=faults,
+        )
+
+    def recognise(self, config: Mapping[str, Any]) -> Family:
+        """The one family whose model type a `config.json` names.
+
+        Raises:
+            MscvtError: Where no family or more than one matches.
+        """
+        said = config.get("model_type")
+        matching = [
+            family
+            for _, family in sorted(self.families.items())
+            if said in family.model_type.config_model_types and family.model_type.matches(config)
+        ]
+        if len(matching) == 1:
+            return matching[0]
+        if matching:
+            names = ", ".join(family.model_type.name for family in matching)
+            raise MscvtError(
+                f"config.json says model_type {said!r}, which can be {names}", hint="Choose one with --model-type-hf."
+            )
+        raise MscvtError(
+            f"config.json says model_type {said!r}, which no installed plugin claims; "
+            f"installed: {', '.join(sorted(self.families)) or 'none'}",
+            hint="Install the family's plugin, or choose a compatible type with --model-type-hf.",
+        )
+
+
+def get_plugin_manager() -> pluggy.PluginManager:
+    """A plugin manager that knows the hooks and the core's defaults, and no family."""
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(hookspecs)
+    manager.register(defaults, name="mscvt-defaults")
+    return manager
+
+
+def load_registry(found: Iterable[EntryPoint] | None = None) -> Registry:
+    """Load every plugin of the group `mscvt`; those that can't be used are reported, not raised.
+
+    Args:
+        found: The entry points to load; those of the environment by default.
+    """
+    manager = get_plugin_manager()
+    points = entry_points(group=GROUP) if found is None else found
+    plugins: list[Plugin] = []
+    served: dict[str, list[tuple[ModelType, Plugin, Any]]] = {}
+    for point in sorted(points, key=lambda point: (_distribution(point), point.name)):
+        plugin = Plugin(*_distribution(point), f"{point.name} = {point.value}")
+        try:
+            module = point.load()
+            types = _register(manager, module, point)
+        except MscvtError as error:
+            plugins.append(_with_error(plugin, str(error)))
+            continue
+        except (Exception, SystemExit) as error:  # anything at all may go wrong in foreign code
+            plugins.append(_with_error(plugin, f"can't be loaded: {type(error).__name__}: {error}"))
+            continue
+        plugin = Plugin(
+            plugin.distribution, plugin.version, plugin.entry_point, tuple(t.name for t in types)
+        )
+        plugins.append(plugin)
+        for model_type in types:
+            served.setdefault(model_type.name, []).append((model_type, plugin, module))
+    contested = {
+        name: tuple(f"{plugin.distribution} {plugin.version}" for _, plugin, _ in claims)
+        for name, claims in served.items()
+        if len(claims) > 1
+    }
+    families = {
+        name: Family(claims[0][0], claims[0][1], _hooks_of(manager, claims[0][2]))
+        for name, claims in sorted(served.items())
+        if len(claims) == 1
+    }
+    return Registry(
+        tuple(_with_clashes(plugin, contested) for plugin in plugins),
+        MappingProxyType(families),
+        MappingProxyType(contested),
+    )
+
+
+def _distribution(point: EntryPoint) -> tuple[str, str]:
+    return (point.dist.name, point.dist.version) if point.dist else ("(unknown)", "?")
+
+
+def _with_error(plugin: Plugin, error: str) -> Plugin:
+    return Plugin(plugin.distribution, plugin.version, plugin.entry_point, plugin.model_types, error)
+
+
+def _with_clashes(plugin: Plugin, contested: Mapping[str, tuple[str, ...]]) -> Plugin:
+    clashes = [f"{name!r} ({', '.join(contested[name])})" for name in plugin.model_types if name in contested]
+    if not clashes:
+        return plugin
+    return _with_error(plugin, f"model type claimed by more than one distribution: {'; '.join(clashes)}")
+
+
+def _register(manager: pluggy.PluginManager, module: Any, point: EntryPoint) -> tuple[ModelType, ...]:
+    """Register a plugin after checking it; leaves the manager as it was where that fails."""
+    made_for = getattr(module, "MSCVT_API", None)
+    if made_for != hookspecs.API_VERSION:
+        raise MscvtError(
+            f"made for version {made_for} of mscvt's plugin interface, this is version {hookspecs.API_VERSION}; "
+            f"a plugin states it as MSCVT_API = {hookspecs.API_VERSION}"
+        )
+    manager.register(module, name=f"{_distribution(point)[0]}:{point.name}")
+    try:
+        known = {name for name in dir(hookspecs) if name.startswith("mscvt_")}
+        hooks = {caller.name for caller in manager.get_hookcallers(module) or ()}
+        written = {name for name in dir(module) if name.startswith("mscvt_") and callable(getattr(module, name))}
+        if unknown := sorted((hooks | written) - known):
+            raise MscvtError(f"has unknown hooks: {', '.join(unknown)}; the hooks are {', '.join(sorted(known))}")
+        if unmarked := sorted(written - hooks):
+            raise MscvtError(f"has hooks that are not marked with @hookimpl: {', '.join(unmarked)}")
+        if not {"mscvt_model_types", "mscvt_names"} <= hooks:
+            raise MscvtError("must implement mscvt_model_types and mscvt_names")
+        types = tuple(_hooks_of(manager, module)["mscvt_model_types"]()[0])
+        if not types or not all(isinstance(t, ModelType) for t in types):
+            raise MscvtError("mscvt_model_types must return a sequence of mscvt.ModelType")
+        for model_type in types:
+            if not _hooks_of(manager, module)["mscvt_names"](model_type=model_type.name, kind=MODEL):
+                raise MscvtError(f"mscvt_names gives no names of kind 'model' for {model_type.name!r}")
+    except BaseException:
+        manager.unregister(module)
+        raise
+    return types
+
+
+def _hooks_of(manager: pluggy.PluginManager, module: Any) -> Mapping[str, Any]:
+    """The hook callers that reach one plugin and the core's defaults."""
+    others = [p for p in manager.get_plugins() if p is not module and p is not defaults]
+    names = (name for name in dir(hookspecs) if name.startswith("mscvt_"))
+    return {name: manager.subset_hook_caller(name, others) for name in names}

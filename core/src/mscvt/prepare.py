@@ -1,0 +1,244 @@
+"""From options and folders to a proven conversion, in either direction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mscvt import __version__
+from mscvt.config import hyperparameters, pad_vocabulary, read_config
+from mscvt.conversion import Conversion
+from mscvt.description import Description, describe
+from mscvt.errors import Faults, MscvtError
+from mscvt.family import Hyperparameters
+from mscvt.layers import select_layers
+from mscvt.options import Options, check_features, check_values, with_defaults
+from mscvt.plan.contents import OutputFile
+from mscvt.plugins import Family, Registry
+from mscvt.recorded import make_args, read_hyperparameters, read_options, with_model_type
+from mscvt.tensors import TORCH_NAMES
+from mscvt.topology import Topology, build_topology
+
+DTYPES: Mapping[str, str] = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}
+"""Values of `--dtype` -> safetensors' names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a user asks for, in either direction."""
+
+    load_dir: Path
+    options: Options
+    model_type: str | None = None
+    dtype: str | None = None
+    """A key of `DTYPES`, or None to keep each tensor's own."""
+    dequantize: bool = False
+    hf_cfg_dir: Path | None = None
+    iteration: int | None = None
+
+
+def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
+    """Plan Hugging Face -> Megatron.
+
+    Raises:
+        MscvtError: Where anything at all is wrong with the options, the plugin or the source.
+    """
+    from mscvt.formats.huggingface.reader import HuggingFaceSource
+    from mscvt.formats.megatron.reader import MegatronSource
+    from mscvt.formats.megatron.writer import allocate, offsets_in, write_tracker
+    from mscvt.plan.to_megatron import ITERATION, plan_to_megatron
+
+    config = read_config(request.load_dir)
+    family = registry.family(request.model_type) if request.model_type else registry.recognise(config)
+    family, description, h, options = describe_configuration(family, config, request)
+    layers = sum(1 for _ in description.topology.place_layers())
+    args = make_args(family, h, options, layers)
+    source = HuggingFaceSource(request.load_dir, dequantize=request.dequantize)
+    plan = plan_to_megatron(
+        description, source.tensors, ignored=family.model_type.ignored, dtype=_dtype_name(request.dtype)
+    )
+    args["params_dtype"] = TORCH_NAMES[max(source.tensors.values(), key=lambda info: info.nbytes).dtype]
+    topology = description.topology
+
+    def allocate_rank(path: Path, file: OutputFile) -> dict[Any, int]:
+        parts = [chunk.part for chunk in topology.chunks if chunk.stage == file.labels["pp"]]
+        return allocate(path, file.tensors, args, parts, ITERATION)
+
+    def open_output(folder: Path) -> Any:
+        written = MegatronSource(folder, ITERATION)
+        written.open_ranks(list(topology.ranks()), *_pipelines_and_experts(topology))
+        return written.tensor
+
+    return Conversion(
+        plan=plan,
+        open_source=source.tensor,
+        allocate=allocate_rank,
+        offsets=lambda path, file: offsets_in(path, file.tensors),
+        finish=lambda folder: write_tracker(folder, ITERATION),
+        open_output=open_output,
+        identity=_identity("hf2mg", request, family, source.files, options),
+        notes=tuple(_left_out_notes(plan.left_out)),
+        training_flags=training_flags(options, h, layers),
+    )
+
+
+def describe_configuration(
+    family: Family, config: Mapping[str, Any], request: Request
+) -> tuple[Family, Description, Hyperparameters, Options]:
+    """The description of the Megatron side that `config.json` and the options ask for."""
+    faults = Faults()
+    check_values(request.options, faults)
+    faults.raise_if_any("options with impossible values")
+    check_features(request.options, family.features, family.model_type.name, faults)
+    faults.raise_if_any("options that mean nothing to this model")
+    options = with_defaults(request.options)
+    if options.transformer_impl == "transformer_engine" and options.mtp_num_layers:
+        raise MscvtError(
+            f"--transformer-impl transformer_engine and --mtp-num-layers {options.mtp_num_layers} can't be combined",
+            hint="Leave out one of them.",
+        )
+    h = hyperparameters(config, family.model_type, request.load_dir / "config.json")
+    h = pad_vocabulary(h, options.make_vocab_size_divisible_by, options.target_tensor_parallel_size or 1)
+    selection = select_layers(family.call("mscvt_layers", hyperparameters=h), options)
+    topology = build_topology(options, selection.decoder_count)
+    description = describe(family, h, topology, selection)
+    return family, description, {**h, "mtp_num_layers": options.mtp_num_layers or 0}, options
+
+
+def prepare_to_huggingface(request: Request, registry: Registry) -> Conversion:
+    """Plan Megatron -> Hugging Face.
+
+    Raises:
+        MscvtError: Where anything at all is wrong with the options, the plugin or the source.
+    """
+    from mscvt.formats.huggingface.config_files import copy_config_files
+    from mscvt.formats.huggingface.reader import HuggingFaceSource
+    from mscvt.formats.huggingface.writer import allocate, offsets_in, write_index
+    from mscvt.formats.megatron.reader import MegatronSource
+    from mscvt.plan.to_huggingface import plan_to_huggingface
+
+    faults = Faults()
+    check_values(request.options, faults)
+    faults.raise_if_any("options with impossible values")
+    source = MegatronSource(request.load_dir, request.iteration)
+    config = read_config(request.hf_cfg_dir) if request.hf_cfg_dir else None
+    family, description, h = describe_checkpoint(source.args, config, request, registry)
+    topology = description.topology
+    source.open_ranks(list(topology.ranks()), *_pipelines_and_experts(topology))
+    plan = plan_to_huggingface(description, source.tensors, dtype=_dtype_name(request.dtype))
+
+    def finish(folder: Path) -> None:
+        if request.hf_cfg_dir and config is not None:
+            copy_config_files(request.hf_cfg_dir, folder, config, h, family.model_type, request.dtype)
+        write_index(folder, plan.files)
+
+    return Conversion(
+        plan=plan,
+        open_source=source.tensor,
+        allocate=lambda path, file: allocate(path, file.tensors),
+        offsets=lambda path, file: offsets_in(path),
+        finish=finish,
+        open_output=lambda folder: HuggingFaceSource(folder).tensor,
+        identity=_identity("mg2hf", request, family, source.files, topology.options),
+        notes=() if config else ("config.json and the tokenizer are not written; --hf-cfg-dir DIR copies them",),
+    )
+
+
+def describe_checkpoint(
+    args: Mapping[str, Any], config: Mapping[str, Any] | None, request: Request, registry: Registry
+) -> tuple[Family, Description, Hyperparameters]:
+    """The description of a Megatron checkpoint, from its args and, where given, a `config.json`."""
+    recorded = with_model_type(args)
+    name = request.model_type or recorded
+    if name is None and config is None:
+        raise MscvtError(
+            "the checkpoint doesn't say what model it is", hint="Give --model-type-hf, or --hf-cfg-dir with its config.json."
+        )
+    family = registry.family(name) if name else registry.recognise(config or {})
+    if recorded and family.model_type.name != recorded:
+        raise MscvtError(
+            f"--model-type-hf {family.model_type.name} contradicts the checkpoint, whose args record {recorded}",
+            hint="Leave the option out: what args record is the default.",
+        )
+    options = with_defaults(read_options(args, request.options))
+    configured = None
+    if config is not None:
+        configured = hyperparameters(config, family.model_type, f"{request.hf_cfg_dir}/config.json")
+    h = read_hyperparameters(args, family.model_type, options, configured)
+    layers = family.call("mscvt_layers", hyperparameters=h)
+    selection = select_layers(layers, replace(options, num_layers=None, first_k_dense_replace=None))
+    topology = build_topology(options, selection.decoder_count)
+    return family, describe(family, h, topology, selection), h
+
+
+def _dtype_name(dtype: str | None) -> str | None:
+    return None if dtype is None else DTYPES[dtype]
+
+
+def _pipelines_and_experts(topology: Topology) -> tuple[int, int]:
+    options = topology.options
+    return options.target_pipeline_parallel_size or 1, options.target_expert_parallel_size or 1
+
+
+def _identity(direction: str, request: Request, family: Family, files: list[Path], options: Options) -> dict[str, Any]:
+    """What the output's bytes depend on: the source as it is now, and all that was asked for."""
+    status = [(str(path), path.stat()) for path in files]
+    return {
+        "direction": direction,
+        "mscvt": __version__,
+        "plugin": f"{family.plugin.distribution} {family.plugin.version}",
+        "model type": family.model_type.name,
+        "options": {name: getattr(options, name) for name in options.__dataclass_fields__},
+        "dtype": request.dtype,
+        "dequantize": request.dequantize,
+        "configuration": str(request.hf_cfg_dir),
+        "source": [[name, status.st_size, status.st_mtime_ns] for name, status in status],
+    }
+
+
+def _left_out_notes(left_out: Mapping[str, str]) -> list[str]:
+    reasons: dict[str, list[str]] = {}
+    for name, why in left_out.items():
+        reasons.setdefault(why, []).append(name)
+    return [
+        f"left out, {why}: {len(names)} tensors, {min(names)} and others" for why, names in sorted(reasons.items())
+    ]
+
+
+_TRAINING_FLAGS = (
+    ("target_tensor_parallel_size", "--tensor-model-parallel-size"),
+    ("target_pipeline_parallel_size", "--pipeline-model-parallel-size"),
+    ("target_expert_parallel_size", "--expert-model-parallel-size"),
+    ("num_layers_per_virtual_pipeline_stage", "--num-layers-per-virtual-pipeline-stage"),
+    ("num_layer_list", "--num-layer-list"),
+    ("noop_layers", "--noop-layers"),
+    ("moe_grouped_gemm", "--moe-grouped-gemm"),
+    ("moe_tp_extend_ep", "--moe-tp-extend-ep"),
+    ("mla_mm_split", "--mla-mm-split"),
+    ("mtp_num_layers", "--mtp-num-layers"),
+    ("schedules_method", "--schedules-method"),
+    ("transformer_impl", "--transformer-impl"),
+    ("first_k_dense_replace", "--first-k-dense-replace"),
+    ("make_vocab_size_divisible_by", "--make-vocab-size-divisible-by"),
+)
+"""Option -> what the training script calls it."""
+
+
+def training_flags(options: Options, h: Hyperparameters, layers: int) -> str:
+    """What the training script must be told so that it loads the checkpoint."""
+    words = [f"--num-layers {layers + len(options.noop_layers or ())}"]
+    for name, flag in _TRAINING_FLAGS:
+        value = getattr(options, name)
+        if isinstance(value, tuple):
+            value = ",".join(map(str, value))
+        if value is True:
+            words.append(flag)
+        elif value not in (None, False, "", 0):
+            words.append(f"{flag} {value}")
+    if options.expert_tensor_parallel_size != options.target_tensor_parallel_size:
+        words.append(f"--expert-tensor-parallel-size {options.expert_tensor_parallel_size}")
+    if not h.get("tie_word_embeddings"):
+        words.append("--untie-embeddings-and-output-weights")
+    return " ".join(words)

@@ -1,0 +1,263 @@
+"""What a checkpoint's `args` say: written from a model and its options, and read back as both.
+
+Names follow Megatron's and MindSpeed-LLM's arguments; `ARGUMENT_NAMES` lists those that differ from the
+hyperparameter's own, the first of which is preferred when reading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from types import MappingProxyType
+from typing import Any
+
+from mscvt.config import complete, model_fields
+from mscvt.errors import Faults, MscvtError
+from mscvt.family import Hyperparameters, ModelType
+from mscvt.options import ROWS, TABLE, Options
+from mscvt.plugins import Family
+
+ARGUMENT_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "ffn_hidden_size": ("ffn_hidden_size", "intermediate_size"),
+        "moe_intermediate_size": ("moe_intermediate_size", "moe_ffn_hidden_size"),
+        "num_experts": ("num_experts", "num_moe_experts"),
+        "qk_nope_head_dim": ("qk_head_dim", "qk_nope_head_dim"),
+        "qk_rope_head_dim": ("qk_pos_emb_head_dim", "qk_rope_head_dim"),
+    }
+)
+_DERIVED = frozenset({"num_layers", "num_query_groups", "tie_word_embeddings", "vocab_size", "mtp_num_layers"})
+"""Hyperparameters that are not recorded under their own name alone."""
+MODEL_TYPE = "model_type_hf"
+
+
+def make_args(family: Family, h: Hyperparameters, options: Options, layers: int) -> dict[str, Any]:
+    """Everything that the training loader and the way back want to know, as plain values.
+
+    Args:
+        family: The family whose model it is.
+        h: The sizes of the model as it was converted.
+        options: Validated, with defaults.
+        layers: Real decoder layers that are kept.
+    """
+    roles = {role for kind in ("dense", "moe") for role in family.names(kind)}
+    groups = h["num_query_groups"]
+    args: dict[str, Any] = {name: list(v) if isinstance(v, (list, tuple)) else v for name, v in h.items()}
+    args.pop("tie_word_embeddings", None)
+    for name, names in ARGUMENT_NAMES.items():
+        if name in h:
+            args |= dict.fromkeys(names, h[name])
+    args |= {
+        MODEL_TYPE: family.model_type.name,
+        "num_layers": layers + len(options.noop_layers or ()),
+        "num_key_value_heads": groups,
+        "group_query_attention": groups != h["num_attention_heads"],
+        "untie_embeddings_and_output_weights": not h.get("tie_word_embeddings"),
+        "add_position_embedding": True,
+        "qk_layernorm": bool(roles & {"attention.q_norm", "mla.q_norm", "mla.kv_norm"}),
+        "max_position_embeddings": h["seq_length"],
+        "position_embedding_type": "rope",
+        "normalization": "RMSNorm",
+        "swiglu": True,
+        "add_bias_linear": False,
+    }
+    if options.first_k_dense_replace is not None:
+        args["first_k_dense_replace"] = options.first_k_dense_replace
+    if "moe.shared.gate" not in roles:
+        args.pop("n_shared_experts", None)
+    if "mla.kv_down" in roles:
+        args["multi_latent_attention"] = True
+        args.setdefault("q_lora_rank", None)
+    if "moe.router_bias" in roles:
+        args["router_bias"] = True
+    args |= _option_args(options, layers)
+    args |= dict(family.model_type.args)
+    return args
+
+
+def _option_args(options: Options, layers: int) -> dict[str, Any]:
+    """The options under the names that `args` knows them by; what does not apply is None."""
+    args: dict[str, Any] = {}
+    for row in TABLE:
+        if row.recorded:
+            value = getattr(options, row.name)
+            if isinstance(value, tuple):
+                value = ",".join(map(str, value)) or None
+            args[row.recorded[0]] = value
+    virtual = options.num_layers_per_virtual_pipeline_stage
+    stages = options.target_pipeline_parallel_size or 1
+    if virtual:
+        share = (layers + len(options.noop_layers or ())) // stages
+        args["vpp_size"] = args["virtual_pipeline_model_parallel_size"] = share // virtual
+    if options.make_vocab_size_divisible_by:
+        args["make_vocab_size_divisible_by"] = options.make_vocab_size_divisible_by
+    return args
+
+
+def read_options(args: Mapping[str, Any], asked: Options) -> Options:
+    """The options of a checkpoint: what `args` records, else what was asked for, else the defaults (None).
+
+    Raises:
+        MscvtError: Where something was asked for that contradicts what is recorded; all faults at once.
+    """
+    faults = Faults()
+    values: dict[str, Any] = {}
+    for field in fields(Options):
+        row, wanted = ROWS[field.name], getattr(asked, field.name)
+        name = next((n for n in row.recorded if args.get(n) is not None), None)
+        if name is None:
+            values[field.name] = _unrecorded(row.name, wanted, args, faults)
+            continue
+        recorded = _parse(row.name, name, args[name])
+        values[field.name] = recorded
+        is_target = row.name.startswith("target_") and wanted == 1  # Hugging Face has one rank
+        if wanted is not None and wanted != recorded and not is_target:
+            faults.add(
+                f"{row.flag} {_shown(wanted)} contradicts the checkpoint, whose args record {_shown(recorded)}",
+                hint="Leave the option out: what args record is the default.",
+            )
+    faults.raise_if_any("the options and the checkpoint contradict each other")
+    return Options(**values)
+
+
+_NEVER_WITHOUT = frozenset({"target_tensor_parallel_size", "target_pipeline_parallel_size"})
+
+
+def _unrecorded(name: str, wanted: Any, args: Mapping[str, Any], faults: Faults) -> Any:
+    """An option that `args` has no value for: recorded as None means that it was not used."""
+    row = ROWS[name]
+    if not row.recorded:
+        if wanted is not None:
+            faults.add(
+                f"{row.flag} {_shown(wanted)} has no meaning on the way to Hugging Face",
+                hint=f"Leave out {row.flag}: the checkpoint's args say what it holds.",
+            )
+        return None
+    if wanted and any(n in args for n in row.recorded) and name not in _NEVER_WITHOUT:
+        faults.add(
+            f"{row.flag} {_shown(wanted)} contradicts the checkpoint, whose args record none",
+            hint="Leave the option out: what args record is the default.",
+        )
+    return wanted
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)
+
+
+def _parse(name: str, recorded_name: str, value: Any) -> Any:
+    """A recorded value in the type that `Options` has; training scripts record lists as text, list or set."""
+    default = ROWS[name].default
+    try:
+        if isinstance(default, tuple):
+            items: Iterable[Any] = value.replace(" ", "").split(",") if isinstance(value, str) else value
+            return tuple(sorted(map(int, items)) if isinstance(value, (set, frozenset)) else map(int, items))
+        if isinstance(default, bool):
+            return bool(value)
+        if name in ("schedules_method", "transformer_impl"):
+            return str(value)
+        return int(value)
+    except (TypeError, ValueError):
+        raise MscvtError(f"the checkpoint's args record {recorded_name} = {value!r}, which can't be understood") from None
+
+
+def read_hyperparameters(
+    args: Mapping[str, Any], model_type: ModelType, options: Options, configured: Hyperparameters | None
+) -> Hyperparameters:
+    """The sizes of a checkpoint: what `args` records, completed from a configuration where one is given.
+
+    Args:
+        args: The checkpoint's args.
+        model_type: The model type.
+        options: The options of the checkpoint.
+        configured: What `config.json` of `--hf-cfg-dir` says, or None.
+
+    Raises:
+        MscvtError: Where something is recorded nowhere, or args and configuration contradict each other.
+    """
+    faults = Faults()
+    values: dict[str, Any] = {}
+    for name, entry in model_fields(model_type).items():
+        if name in _DERIVED:
+            continue
+        names = ARGUMENT_NAMES.get(name, (name,))
+        value = next((args[n] for n in names if args.get(n) is not None), None)
+        if value is None and configured is not None:
+            value = configured.get(name)
+        if value is None and entry.default is ...:
+            faults.add(f"{names[0]} is not recorded", hint="Give the model's config.json with --hf-cfg-dir.")
+        if value is None:
+            value = None if entry.default is ... else entry.default
+        if value is not None:
+            values[name] = value
+    values |= _derived(args, options, configured, faults)
+    if not faults:
+        complete(values, faults)
+    if configured is not None and not faults:
+        _compare(values, configured, faults)
+    faults.raise_if_any("the checkpoint's args don't describe the model")
+    return values
+
+
+def _derived(
+    args: Mapping[str, Any], options: Options, configured: Hyperparameters | None, faults: Faults
+) -> dict[str, Any]:
+    """What args record in another way than configurations do."""
+    values: dict[str, Any] = {"mtp_num_layers": options.mtp_num_layers or 0}
+    recorded = args.get("num_layers")
+    if recorded is not None:
+        values["num_layers"] = recorded - len(options.noop_layers or ())
+    elif configured is not None:
+        values["num_layers"] = configured["num_layers"]
+    else:
+        faults.add("num_layers is not recorded", hint="Give the model's config.json with --hf-cfg-dir.")
+    if args.get("num_key_value_heads") is not None:
+        values["num_query_groups"] = args["num_key_value_heads"]
+    elif args.get("group_query_attention"):
+        values["num_query_groups"] = args["num_query_groups"]
+    untied = args.get("untie_embeddings_and_output_weights")
+    if untied is None and configured is not None:
+        untied = not configured.get("tie_word_embeddings")
+    values["tie_word_embeddings"] = not (True if untied is None else untied)
+    padded = args.get("padded_vocab_size") or args.get("vocab_size")
+    real = configured["vocab_size"] if configured is not None else args.get("vocab_size")
+    if real is None:
+        faults.add(
+            "vocab_size is not recorded, only its padded size" if padded else "vocab_size is not recorded",
+            hint="Give the model's config.json with --hf-cfg-dir.",
+        )
+    else:
+        values["vocab_size"], values["padded_vocab_size"] = real, padded or real
+        if (padded or real) < real:
+            faults.add(f"vocab_size {real} is larger than padded_vocab_size {padded}")
+    return values
+
+
+_MAY_DIFFER = frozenset(
+    {"vocab_size", "padded_vocab_size", "num_layers", "mtp_num_layers", "first_k_dense_replace"}
+    | {"seq_length", "rotary_base", "norm_epsilon"}
+)
+"""What training may set anew, or what reduced layers and padding change."""
+
+
+def _compare(values: Mapping[str, Any], configured: Hyperparameters, faults: Faults) -> None:
+    for name, value in values.items():
+        said = configured.get(name)
+        if name in _MAY_DIFFER or said is None:
+            continue
+        if (list(value) if isinstance(value, (list, tuple)) else value) != (
+            list(said) if isinstance(said, (list, tuple)) else said
+        ):
+            faults.add(
+                f"{name}: the checkpoint's args record {value}, config.json says {said}",
+                hint="Is --hf-cfg-dir the configuration of this model?",
+            )
+    for name in ("num_layers", "first_k_dense_replace"):
+        if name in values and values[name] > configured.get(name, values[name]):
+            faults.add(f"{name}: the checkpoint's args record {values[name]}, config.json says {configured[name]}")
+
+
+def with_model_type(args: Mapping[str, Any]) -> str | None:
+    """The model type that mscvt recorded, or None."""
+    name = args.get(MODEL_TYPE)
+    return name if isinstance(name, str) else None

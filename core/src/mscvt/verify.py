@@ -1,0 +1,144 @@
+"""Proving that a Hugging Face and a Megatron checkpoint hold the same weights.
+
+The plan of a conversion is run against what is there: every tensor of every rank is made anew from the
+Hugging Face side and compared, so replicas are proven equal too, and nothing can be missing or extra.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mscvt.config import read_config
+from mscvt.errors import Faults
+from mscvt.options import Options
+from mscvt.plan.contents import Name, Plan
+from mscvt.plugins import Registry
+from mscvt.prepare import DTYPES, Request, describe_checkpoint
+from mscvt.tensors import TensorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a verification found."""
+
+    is_equal: bool
+    differences: tuple[str, ...]
+    """One line for each differing tensor: rank, file, key and the index of its first differing element."""
+    tensors: int
+    """Megatron tensors compared, replicas counted."""
+    nbytes: int
+    seconds: float
+    notes: tuple[str, ...]
+
+
+def verify_checkpoints(
+    *,
+    hf: Path,
+    mg: Path,
+    registry: Registry,
+    model_type: str | None = None,
+    iteration: int | None = None,
+    dtype: str | None = None,
+    dequantize: bool = False,
+    workers: int | None = None,
+    max_memory: int | None = None,
+    started: Callable[[str, int], None] = lambda what, nbytes: None,
+    progress: Callable[[int], None] = lambda nbytes: None,
+) -> Report:
+    """Compare two checkpoints.
+
+    Args:
+        hf: Folder of the Hugging Face checkpoint, with its config.json.
+        mg: Folder of the Megatron checkpoint.
+        registry: The plugins.
+        model_type: `--model-type-hf`; by default what the checkpoint records or config.json says.
+        iteration: The iteration; by default what the tracker says.
+        dtype: What the Hugging Face weights were converted to, if they were.
+        dequantize: Decode FP8 weights before comparing.
+        workers: Threads.
+        max_memory: Bytes for buffers.
+        started: Called when a phase begins.
+        progress: Called with the bytes compared.
+
+    Raises:
+        MscvtError: Where one of them can't be read, or they don't hold the same tensors.
+    """
+    from mscvt.engine import DEFAULT_MEMORY, run_plan
+    from mscvt.engine.sinks import CompareSink
+    from mscvt.formats.huggingface.reader import HuggingFaceSource
+    from mscvt.formats.megatron.reader import MegatronSource
+    from mscvt.plan.to_megatron import plan_to_megatron
+
+    began = time.monotonic()
+    existing = MegatronSource(mg, iteration)
+    config = read_config(hf) if (hf / "config.json").exists() else None
+    request = Request(mg, Options(), model_type=model_type, hf_cfg_dir=hf)
+    family, description, _ = describe_checkpoint(existing.args, config, request, registry)
+    topology = description.topology
+    options = topology.options
+    existing.open_ranks(
+        list(topology.ranks()), options.target_pipeline_parallel_size or 1, options.target_expert_parallel_size or 1
+    )
+    source = HuggingFaceSource(hf, dequantize=dequantize)
+    plan = plan_to_megatron(
+        description, source.tensors, ignored=family.model_type.ignored, dtype=DTYPES[dtype] if dtype else None
+    )
+    _check_same_tensors(plan, existing.tensors)
+    started("verifying", plan.nbytes)
+    sink = CompareSink(existing.tensor)
+    run_plan(
+        plan,
+        source.tensor,
+        sink,
+        workers=workers,
+        max_memory=max_memory or DEFAULT_MEMORY,
+        progress=progress,
+    )
+    paths = {name: file.path for file in plan.files for name in file.tensors}
+    differences = [
+        _difference(name, element, existing.tensors, paths) for name, element in sorted(sink.differences.items(), key=str)
+    ]
+    return Report(
+        is_equal=not differences,
+        differences=tuple(differences),
+        tensors=len(paths),
+        nbytes=plan.nbytes,
+        seconds=time.monotonic() - began,
+        notes=tuple(sorted({f"left out: {why}" for why in plan.left_out.values()})),
+    )
+
+
+def _check_same_tensors(plan: Plan, existing: Mapping[Any, TensorInfo]) -> None:
+    faults = Faults()
+    expected = {name: what for file in plan.files for name, what in file.tensors.items()}
+    for name in sorted(expected.keys() - existing.keys(), key=str):
+        faults.add(f"missing in the Megatron checkpoint: {_where(name)}")
+    for name in sorted(existing.keys() - expected.keys(), key=str):
+        faults.add(f"only in the Megatron checkpoint: {_where(name)}")
+    for name, (dtype, shape) in expected.items():
+        info = existing.get(name)
+        if info is not None and (info.dtype, info.shape) != (dtype, shape):
+            faults.add(
+                f"{_where(name)} is {info.dtype} {list(info.shape)}, expected {dtype} {list(shape)}",
+                hint="Where weights were converted to another dtype, say so with --dtype.",
+            )
+    faults.raise_if_any("the two checkpoints don't hold the same tensors")
+
+
+def _where(name: Any) -> str:
+    rank, part, key = name
+    return f"{key} ({part} of rank tp {rank.tensor}, pp {rank.pipeline}, ep {rank.expert})"
+
+
+def _difference(name: Any, element: int, existing: Mapping[Any, TensorInfo], paths: Mapping[Name, str]) -> str:
+    index, rest = [], element
+    for size in reversed(existing[name].shape):
+        rest, position = divmod(rest, size)
+        index.append(position)
+    return f"{_where(name)}, first at index {list(reversed(index))}, in {paths[name]}"
+
+

@@ -1,0 +1,19 @@
+"""Llama 2 and 3: the plain decoder, with the names that transformers' `LlamaForCausalLM` uses."""
+
+from collections.abc import Mapping, Sequence
+
+from mscvt import DECODER, ModelType, hookimpl
+
+MSCVT_API = 1
+
+
+@hookimpl
+def mscvt_model_types() -> Sequence[ModelType]:
+    """Serve `llama2`; the Llama 3 line has the same names."""
+    return [ModelType("llama2", config_model_types=("llama",))]
+
+
+@hookimpl
+def mscvt_names(kind: str) -> Mapping[str, str] | None:
+    """The plain decoder's names."""
+    return DECODER.get(kind)

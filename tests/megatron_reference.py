@@ -1,0 +1,213 @@
+"""The real megatron-core GPTModel on a CPU, as the judge of converted checkpoints.
+
+Needs megatron-core 0.16 and nothing that comes with a GPU (Apex, Transformer Engine, grouped_gemm).
+The model is NVIDIA's, the 'local' layer spec included; `stand_in_for_cuda` lists the few things
+that this module puts in the place of what only a GPU has. Each stands for a device, a random state
+or a kernel, none for a layout: which row of which weight means what is megatron-core's say alone.
+
+Imported by `megatron_worker.py` in processes of their own, never by pytest: the patches are global.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state
+from megatron.core.models.gpt import GPTModel
+from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
+from megatron.core.tensor_parallel.random import CudaRNGStatesTracker
+from megatron.core.transformer.moe import grouped_gemm_util, moe_utils
+from megatron.core.transformer.moe.experts import GroupedMLP
+from megatron.core.transformer.transformer_config import TransformerConfig
+
+
+@dataclass(frozen=True, slots=True)
+class ParallelSizes:
+    """How a model is divided; the world has as many processes as both products need."""
+
+    tensor: int
+    pipeline: int
+    expert: int
+    expert_tensor: int
+
+
+def grouped_matmul(
+    tokens: torch.Tensor,
+    weights: torch.Tensor,
+    tokens_per_expert: torch.Tensor,
+    trans_b: bool = False,
+) -> torch.Tensor:
+    """Multiply each expert's run of tokens by that expert's weight, as `grouped_gemm.ops.gmm` does.
+
+    Args:
+        tokens: [tokens, in], sorted by expert.
+        weights: [experts, in, out], or [experts, out, in] with `trans_b`.
+        tokens_per_expert: [experts], the lengths of the runs.
+        trans_b: Whether the weights are transposed.
+
+    Returns:
+        [tokens, out].
+    """
+    runs = tokens.split(tokens_per_expert.tolist())
+    matrices = weights.transpose(1, 2) if trans_b else weights
+    return torch.cat([run @ matrix for run, matrix in zip(runs, matrices, strict=True)])
+
+
+@contextlib.contextmanager
+def leave_random_state(self: CudaRNGStatesTracker, name: str = "") -> Iterator[None]:
+    """Fork no random state, in the place of `CudaRNGStatesTracker.fork`."""
+    yield
+
+
+def stand_in_for_cuda() -> None:
+    """Replace what megatron-core 0.16.1 takes from a GPU, in this process, for good."""
+    # Buffers, gathered tensors, rotary frequencies and router weights go to "the current device".
+    torch.cuda.current_device = lambda: torch.device("cpu")
+    # Dropout (none here) runs under a forked CUDA random state.
+    CudaRNGStatesTracker.fork = leave_random_state
+    # Transformer Engine's GEMM for the router. It is compared with None before torch.mm is taken,
+    # but in 0.16.1 a failed import leaves the name unbound.
+    moe_utils.te_general_gemm = getattr(moe_utils, "te_general_gemm", None)
+    # The grouped_gemm package builds for CUDA only.
+    grouped_gemm_util.assert_grouped_gemm_is_available = lambda: None
+    grouped_gemm_util.ops = SimpleNamespace(gmm=grouped_matmul)
+
+
+def start_model_parallel(sizes: ParallelSizes) -> None:
+    """Divide the running process group, after undoing an earlier division."""
+    parallel_state.destroy_model_parallel()
+    parallel_state.initialize_model_parallel(
+        tensor_model_parallel_size=sizes.tensor,
+        pipeline_model_parallel_size=sizes.pipeline,
+        expert_model_parallel_size=sizes.expert,
+        expert_tensor_parallel_size=sizes.expert_tensor,
+        create_gloo_process_groups=False,
+    )
+
+
+def shard_folder(sizes: ParallelSizes) -> str:
+    """Name the folder that this rank reads, as Megatron-LM's `get_checkpoint_name` does."""
+    folder = f"mp_rank_{parallel_state.get_tensor_model_parallel_rank():02d}"
+    if sizes.pipeline > 1:
+        folder += f"_{parallel_state.get_pipeline_model_parallel_rank():03d}"
+    if sizes.expert > 1:
+        folder += f"_{parallel_state.get_expert_model_parallel_rank():03d}"
+    return folder
+
+
+def transformer_config(
+    hf: dict[str, Any], qk_layernorm: bool, sizes: ParallelSizes, grouped: bool
+) -> TransformerConfig:
+    """Describe a Llama-like model to megatron-core.
+
+    Args:
+        hf: The sizes under their `config.json` names; without `num_experts` the layers are dense.
+        qk_layernorm: Whether each head's query and key are normalised.
+        sizes: The division.
+        grouped: Whether the experts of a layer are one pair of tensors (GroupedMLP).
+    """
+    moe: dict[str, Any] = {}
+    if "num_experts" in hf:
+        moe = {
+            "num_moe_experts": hf["num_experts"],
+            "moe_ffn_hidden_size": hf["moe_intermediate_size"],
+            "moe_router_topk": hf["num_experts_per_tok"],
+            "moe_router_load_balancing_type": "none",
+            "moe_token_dispatcher_type": "allgather",
+            "moe_grouped_gemm": grouped,
+            "expert_model_parallel_size": sizes.expert,
+            "expert_tensor_parallel_size": sizes.expert_tensor,
+        }
+    return TransformerConfig(
+        num_layers=hf["num_hidden_layers"],
+        hidden_size=hf["hidden_size"],
+        ffn_hidden_size=hf["intermediate_size"],
+        num_attention_heads=hf["num_attention_heads"],
+        num_query_groups=hf["num_key_value_heads"],
+        kv_channels=hf.get("head_dim"),
+        layernorm_epsilon=hf["rms_norm_eps"],
+        qk_layernorm=qk_layernorm,
+        normalization="RMSNorm",
+        activation_func=torch.nn.functional.silu,
+        gated_linear_unit=True,
+        add_bias_linear=False,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+        use_cpu_initialization=True,
+        perform_initialization=False,
+        params_dtype=torch.float32,
+        pipeline_dtype=torch.float32,
+        tensor_model_parallel_size=sizes.tensor,
+        pipeline_model_parallel_size=sizes.pipeline,
+        **moe,
+    )
+
+
+def build_model(
+    hf: dict[str, Any], qk_layernorm: bool, sizes: ParallelSizes, grouped: bool
+) -> GPTModel:
+    """Build this rank's part of the model, weights not initialised, in eval mode."""
+    config = transformer_config(hf, qk_layernorm, sizes, grouped)
+    spec = get_gpt_layer_local_spec(
+        num_experts=config.num_moe_experts,
+        moe_grouped_gemm=grouped,
+        qk_layernorm=qk_layernorm,
+        normalization=config.normalization,
+    )
+    model = GPTModel(
+        config,
+        spec,
+        vocab_size=hf["vocab_size"],
+        max_sequence_length=hf["max_position_embeddings"],
+        pre_process=parallel_state.is_pipeline_first_stage(),
+        post_process=parallel_state.is_pipeline_last_stage(),
+        parallel_output=False,  # the output layer gathers the vocabulary from all TP ranks
+        share_embeddings_and_output_weights=False,
+        position_embedding_type="rope",
+        rotary_base=hf["rope_theta"],
+    )
+    for module in model.modules():
+        if isinstance(module, GroupedMLP):
+            # forward() asserts the flag since the CUDA kernel takes nothing but bf16;
+            # grouped_matmul takes float32. Nothing else in GroupedMLP reads it.
+            module.config = copy.copy(module.config)
+            module.config.bf16 = True
+    return model.eval()
+
+
+def weights(model: GPTModel) -> dict[str, torch.Tensor]:
+    """Return the module's state dict without `_extra_state`, which holds no weight."""
+    return {key: value for key, value in model.state_dict().items() if "_extra_state" not in key}
+
+
+@torch.no_grad()
+def logits(model: GPTModel, token_ids: torch.Tensor) -> torch.Tensor | None:
+    """Run a forward pass over all pipeline stages.
+
+    Args:
+        model: This rank's part.
+        token_ids: [batch, sequence].
+
+    Returns:
+        [batch, sequence, vocab] on the ranks of the last stage, None on the others.
+    """
+    batch, length = token_ids.shape
+    if not model.pre_process:
+        hidden = torch.empty(length, batch, model.config.hidden_size)
+        dist.recv(hidden, parallel_state.get_pipeline_model_parallel_prev_rank())
+        model.set_input_tensor(hidden)
+    positions = torch.arange(length).expand(batch, length)
+    # Left to megatron-core the causal mask is made on "cuda". True is what must not be seen.
+    future = torch.ones(1, 1, length, length, dtype=torch.bool).triu(diagonal=1)
+    output = model(token_ids, positions, attention_mask=future)
+    if model.post_process:
+        return output
+    dist.send(output, parallel_state.get_pipeline_model_parallel_next_rank())
+    return None

@@ -1,0 +1,78 @@
+"""One rank of the megatron-core check: `python megatron_worker.py JOB.json RANK`.
+
+The job names the checkpoints; the rank loads its shard of each into the real module, runs the
+model, and saves to `rank_{RANK}.pt` beside the job what it found. It judges nothing: the tests do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import traceback
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import megatron_reference as reference
+import torch
+import torch.distributed as dist
+
+
+def described(tensors: dict[str, torch.Tensor]) -> dict[str, str]:
+    """Shape and dtype of each tensor, as text that compares and prints well."""
+    return {key: f"{list(value.shape)} {value.dtype}" for key, value in sorted(tensors.items())}
+
+
+def inspect_case(case: dict[str, Any], token_ids: torch.Tensor) -> dict[str, Any]:
+    """Load and run one checkpoint; all ranks call this together.
+
+    Returns:
+        `folder` read, `module` and `shard` (key -> shape and dtype, None where it didn't come to
+        that), `error` (a traceback or None) and `logits` (None off the last pipeline stage, and on
+        every rank if one failed to load).
+    """
+    sizes = reference.ParallelSizes(**case["sizes"])
+    reference.start_model_parallel(sizes)
+    found: dict[str, Any] = dict.fromkeys(("module", "shard", "error", "logits"))
+    found["folder"] = reference.shard_folder(sizes)
+    model = None
+    try:
+        path = Path(case["checkpoint"], "iter_0000001", found["folder"], "model_optim_rng.pt")
+        shard = torch.load(path, weights_only=True)["model"]
+        found["shard"] = described(shard)
+        model = reference.build_model(case["hf"], case["qk_layernorm"], sizes, case["grouped"])
+        found["module"] = described(reference.weights(model))
+        model.load_state_dict(shard, strict=True)
+    except Exception:  # any fault is the finding; the other cases go on
+        found["error"] = traceback.format_exc()
+    errors: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(errors, found["error"])
+    if model is not None and not any(
+        errors
+    ):  # else a rank would wait in a collective for one that never comes
+        found["logits"] = reference.logits(model, token_ids)
+    return found
+
+
+def main(job_path: Path, rank: int) -> None:
+    """Inspect every case of the job as one rank of a gloo process group."""
+    torch.set_num_threads(1)
+    torch.serialization.add_safe_globals([argparse.Namespace])
+    reference.stand_in_for_cuda()
+    job = json.loads(job_path.read_text())
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{job_path.with_name('rendezvous')}",
+        rank=rank,
+        world_size=job["world_size"],
+        timeout=timedelta(seconds=60),
+    )
+    token_ids = torch.tensor(job["token_ids"])
+    found = {case["name"]: inspect_case(case, token_ids) for case in job["cases"]}
+    torch.save(found, job_path.with_name(f"rank_{rank}.pt"))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))
