@@ -5,14 +5,13 @@ The model is NVIDIA's, the 'local' layer spec included; `stand_in_for_cuda` list
 that this module puts in the place of what only a GPU has. Each stands for a device, a random state
 or a kernel, none for a layout: which row of which weight means what is megatron-core's say alone.
 
-Imported by `megatron_worker.py` in processes of their own, never by pytest: the patches are global.
+Used by `megatron_worker.py`, in processes of their own, since the stand-ins hold for a whole process.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -60,18 +59,12 @@ def grouped_matmul(
     return torch.cat([run @ matrix for run, matrix in zip(runs, matrices, strict=True)])
 
 
-@contextlib.contextmanager
-def leave_random_state(self: CudaRNGStatesTracker, name: str = "") -> Iterator[None]:
-    """Fork no random state, in the place of `CudaRNGStatesTracker.fork`."""
-    yield
-
-
 def stand_in_for_cuda() -> None:
     """Replace what megatron-core 0.16.1 takes from a GPU, in this process, for good."""
     # Buffers, gathered tensors, rotary frequencies and router weights go to "the current device".
     torch.cuda.current_device = lambda: torch.device("cpu")
     # Dropout (none here) runs under a forked CUDA random state.
-    CudaRNGStatesTracker.fork = leave_random_state
+    CudaRNGStatesTracker.fork = lambda _tracker, _name="": contextlib.nullcontext()
     # Transformer Engine's GEMM for the router. It is compared with None before torch.mm is taken,
     # but in 0.16.1 a failed import leaves the name unbound.
     moe_utils.te_general_gemm = getattr(moe_utils, "te_general_gemm", None)
@@ -150,9 +143,7 @@ def transformer_config(
     )
 
 
-def build_model(
-    hf: dict[str, Any], qk_layernorm: bool, sizes: ParallelSizes, grouped: bool
-) -> GPTModel:
+def build_model(hf: dict[str, Any], qk_layernorm: bool, sizes: ParallelSizes, grouped: bool) -> GPTModel:
     """Build this rank's part of the model, weights not initialised, in eval mode."""
     config = transformer_config(hf, qk_layernorm, sizes, grouped)
     spec = get_gpt_layer_local_spec(

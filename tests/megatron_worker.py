@@ -14,9 +14,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import megatron_reference as reference
 import torch
 import torch.distributed as dist
+
+import megatron_reference as reference
 
 
 def described(tensors: dict[str, torch.Tensor]) -> dict[str, str]:
@@ -48,9 +49,8 @@ def inspect_case(case: dict[str, Any], token_ids: torch.Tensor) -> dict[str, Any
         found["error"] = traceback.format_exc()
     errors: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(errors, found["error"])
-    if model is not None and not any(
-        errors
-    ):  # else a rank would wait in a collective for one that never comes
+    # With one rank gone, the others would wait for it in the first collective.
+    if model is not None and not any(errors):
         found["logits"] = reference.logits(model, token_ids)
     return found
 

@@ -23,9 +23,7 @@ import transformers
 
 WORLD_SIZE = 2
 VOCABULARY = 92
-TOKEN_IDS = [
-    [(17 * (23 * row + column) + 5) % VOCABULARY for column in range(23)] for row in range(4)
-]
+TOKEN_IDS = [[(17 * (23 * row + column) + 5) % VOCABULARY for column in range(23)] for row in range(4)]
 """Every token once, so that every row of the embedding counts."""
 ATOL = 5e-5
 """How far apart two logits may be; their standard deviation is 1, the largest is 4.
@@ -69,9 +67,7 @@ MOE = {
     "norm_topk_prob": True,
 }
 FAMILIES = {
-    "llama": Family(
-        "llama2", "Llama", False, {**SHARED, "hidden_size": 72, "num_hidden_layers": 2}
-    ),
+    "llama": Family("llama2", "Llama", False, {**SHARED, "hidden_size": 72, "num_hidden_layers": 2}),
     "qwen3": Family("qwen3", "Qwen3", True, {**QWEN3, "num_hidden_layers": 4}),
     "qwen3-moe": Family("qwen3-moe", "Qwen3Moe", True, {**QWEN3, **MOE, "num_hidden_layers": 2}),
 }
@@ -126,9 +122,7 @@ CASES = {
     "moe-ep2": Case("qwen3-moe", expert=2),
     "moe-grouped-tp1": Case("qwen3-moe", grouped=True),
     "moe-grouped-tp2": Case("qwen3-moe", tensor=2, grouped=True),
-    "moe-grouped-tp2-ep2-etp1": Case(
-        "qwen3-moe", tensor=2, expert=2, expert_tensor=1, grouped=True
-    ),
+    "moe-grouped-tp2-ep2-etp1": Case("qwen3-moe", tensor=2, expert=2, expert_tensor=1, grouped=True),
 }
 """What two processes can hold."""
 
@@ -198,9 +192,7 @@ def run_workers(job: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
         for rank, log in enumerate(logs):
             command = [sys.executable, "-W", "ignore", script, folder / "job.json", str(rank)]
             with log.open("wb") as stream:
-                workers.append(
-                    subprocess.Popen(command, env=environment, stdout=stream, stderr=stream)
-                )
+                workers.append(subprocess.Popen(command, env=environment, stdout=stream, stderr=stream))
         codes = [worker.wait(timeout=120) for worker in workers]
     finally:
         for worker in workers:
@@ -217,9 +209,7 @@ def references(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reference]
 
 
 @pytest.fixture(scope="session")
-def outcomes(
-    references: dict[str, Reference], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Outcome]:
+def outcomes(references: dict[str, Reference], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
     """Convert all cases and inspect them in one launch, as megatron-core is slow to import."""
     root = tmp_path_factory.mktemp("mg")
     with ThreadPoolExecutor(WORLD_SIZE) as pool:

@@ -1,0 +1,40 @@
+# Every target does its own set-up: a virtual environment in .venv with everything at the versions of constraints.txt.
+PYTHON ?= python3
+PLUGINS := $(sort $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml)))
+BIN := .venv/bin
+READY := .venv/ready
+
+.PHONY: help demo test lint types check bench clean
+
+help:
+	@echo "make demo    convert a small model both ways, prove it and show it"
+	@echo "make test    run all tests"
+	@echo "make check   tests, lint and types"
+	@echo "make bench   measure speed and memory (some minutes, 4 GB of disk)"
+
+$(READY): constraints.txt requirements-dev.txt core/pyproject.toml $(addsuffix /pyproject.toml,$(PLUGINS))
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--requirement requirements-dev.txt --editable core $(addprefix --editable ,$(PLUGINS))
+	touch $@
+
+demo: $(READY)
+	$(BIN)/python examples/demo.py
+
+test: $(READY)
+	$(BIN)/python -m pytest --quiet --numprocesses 2 --dist loadgroup
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+check: lint types test
+
+bench: $(READY)
+	$(BIN)/python benchmarks/speed.py $(BENCH)
+
+clean:
+	rm -rf .venv
