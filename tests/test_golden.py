@@ -1,9 +1,9 @@
 """Every golden case, both ways, through the command line's own entry."""
 
 import pytest
-from golden_cases import CASES, build_source, huggingface_digests, load_case, megatron_digests
 from typer.testing import CliRunner
 
+from golden_cases import CASES, build_source, huggingface_digests, load_case, megatron_digests
 from mscvt.cli.main import app
 
 FILES = sorted(CASES.glob("*.json"))

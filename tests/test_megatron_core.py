@@ -21,6 +21,8 @@ import pytest
 import torch
 import transformers
 
+pytestmark = pytest.mark.xdist_group("megatron-core")  # one process makes the models and shards for all of them
+
 WORLD_SIZE = 2
 VOCABULARY = 92
 TOKEN_IDS = [[(17 * (23 * row + column) + 5) % VOCABULARY for column in range(23)] for row in range(4)]

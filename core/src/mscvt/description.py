@@ -58,9 +58,7 @@ class Description:
     features: frozenset[str]
 
 
-def describe(
-    family: Family, hyperparameters: Hyperparameters, topology: Topology, selection: Selection
-) -> Description:
+def describe(family: Family, hyperparameters: Hyperparameters, topology: Topology, selection: Selection) -> Description:
     """Describe a model.
 
     Raises:
@@ -83,9 +81,7 @@ class _Builder:
         self.aliases: dict[str, Alias] = {}
 
     def build(self) -> Description:
-        check_features(
-            self.topology.options, self.family.features, self.family.model_type.name, self.faults
-        )
+        check_features(self.topology.options, self.family.features, self.family.model_type.name, self.faults)
         self.faults.raise_if_any("options that mean nothing to this model")
         parameters = [*self.first(), *self.layers(), *self.last()]
         self.faults.raise_if_any("the model can't be laid out")
@@ -204,9 +200,7 @@ class _Builder:
             self.resolved[id(rule)] = resolved
         return self.resolved[id(rule)]
 
-    def fill(
-        self, resolved: Resolved, names: Mapping[str, str], numbers: Mapping[str, int]
-    ) -> tuple[str | None, ...]:
+    def fill(self, resolved: Resolved, names: Mapping[str, str], numbers: Mapping[str, int]) -> tuple[str | None, ...]:
         """The names of all parts, with the numbers in their places."""
         return tuple(
             names[role].format(**(numbers if index is None else {**numbers, "expert": index}))

@@ -32,6 +32,7 @@ class Faults:
         self._hints: dict[str, None] = {}
 
     def add(self, fault: str, *, hint: str | None = None) -> None:
+        """Note a fault, and what to do about it."""
         self._faults[fault] = None
         if hint:
             self._hints[hint] = None

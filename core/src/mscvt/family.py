@@ -38,7 +38,7 @@ def field_at(*paths: str, default: Any = ...) -> Field:
     return Field(paths, default)
 
 
-def _matches_nothing_else(config: Mapping[str, Any]) -> bool:
+def _matches_every(_config: Mapping[str, Any]) -> bool:
     return True
 
 
@@ -58,7 +58,7 @@ class ModelType:
     name: str
     config_model_types: tuple[str, ...]
     fields: Mapping[str, Field] = field(default_factory=dict)
-    matches: Callable[[Mapping[str, Any]], bool] = _matches_nothing_else
+    matches: Callable[[Mapping[str, Any]], bool] = _matches_every
     args: Mapping[str, Any] = field(default_factory=dict)
     ignored: tuple[str, ...] = ("*.rotary_emb.inv_freq",)
 

@@ -20,6 +20,7 @@ class Selection:
 
     @property
     def decoder_count(self) -> int:
+        """How many layers are kept, MTP layers not counted."""
         return sum(layer.mtp is None for layer in self.kept)
 
 

@@ -34,10 +34,7 @@ def parse_axes(pattern: str) -> Groups:
     Raises:
         MscvtError: Where the pattern is empty, repeats an axis or holds anything but words and groups.
     """
-    groups = tuple(
-        tuple((match[1] if match[2] is None else match[2]).split())
-        for match in _TOKEN.finditer(pattern)
-    )
+    groups = tuple(tuple((match[1] if match[2] is None else match[2]).split()) for match in _TOKEN.finditer(pattern))
     axes = [axis for group in groups for axis in group]
     if _TOKEN.sub("", pattern).strip() or not axes or len(set(axes)) != len(axes):
         raise MscvtError(f"layout pattern {pattern!r} is not a list of distinct axes and (groups)")
@@ -65,10 +62,12 @@ class Box:
 
     @property
     def extents(self) -> tuple[int, ...]:
+        """The region's shape, by axis."""
         return tuple(run.extent for run in self.runs)
 
     @property
     def numel(self) -> int:
+        """Elements of the region."""
         return prod(self.extents)
 
     @property
@@ -144,7 +143,9 @@ class Layout:
         """The shape of one rank's tensor, where `counts` says how many ways each dimension cuts."""
         shapes = []
         for segment in self.segments:
-            sizes = {axis: size // counts[self.cuts[axis]] if axis in self.cuts else size for axis, size in segment.axes}
+            sizes = {
+                axis: size // counts[self.cuts[axis]] if axis in self.cuts else size for axis, size in segment.axes
+            }
             shapes.append(tuple(prod(sizes[axis] for axis in group) for group in segment.shape))
         return (sum(shape[0] for shape in shapes), *shapes[0][1:])
 
@@ -217,10 +218,7 @@ def uncovered(sizes: Sequence[int], boxes: Sequence[Box]) -> str | None:
         edges.append({mark: i for i, mark in enumerate(sorted(marks))})
     cells: dict[tuple[int, ...], int] = {}
     for box in boxes:
-        ranges = [
-            range(edges[dim][run.start], edges[dim][run.start + run.extent])
-            for dim, run in enumerate(box.runs)
-        ]
+        ranges = [range(edges[dim][run.start], edges[dim][run.start + run.extent]) for dim, run in enumerate(box.runs)]
         for cell in product(*ranges):
             cells[cell] = cells.get(cell, 0) + 1
     total = prod(len(marks) - 1 for marks in edges)

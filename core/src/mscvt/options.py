@@ -48,6 +48,7 @@ class OptionRow:
 
     @property
     def flag(self) -> str:
+        """How the option is written on the command line."""
         return "--" + self.name.replace("_", "-")
 
 
@@ -93,11 +94,7 @@ def flag(name: str) -> str:
 
 def with_defaults(options: Options) -> Options:
     """Fill in the default of everything that was not asked for; ETP becomes TP."""
-    values = {
-        field.name: ROWS[field.name].default
-        for field in fields(options)
-        if getattr(options, field.name) is None
-    }
+    values = {field.name: ROWS[field.name].default for field in fields(options) if getattr(options, field.name) is None}
     filled = replace(options, **values)
     if filled.expert_tensor_parallel_size is None:
         filled = replace(filled, expert_tensor_parallel_size=filled.target_tensor_parallel_size)

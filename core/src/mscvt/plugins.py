@@ -70,11 +70,7 @@ class Family:
     @property
     def features(self) -> frozenset[str]:
         """The first words of all roles: `moe`, `mla`, `mtp`, `attention`, ..."""
-        return frozenset(
-            role.partition(".")[0]
-            for kind in _KINDS_WITH_FEATURES
-            for role in self.names(kind)
-        )
+        return frozenset(role.partition(".")[0] for kind in _KINDS_WITH_FEATURES for role in self.names(kind))
 
 
 @dataclass(frozen=True)
@@ -163,9 +159,7 @@ def load_registry(found: Iterable[EntryPoint] | None = None) -> Registry:
         except (Exception, SystemExit) as error:  # anything at all may go wrong in foreign code
             plugins.append(_with_error(plugin, f"can't be loaded: {type(error).__name__}: {error}"))
             continue
-        plugin = Plugin(
-            plugin.distribution, plugin.version, plugin.entry_point, tuple(t.name for t in types)
-        )
+        plugin = Plugin(plugin.distribution, plugin.version, plugin.entry_point, tuple(t.name for t in types))
         plugins.append(plugin)
         for model_type in types:
             served.setdefault(model_type.name, []).append((model_type, plugin, module))

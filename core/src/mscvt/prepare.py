@@ -154,7 +154,8 @@ def describe_checkpoint(
     name = request.model_type or recorded
     if name is None and config is None:
         raise MscvtError(
-            "the checkpoint doesn't say what model it is", hint="Give --model-type-hf, or --hf-cfg-dir with its config.json."
+            "the checkpoint doesn't say what model it is",
+            hint="Give --model-type-hf, or --hf-cfg-dir with its config.json.",
         )
     family = registry.family(name) if name else registry.recognise(config or {})
     if recorded and family.model_type.name != recorded:
@@ -202,9 +203,7 @@ def _left_out_notes(left_out: Mapping[str, str]) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for name, why in left_out.items():
         reasons.setdefault(why, []).append(name)
-    return [
-        f"left out, {why}: {len(names)} tensors, {min(names)} and others" for why, names in sorted(reasons.items())
-    ]
+    return [f"left out, {why}: {len(names)} tensors, {min(names)} and others" for why, names in sorted(reasons.items())]
 
 
 _TRAINING_FLAGS = (

@@ -158,7 +158,9 @@ def _parse(name: str, recorded_name: str, value: Any) -> Any:
             return str(value)
         return int(value)
     except (TypeError, ValueError):
-        raise MscvtError(f"the checkpoint's args record {recorded_name} = {value!r}, which can't be understood") from None
+        raise MscvtError(
+            f"the checkpoint's args record {recorded_name} = {value!r}, which can't be understood"
+        ) from None
 
 
 def read_hyperparameters(

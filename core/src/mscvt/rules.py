@@ -78,13 +78,14 @@ class Rule:
 
     @property
     def roles(self) -> frozenset[str]:
+        """The roles that the rule needs."""
         runs = self.rows or (Rows(self.axes, self.parts),)
         return frozenset(part.role for run in runs for part in run.parts) - {PADDING}
 
 
-def whole(key: str, role: str, axes: str, *, keeps_dtype: bool = False, **cuts: str) -> Rule:
+def whole(key: str, role: str, axes: str, *, cuts: Mapping[str, str] | None = None, keeps_dtype: bool = False) -> Rule:
     """A Megatron tensor that is one Hugging Face tensor, cut or not."""
-    return Rule(key, axes, (Part(role, axes),), cuts, keeps_dtype=keeps_dtype)
+    return Rule(key, axes, (Part(role, axes),), cuts or {}, keeps_dtype=keeps_dtype)
 
 
 @dataclass(frozen=True, slots=True)

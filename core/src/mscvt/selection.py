@@ -27,9 +27,7 @@ def select_files(files: Sequence[OutputFile], only: str | None) -> list[OutputFi
         if match is None or match[1] not in known or match[1] in ranges:
             raise MscvtError(f"--only {only}: can't understand {term!r}; known are {', '.join(known)}", hint=hint)
         ranges[match[1]] = (int(match[2]), int(match[3] or match[2]))
-    chosen = [
-        file for file in files if all(low <= file.labels[label] <= high for label, (low, high) in ranges.items())
-    ]
+    chosen = [file for file in files if all(low <= file.labels[label] <= high for label, (low, high) in ranges.items())]
     if not chosen:
         raise MscvtError(f"--only {only}: matches none of the {len(files)} files of the output", hint=hint)
     return chosen

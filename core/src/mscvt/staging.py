@@ -1,10 +1,10 @@
 """An output that is either whole or not there: grown in a hidden sibling, journalled, renamed when complete.
 
-    .TARGET.mscvt/lock               held by whoever is writing
-    .TARGET.mscvt/conversion.json    what is being converted; another conversion is refused
-    .TARGET.mscvt/data/              the output itself, renamed to TARGET at the end
-    .TARGET.mscvt/journal/SELECTION  numbers of finished units, written after their bytes have reached the disk
-    .TARGET.mscvt/complete/          one empty file for each output file that is whole
+.TARGET.mscvt/lock               held by whoever is writing
+.TARGET.mscvt/conversion.json    what is being converted; another conversion is refused
+.TARGET.mscvt/data/              the output itself, renamed to TARGET at the end
+.TARGET.mscvt/journal/SELECTION  numbers of finished units, written after their bytes have reached the disk
+.TARGET.mscvt/complete/          one empty file for each output file that is whole
 """
 
 from __future__ import annotations

@@ -61,8 +61,10 @@ class TensorInfo:
 
     @property
     def numel(self) -> int:
+        """How many elements it has."""
         return prod(self.shape)
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all elements."""
         return self.numel * ITEM_SIZES[self.dtype]

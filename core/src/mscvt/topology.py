@@ -199,15 +199,12 @@ def _chunks(options: Options, slots: int, faults: Faults) -> list[Chunk]:
         if share % 2:
             faults.add(
                 f"{flag('schedules_method')} dualpipev needs an even number of layers a stage, here {share}",
-                hint=f"Add noop layers with {flag('noop_layers')}, or change "
-                f"{flag('target_pipeline_parallel_size')}.",
+                hint=f"Add noop layers with {flag('noop_layers')}, or change {flag('target_pipeline_parallel_size')}.",
             )
             return []
         half = share // 2
         spans = [((p * half, (p + 1) * half), (slots - (p + 1) * half, slots - p * half)) for p in range(stages)]
-        return [
-            Chunk(p, f"model{c}", tuple(range(*span))) for p in range(stages) for c, span in enumerate(spans[p])
-        ]
+        return [Chunk(p, f"model{c}", tuple(range(*span))) for p in range(stages) for c, span in enumerate(spans[p])]
     return [Chunk(p, "model", tuple(range(p * share, (p + 1) * share))) for p in range(stages)]
 
 

@@ -100,7 +100,8 @@ def verify_checkpoints(
     )
     paths = {name: file.path for file in plan.files for name in file.tensors}
     differences = [
-        _difference(name, element, existing.tensors, paths) for name, element in sorted(sink.differences.items(), key=str)
+        _difference(name, element, existing.tensors, paths)
+        for name, element in sorted(sink.differences.items(), key=str)
     ]
     return Report(
         is_equal=not differences,
@@ -140,5 +141,3 @@ def _difference(name: Any, element: int, existing: Mapping[Any, TensorInfo], pat
         rest, position = divmod(rest, size)
         index.append(position)
     return f"{_where(name)}, first at index {list(reversed(index))}, in {paths[name]}"
-
-

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -34,8 +33,7 @@ def run_convert(save_model_type: str, given: Mapping[str, Any]) -> None:
         _report_plan(conversion, as_json=given["json"])
         return
     try:
-        with nullcontext((None, None)) if given["json"] else show_progress() as (started, progress):
-            callbacks = {} if started is None else {"started": started, "progress": progress}
+        with show_progress(wanted=not given["json"]) as (started, progress):
             settings = Settings(
                 workers=given["workers"],
                 max_memory=given["max_memory"],
@@ -43,7 +41,8 @@ def run_convert(save_model_type: str, given: Mapping[str, Any]) -> None:
                 resume=given["resume"],
                 only=given["only"],
                 verify=given["verify"],
-                **callbacks,
+                started=started,
+                progress=progress,
             )
             result = run_conversion(conversion, given["save_dir"], settings)
     except KeyboardInterrupt:
@@ -108,8 +107,7 @@ def run_verify(given: Mapping[str, Any]) -> None:
     """Compare two checkpoints, and say what differs."""
     from mscvt.verify import verify_checkpoints
 
-    with nullcontext((None, None)) if given["json"] else show_progress() as (started, progress):
-        callbacks = {} if started is None else {"started": started, "progress": progress}
+    with show_progress(wanted=not given["json"]) as (started, progress):
         report = verify_checkpoints(
             hf=given["hf"],
             mg=given["mg"],
@@ -120,7 +118,8 @@ def run_verify(given: Mapping[str, Any]) -> None:
             dequantize=given["dequantize"],
             workers=given["workers"],
             max_memory=given["max_memory"],
-            **callbacks,
+            started=started,
+            progress=progress,
         )
     if given["json"]:
         typer.echo(json.dumps(asdict(report), indent=2))
@@ -128,9 +127,7 @@ def run_verify(given: Mapping[str, Any]) -> None:
         for difference in report.differences:
             typer.echo(f"differs: {difference}")
         verdict = "equal" if report.is_equal else f"NOT equal: {len(report.differences)} tensors differ"
-        typer.echo(
-            f"{verdict}; compared {report.tensors} tensors, {report.nbytes:,} bytes in {report.seconds:.1f} s"
-        )
+        typer.echo(f"{verdict}; compared {report.tensors} tensors, {report.nbytes:,} bytes in {report.seconds:.1f} s")
         for note in report.notes:
             typer.echo(f"note: {note}")
     if not report.is_equal:

@@ -162,7 +162,9 @@ def convert(
     foreign = ("hf_cfg_dir", "iteration") if save_model_type == "mg" else ("dequantize",)
     for name in foreign:
         if given[name]:
-            raise typer.BadParameter(f"--{name.replace('_', '-')} has no meaning with --save-model-type {save_model_type}")
+            raise typer.BadParameter(
+                f"--{name.replace('_', '-')} has no meaning with --save-model-type {save_model_type}"
+            )
     _convert(save_model_type, given)
 
 

@@ -55,7 +55,10 @@ VirtualStage = Annotated[
 LayerList = Annotated[
     Optional[str],
     typer.Option(
-        "--num-layer-list", help="Layers of each pipeline stage, for example 3,4,4,3.", metavar="N,N,...", rich_help_panel=_SPLIT
+        "--num-layer-list",
+        help="Layers of each pipeline stage, for example 3,4,4,3.",
+        metavar="N,N,...",
+        rich_help_panel=_SPLIT,
     ),
 ]
 NoopLayers = Annotated[
@@ -70,24 +73,35 @@ Schedules = Annotated[
 ]
 GroupedGemm = Annotated[
     Optional[bool],
-    typer.Option("--moe-grouped-gemm", help="Keep a rank's experts in one tensor.", rich_help_panel=_SPLIT, show_default=False),
+    typer.Option(
+        "--moe-grouped-gemm", help="Keep a rank's experts in one tensor.", rich_help_panel=_SPLIT, show_default=False
+    ),
 ]
 TpExtendEp = Annotated[
     Optional[bool],
     typer.Option(
-        "--moe-tp-extend-ep", help="Spread whole experts over EP x TP ranks.", rich_help_panel=_SPLIT, show_default=False
+        "--moe-tp-extend-ep",
+        help="Spread whole experts over EP x TP ranks.",
+        rich_help_panel=_SPLIT,
+        show_default=False,
     ),
 ]
 MmSplit = Annotated[
     Optional[bool],
     typer.Option(
-        "--mla-mm-split", help="Keep the up projections of latent attention in four tensors.", rich_help_panel=_SPLIT, show_default=False
+        "--mla-mm-split",
+        help="Keep the up projections of latent attention in four tensors.",
+        rich_help_panel=_SPLIT,
+        show_default=False,
     ),
 ]
 TransformerImpl = Annotated[
     Optional[str],
     typer.Option(
-        "--transformer-impl", help="Names of the tensors: local (default) or transformer_engine.", metavar="IMPL", rich_help_panel=_SPLIT
+        "--transformer-impl",
+        help="Names of the tensors: local (default) or transformer_engine.",
+        metavar="IMPL",
+        rich_help_panel=_SPLIT,
     ),
 ]
 VocabMultiple = Annotated[
@@ -101,7 +115,12 @@ VocabMultiple = Annotated[
 ]
 MtpLayers = Annotated[
     Optional[int],
-    typer.Option("--mtp-num-layers", help="Multi-token prediction layers to convert. Default 0.", metavar="N", rich_help_panel=_LAYERS),
+    typer.Option(
+        "--mtp-num-layers",
+        help="Multi-token prediction layers to convert. Default 0.",
+        metavar="N",
+        rich_help_panel=_LAYERS,
+    ),
 ]
 NumLayers = Annotated[
     Optional[int],
@@ -130,27 +149,34 @@ Iteration = Annotated[
     typer.Option("--iteration", help="Iteration to read. Default: what the tracker says.", metavar="N", min=0),
 ]
 Workers = Annotated[
-    Optional[int], typer.Option("--workers", help="Threads. Default: one for each core.", metavar="N", min=1, rich_help_panel=_RUN)
+    Optional[int],
+    typer.Option("--workers", help="Threads. Default: one for each core.", metavar="N", min=1, rich_help_panel=_RUN),
 ]
 MaxMemory = Annotated[
     Optional[int],
-    typer.Option("--max-memory", help="Bytes for buffers. Default 64 MiB.", metavar="BYTES", min=1 << 16, rich_help_panel=_RUN),
+    typer.Option(
+        "--max-memory", help="Bytes for buffers. Default 64 MiB.", metavar="BYTES", min=1 << 16, rich_help_panel=_RUN
+    ),
 ]
 Only = Annotated[
     Optional[str],
     typer.Option(
-        "--only", help="Write a part: pp=0,ep=4-7 (or file=2-3 towards Hugging Face).", metavar="PART", rich_help_panel=_RUN
+        "--only",
+        help="Write a part: pp=0,ep=4-7 (or file=2-3 towards Hugging Face).",
+        metavar="PART",
+        rich_help_panel=_RUN,
     ),
 ]
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace an existing result, discard another's unfinished work.", rich_help_panel=_RUN)
+    bool,
+    typer.Option(
+        "--overwrite", help="Replace an existing result, discard another's unfinished work.", rich_help_panel=_RUN
+    ),
 ]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Insist on going on with unfinished work.", rich_help_panel=_RUN)
 ]
-Verify = Annotated[
-    bool, typer.Option("--verify", help="Read everything again and compare it.", rich_help_panel=_RUN)
-]
+Verify = Annotated[bool, typer.Option("--verify", help="Read everything again and compare it.", rich_help_panel=_RUN)]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Plan and prove the conversion, and write nothing.", rich_help_panel=_RUN)
 ]
@@ -166,7 +192,7 @@ def read_options(given: Mapping[str, Any]) -> Options:
     Raises:
         typer.BadParameter: Where a list is none.
     """
-    values = {field.name: given.get(field.name) for field in fields(Options)}
+    values: dict[str, Any] = {field.name: given.get(field.name) for field in fields(Options)}
     for name in _LISTS:
         if values[name] is not None:
             values[name] = _numbers(values[name], "--" + name.replace("_", "-"))

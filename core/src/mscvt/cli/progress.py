@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def show_progress() -> Iterator[tuple[Callable[[str, int], None], Callable[[int], None]]]:
+def show_progress(*, wanted: bool = True) -> Iterator[tuple[Callable[[str, int], None], Callable[[int], None]]]:
     """Give the callbacks that begin a phase and that count its bytes."""
-    if not sys.stderr.isatty():
+    if not wanted or not sys.stderr.isatty():
         yield (lambda what, nbytes: None), (lambda nbytes: None)
         return
     from rich.console import Console

@@ -104,7 +104,7 @@ def _gated(prefix: str, roles: str, ffn: str, dimension: str) -> tuple[Rule, Rul
             ),
             {ffn: dimension},
         ),
-        whole(f"{prefix}linear_fc2.weight", f"{roles}.down", f"hidden {ffn}", **{ffn: dimension}),
+        whole(f"{prefix}linear_fc2.weight", f"{roles}.down", f"hidden {ffn}", cuts={ffn: dimension}),
     )
 
 
@@ -148,7 +148,7 @@ _ATTENTION = (
     ),
     whole("self_attention.q_layernorm.weight", "attention.q_norm", "channel"),
     whole("self_attention.k_layernorm.weight", "attention.k_norm", "channel"),
-    whole("self_attention.linear_proj.weight", "attention.proj", "hidden (head channel)", head=TENSOR),
+    whole("self_attention.linear_proj.weight", "attention.proj", "hidden (head channel)", cuts={"head": TENSOR}),
 )
 
 _LATENT_ATTENTION = (
@@ -161,12 +161,12 @@ _LATENT_ATTENTION = (
     ),
     whole("self_attention.q_layernorm.weight", "mla.q_norm", "q_rank"),
     whole("self_attention.kv_layernorm.weight", "mla.kv_norm", "kv_rank"),
-    whole("self_attention.linear_proj.weight", "mla.proj", "hidden (head value)", head=TENSOR),
+    whole("self_attention.linear_proj.weight", "mla.proj", "hidden (head value)", cuts={"head": TENSOR}),
 )
 
 _LATENT_UP = (
-    whole("self_attention.linear_q_up_proj.weight", "mla.q_up", "(head qk) q_rank", head=TENSOR),
-    whole("self_attention.linear_kv_up_proj.weight", "mla.kv_up", "(head kv) kv_rank", head=TENSOR),
+    whole("self_attention.linear_q_up_proj.weight", "mla.q_up", "(head qk) q_rank", cuts={"head": TENSOR}),
+    whole("self_attention.linear_kv_up_proj.weight", "mla.kv_up", "(head kv) kv_rank", cuts={"head": TENSOR}),
 )
 
 
@@ -224,6 +224,7 @@ EMBEDDING = _vocabulary("embedding.word_embeddings.weight", "embedding")
 def choose_dialect(options: Options) -> Dialect:
     """The tables for these options; every option that changes names or layouts is decided here."""
     fused = options.transformer_impl == "transformer_engine"
+    experts: tuple[Rule, ...]
     if not options.moe_grouped_gemm:
         experts = _EXPERTS_ONE_BY_ONE
     elif fused:
@@ -254,7 +255,7 @@ def choose_dialect(options: Options) -> Dialect:
         mtp=(
             whole("mtp.layers.{layer}.enorm.weight", "mtp.embedding_norm", "hidden"),
             whole("mtp.layers.{layer}.hnorm.weight", "mtp.hidden_norm", "hidden"),
-            whole("mtp.layers.{layer}.eh_proj.weight", "mtp.proj", "joined_out joined", joined_out=TENSOR),
+            whole("mtp.layers.{layer}.eh_proj.weight", "mtp.proj", "joined_out joined", cuts={"joined_out": TENSOR}),
             whole("mtp.final_layernorms.{layer}.weight", "mtp.final_norm", "hidden"),
         ),
     )

@@ -10,7 +10,7 @@ from math import prod
 import torch
 
 from mscvt.engine.strided import copy_strided
-from mscvt.plan.contents import Content, Copy, Region
+from mscvt.plan.contents import Content, Copy, Name, Region
 from mscvt.sources import SourceTensor
 from mscvt.tensors import ITEM_SIZES, TORCH_NAMES
 
@@ -20,8 +20,10 @@ _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Elements `[start, start + numel)` of a content: one index for the outer axes of a region and a range
-    of the next one, the inner axes whole."""
+    """Elements `[start, start + numel)` of a content.
+
+    One index for each of the outer axes of a region, a range of the next axis, the inner axes whole.
+    """
 
     content: Content
     region: Region
@@ -49,7 +51,7 @@ def blocks_of(content: Content, limit: int) -> Iterator[Block]:
                 yield Block(content, region, outer, first, count, start, count * inner)
 
 
-def fill(block: Block, buffer: torch.Tensor, open_source: Callable[[object], SourceTensor]) -> torch.Tensor:
+def fill(block: Block, buffer: torch.Tensor, open_source: Callable[[Name], SourceTensor]) -> torch.Tensor:
     """Put a block's elements into a buffer of bytes.
 
     Returns:
@@ -65,9 +67,9 @@ def fill(block: Block, buffer: torch.Tensor, open_source: Callable[[object], Sou
         if overlap is None:
             continue
         starts, extents = overlap
-        offset = sum(
-            start * stride for start, stride in zip(starts, strides, strict=True)
-        ) - (block.start - block.region.base)
+        offset = sum(start * stride for start, stride in zip(starts, strides, strict=True)) - (
+            block.start - block.region.base
+        )
         target = elements.as_strided(extents, strides, elements.storage_offset() + offset)
         if copy.source is None:
             target.zero_()

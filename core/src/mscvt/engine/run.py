@@ -97,7 +97,7 @@ def interleaved(contents: list[Content], limit: int) -> list[Block]:
 
 def run_plan(
     plan: Plan,
-    open_source: Callable[[object], SourceTensor],
+    open_source: Callable[[Name], SourceTensor],
     sink: Sink,
     *,
     workers: int | None = None,
@@ -130,7 +130,6 @@ def run_plan(
 
     def work() -> None:
         try:
-            torch.set_num_threads(1)  # threads are ours; torch's own would only get in their way
             buffer = torch.empty(limit, dtype=torch.uint8)
             while (taken := queue.take()) is not None:
                 unit, block = taken
@@ -139,6 +138,8 @@ def run_plan(
         except BaseException as error:
             queue.fail(error)
 
+    torch_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the threads are ours; torch's own would only get in their way
     threads = [threading.Thread(target=work, name=f"mscvt-{i}", daemon=True) for i in range(count)]
     for thread in threads:
         thread.start()
@@ -151,7 +152,7 @@ def run_plan(
         for thread in threads:
             thread.join(timeout=1.0)
         raise
+    finally:
+        torch.set_num_threads(torch_threads)
     if queue.error is not None:
         raise queue.error
-
-

@@ -47,7 +47,7 @@ class FileSink:
         Raises:
             OSError: Where the disk is full or broken.
         """
-        view = memoryview(data.numpy())
+        view = memoryview(data.numpy())  # type: ignore[arg-type]  # numpy's arrays are buffers
         written = 0
         for target in block.content.targets:
             place = self.places.get(target)
@@ -66,9 +66,7 @@ def _write(place: Place, offset: int, view: memoryview) -> None:
 class CompareSink:
     """Compares blocks with a checkpoint that exists; remembers the first differing element of each tensor."""
 
-    def __init__(
-        self, open_existing: Callable[[object], SourceTensor], wanted: Container[Name] | None = None
-    ) -> None:
+    def __init__(self, open_existing: Callable[[Name], SourceTensor], wanted: Container[Name] | None = None) -> None:
         """Compare the targets that are wanted; None for all of them."""
         self.open_existing = open_existing
         self.wanted = wanted

@@ -32,9 +32,6 @@ _DTYPES = {getattr(torch, torch_name): name for name, torch_name in TORCH_NAMES.
 class Opaque:
     """Stands for an object of a training library, of which nothing is wanted."""
 
-    def __new__(cls, *_args: Any, **_kwargs: Any) -> Opaque:
-        return super().__new__(cls)
-
     def __init__(self, *_args: Any, **_kwargs: Any) -> None:
         """Take and forget whatever the pickle gives."""
 
@@ -117,18 +114,20 @@ def tensors_in(path: Path, number: int, state: Any, where: str) -> Iterator[tupl
 def _info(path: Path, number: int, name: str, tensor: torch.Tensor, size: int) -> TensorInfo:
     dtype = _DTYPES.get(tensor.dtype)
     if dtype is None or tensor.layout is not torch.strided:
-        raise MscvtError(f"{path}: tensor {name!r} is {tensor.dtype}, {tensor.layout}; known are {', '.join(TORCH_NAMES)}")
+        raise MscvtError(
+            f"{path}: tensor {name!r} is {tensor.dtype}, {tensor.layout}; known are {', '.join(TORCH_NAMES)}"
+        )
     if not tensor.is_contiguous():
         raise MscvtError(
             f"{path}: tensor {name!r} is a view with strides {tensor.stride()}",
             hint="Save it again with .contiguous(), or as safetensors.",
         )
-    start = getattr(tensor.untyped_storage(), "_checkpoint_offset", None)
+    start: Any = getattr(tensor.untyped_storage(), "_checkpoint_offset", None)
     if start is None:
         if tensor.numel():
             raise MscvtError(f"{path}: tensor {name!r} has no bytes in the file")
         start = 0
-    info = TensorInfo(dtype, tuple(tensor.shape), number, start + tensor.storage_offset() * tensor.element_size())
+    info = TensorInfo(dtype, tuple(tensor.shape), number, start + int(tensor.storage_offset()) * tensor.element_size())
     if info.offset < 0 or info.offset + info.nbytes > size:
         raise MscvtError(f"{path}: tensor {name!r} lies outside of the file")
     return info

@@ -7,15 +7,16 @@ are made from the same sources and are therefore made together. All numbers are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
+from typing import Any
 
 from mscvt.layout import Box
 from mscvt.tensors import ITEM_SIZES
 
-Name = Hashable
-"""A tensor's name on its side: a string, or (rank, part, key)."""
+Name = Any
+"""A tensor's name on its side: a string for Hugging Face, (rank, part, key) for Megatron."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Region:
 
     @property
     def numel(self) -> int:
+        """Elements of the region."""
         return prod(self.sizes)
 
 
@@ -76,6 +78,7 @@ class OutputFile:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all tensors."""
         return sum(prod(shape) * ITEM_SIZES[dtype] for dtype, shape in self.tensors.values())
 
 

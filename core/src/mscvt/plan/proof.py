@@ -57,7 +57,7 @@ def prove_layouts(
         if mark in seen:
             continue
         seen.add(mark)
-        ways = {dimension: 1 for dimension in description.topology.counts}
+        ways = dict.fromkeys(description.topology.counts, 1)
         origin = dict.fromkeys(ways, 0)
         boxes = [
             piece.huggingface

@@ -8,7 +8,7 @@ from math import prod
 from mscvt.description import Description
 from mscvt.errors import Faults
 from mscvt.formats.megatron.reader import MegatronName
-from mscvt.plan.contents import Content, Name, OutputFile, Plan, Region, Unit, copy_of
+from mscvt.plan.contents import Content, Copy, Name, OutputFile, Plan, Region, Unit, copy_of
 from mscvt.plan.pieces import Index, PieceCache
 from mscvt.plan.proof import Use, huggingface_shape, listed, prove_layouts, signature, uses_by_name
 from mscvt.tensors import FLOATS, ITEM_SIZES, TensorInfo
@@ -52,9 +52,7 @@ def plan_to_huggingface(
 
 
 class _Planner:
-    def __init__(
-        self, description: Description, source: Mapping[MegatronName, TensorInfo], dtype: str | None
-    ) -> None:
+    def __init__(self, description: Description, source: Mapping[MegatronName, TensorInfo], dtype: str | None) -> None:
         self.description, self.source, self.dtype = description, source, dtype
         self.cache = PieceCache(description.topology)
         self.uses = uses_by_name(description.parameters)
@@ -77,10 +75,10 @@ class _Planner:
             faults.add(f"missing: {shown}", hint="Do the checkpoint's args describe it, and is it whole?")
         for shown in listed(map(_shown, self.source.keys() - expected.keys())):
             faults.add(f"no rule knows: {shown}", hint="A tensor that nothing takes would be lost.")
-        for name, shape in expected.items():
-            if name in self.source and self.source[name].shape != shape:
+        for share, shape in expected.items():
+            if share in self.source and self.source[share].shape != shape:
                 faults.add(
-                    f"{_shown(name)} has the shape {list(self.source[name].shape)}, expected {list(shape)} "
+                    f"{_shown(share)} has the shape {list(self.source[share].shape)}, expected {list(shape)} "
                     "from the checkpoint's args"
                 )
         faults.raise_if_any("the checkpoint is not what its args describe")
@@ -112,7 +110,9 @@ class _Planner:
         return self.templates[mark]
 
     def make_template(self, uses: Sequence[Use]) -> Template:
-        copies, sources, sizes = [], [], ()
+        copies: list[Copy] = []
+        sources: list[tuple[int, Index]] = []
+        sizes: tuple[int, ...] = ()
         for number, (parameter, part) in enumerate(uses):
             for index, piece in self.cache.of_part(parameter, part):
                 if piece.huggingface is not None:
@@ -137,7 +137,11 @@ class _Planner:
         (dtype,) = self.dtypes(name)
         targets: tuple[Name, ...] = (name, *self.repeated.get(name, ()))
         return Content(
-            targets, dtype, huggingface_shape(self.uses[name][0]), self.template(name)[0], tuple(self.source_names(name))
+            targets,
+            dtype,
+            huggingface_shape(self.uses[name][0]),
+            self.template(name)[0],
+            tuple(self.source_names(name)),
         )
 
     def files(self, limit: int) -> Iterator[OutputFile]:

@@ -1,10 +1,10 @@
 """What a plugin's own tests are made of: checkpoints from shapes, and a contract to inherit.
 
-    from mscvt.testing import FamilyContract
+from mscvt.testing import FamilyContract
 
-    class TestMine(FamilyContract):
-        model_type = "mine"
-        config = {...}
+class TestMine(FamilyContract):
+    model_type = "mine"
+    config = {...}
 """
 
 from mscvt.testing.checkpoints import content, digest, save_huggingface

@@ -46,6 +46,4 @@ def mscvt_names(kind: str) -> Mapping[str, str] | None:
 def mscvt_layers(hyperparameters: Hyperparameters) -> Sequence[Layer]:
     """Every `decoder_sparse_step`-th layer has experts, except those of `mlp_only_layers` (transformers' rule)."""
     step, dense = hyperparameters["decoder_sparse_step"], hyperparameters["mlp_only_layers"]
-    return [
-        Layer(i, DENSE if i in dense or (i + 1) % step else MOE) for i in range(hyperparameters["num_layers"])
-    ]
+    return [Layer(i, DENSE if i in dense or (i + 1) % step else MOE) for i in range(hyperparameters["num_layers"])]

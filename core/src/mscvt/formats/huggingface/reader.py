@@ -58,8 +58,7 @@ class HuggingFaceSource:
         scaled = {name for name in self.tensors if name + SCALE_SUFFIX in self.tensors}
         if scaled and not dequantize:
             raise MscvtError(
-                f"{self.folder}: {len(scaled)} weights are FP8 with scales of their own, for example "
-                f"{min(scaled)!r}",
+                f"{self.folder}: {len(scaled)} weights are FP8 with scales of their own, for example {min(scaled)!r}",
                 hint="--dequantize decodes them to bf16 on the way.",
             )
         faults = Faults()

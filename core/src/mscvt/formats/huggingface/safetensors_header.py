@@ -73,15 +73,16 @@ def _entry(path: Path, name: str, entry: Any, number: int, start: int) -> Tensor
     """One entry of a header, checked."""
     if not isinstance(entry, dict):
         raise MscvtError(f"{path}: tensor {name!r} has no description")
-    dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
+    dtype: Any = entry.get("dtype")
+    shape: Any = entry.get("shape")
+    offsets: Any = entry.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in ITEM_SIZES:
         raise MscvtError(f"{path}: tensor {name!r} has the dtype {dtype!r}; known are {', '.join(ITEM_SIZES)}")
     if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
         raise MscvtError(f"{path}: tensor {name!r} has an impossible shape or offsets: {shape!r}, {offsets!r}")
     if offsets[1] - offsets[0] != prod(shape) * ITEM_SIZES[dtype]:
         raise MscvtError(
-            f"{path}: tensor {name!r} of shape {shape} and dtype {dtype} can't have "
-            f"{offsets[1] - offsets[0]} bytes"
+            f"{path}: tensor {name!r} of shape {shape} and dtype {dtype} can't have {offsets[1] - offsets[0]} bytes"
         )
     return TensorInfo(dtype, tuple(shape), number, start + offsets[0])
 

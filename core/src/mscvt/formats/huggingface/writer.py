@@ -33,9 +33,9 @@ def offsets_in(path: Path) -> dict[Name, int]:
 
 def write_index(folder: Path, files: Sequence[OutputFile]) -> None:
     """Write `model.safetensors.index.json`; `total_size` is in bytes."""
+    weight_map = {str(name): file.path for file in files for name in file.tensors}
     index = {
         "metadata": {"total_size": sum(file.nbytes for file in files)},
-        "weight_map": {str(name): file.path for file in files for name in file.tensors},
+        "weight_map": dict(sorted(weight_map.items())),
     }
-    text = json.dumps({**index, "weight_map": dict(sorted(index["weight_map"].items()))}, indent=2)
-    (folder / INDEX).write_text(text + "\n", encoding="utf-8")
+    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

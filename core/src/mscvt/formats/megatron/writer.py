@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mscvt.formats.megatron.paths import TRACKER
 from mscvt.formats.pickled import load_meta, tensors_in
@@ -43,10 +42,10 @@ def allocate(
         "iteration": iteration,
     }
     state |= {part: {} for part in parts}
-    with FakeTensorMode():
-        for (_, part, key), (dtype, shape) in tensors.items():  # type: ignore[misc]
-            state[part][key] = torch.empty(shape, dtype=getattr(torch, TORCH_NAMES[dtype]))
-    with torch.serialization.skip_data(materialize_fake_tensors=True):
+    # Memory that is never touched is never taken. (FakeTensorMode would do too; importing it takes a second.)
+    for (_, part, key), (dtype, shape) in tensors.items():
+        state[part][key] = torch.empty(shape, dtype=getattr(torch, TORCH_NAMES[dtype]))
+    with torch.serialization.skip_data():
         torch.save(state, path)
     return offsets_in(path, tensors)
 
@@ -55,10 +54,10 @@ def offsets_in(path: Path, tensors: Mapping[Name, Any]) -> dict[Name, int]:
     """Where the tensors of an allocated file are."""
     state = load_meta(path)
     found: dict[tuple[str, str], int] = {}
-    for part in {part for _, part, _ in tensors}:  # type: ignore[misc]
+    for part in {part for _, part, _ in tensors}:
         for key, info in tensors_in(path, 0, state[part], part):
             found[part, key] = info.offset
-    return {name: found[name[1], name[2]] for name in tensors}  # type: ignore[index]
+    return {name: found[name[1], name[2]] for name in tensors}
 
 
 def write_tracker(folder: Path, iteration: int) -> None:

@@ -1,0 +1,174 @@
+"""How fast conversions are next to `cp`, and how much memory they take.
+
+Each round runs, one after the other: hf2mg, `cp -r` of what it wrote, mg2hf, `cp -r` of what that wrote. The
+result of a round's way back is the source of the next round, so that no more than two checkpoints exist at a
+time. What was read last is in the page cache ("warm").
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from checkpoints import write_checkpoint
+from memory import mscvt, run
+from models import SPEED, Model
+
+_RESULTS = Path(__file__).resolve().parents[1] / "bench-results"
+_ROOM = 3
+"""A folder needs room for so many times the source."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One conversion and the copy of its result; seconds."""
+
+    total: float
+    """The whole command."""
+    converting: float
+    """What the command itself reports: without start-up and planning."""
+    copy: float
+    """`cp -r` of what it wrote."""
+    synced_copy: float
+    """The same, and then until it has reached the disk; a conversion does that too, `cp` does not."""
+    written: int
+    """Bytes of the result's files."""
+    anonymous: int
+    """Most bytes of private memory."""
+
+
+def measure(command: Sequence[str | Path], result: Path) -> Round:
+    """Run a conversion, and copy its result."""
+    measured = mscvt(*command, "--save-dir", result, "--json")
+    written = sum(path.stat().st_size for path in result.rglob("*") if path.is_file())
+    copied = result.with_name("copy")
+    began = time.perf_counter()
+    run(["cp", "-r", result, copied])
+    copy = time.perf_counter() - began
+    run(["sync", "-f", copied])
+    synced = time.perf_counter() - began
+    shutil.rmtree(copied)
+    converting = json.loads(measured.output)["seconds"]
+    return Round(measured.seconds, converting, copy, synced, written, measured.anonymous)
+
+
+def measure_model(model: Model, folder: Path, rounds: int, workers: int | None) -> dict[str, list[Round]]:
+    """Convert a model both ways, so many times."""
+    hf, mg = folder / "hf", folder / "mg"
+    how = [] if workers is None else ["--workers", str(workers)]
+    write_checkpoint(hf, model)
+    config = folder / "config"
+    config.mkdir()
+    shutil.copy(hf / "config.json", config)
+    found: dict[str, list[Round]] = {"hf2mg": [], "mg2hf": []}
+    for _ in range(rounds):
+        found["hf2mg"].append(measure(["hf2mg", "--load-dir", hf, *model.options, *how], mg))
+        shutil.rmtree(hf)
+        found["mg2hf"].append(measure(["mg2hf", "--load-dir", mg, "--hf-cfg-dir", config, *how], hf))
+        shutil.rmtree(mg)
+    return found
+
+
+def summary(rounds: Sequence[Round]) -> dict[str, Any]:
+    """Medians, and the ratios round by round."""
+    ratios = {
+        "ratio": [r.total / r.copy for r in rounds],
+        "ratio_without_start": [r.converting / r.copy for r in rounds],
+        "ratio_synced": [r.total / r.synced_copy for r in rounds],
+    }
+    return {
+        "seconds": median(r.total for r in rounds),
+        "seconds_without_start": median(r.converting for r in rounds),
+        "copy_seconds": median(r.copy for r in rounds),
+        "synced_copy_seconds": median(r.synced_copy for r in rounds),
+        "written_bytes": rounds[-1].written,
+        "gigabytes_per_second": median(r.written / r.total / 1e9 for r in rounds),
+        "private_bytes": max(r.anonymous for r in rounds),
+        **{name: median(values) for name, values in ratios.items()},
+        "ratios": [round(value, 3) for value in ratios["ratio"]],
+        "rounds": [asdict(r) for r in rounds],
+    }
+
+
+def show(name: str, direction: str, s: dict[str, Any]) -> None:
+    """Print a line for a conversion."""
+    by_round = " ".join(f"{ratio:.2f}" for ratio in s["ratios"])
+    print(
+        f"{name:14} {direction}  {s['seconds']:6.2f} s ({s['seconds_without_start']:.2f} s without start)  "
+        f"cp {s['copy_seconds']:5.2f} s  ratio {s['ratio']:.2f} ({s['ratio_without_start']:.2f} without start, "
+        f"{s['ratio_synced']:.2f} of cp and sync; rounds {by_round})  {s['gigabytes_per_second']:.2f} GB/s  "
+        f"{s['private_bytes'] / 2**20:.0f} MiB",
+        flush=True,
+    )
+
+
+def choose_folder(given: Path | None, needed: int) -> Path:
+    """Where to measure: what was asked for, else shared memory if it has room, else the temporary folder."""
+    memory = Path("/dev/shm")
+    if given is None and memory.is_dir() and shutil.disk_usage(memory).free > needed:
+        given = memory
+    chosen = given or Path(tempfile.gettempdir())
+    if (free := shutil.disk_usage(chosen).free) < needed:
+        sys.exit(f"{chosen} has {free / 1e9:.1f} GB free, the measurement needs {needed / 1e9:.1f} GB")
+    return chosen
+
+
+def file_system(folder: Path) -> str:
+    """The type of the file system that a folder is on."""
+    return run(["stat", "--file-system", "--format=%T", folder]).output.strip()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure what is asked for, print it, and write it as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    names = [name for name in SPEED if name != "tiny"]
+    parser.add_argument("--scenario", choices=SPEED, action="append", help="model; default: all but tiny")
+    parser.add_argument("--folder", type=Path, help="where to measure; default: /dev/shm if it has room, else tmp")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--scale", type=int, default=1, choices=(1, 2), help="2: twice the layers")
+    parser.add_argument("--workers", type=int, help="threads of a conversion; default: mscvt's own")
+    parser.add_argument("--output", type=Path, help="JSON file; default: bench-results/speed-FILESYSTEM-SCALE.json")
+    given = parser.parse_args(arguments)
+    models = {name: SPEED[name](given.scale) for name in given.scenario or names}
+    parent = choose_folder(given.folder, _ROOM * max(model.nbytes for model in models.values()))
+    start = min(mscvt("plugins").seconds for _ in range(2 if given.rounds > 1 else 1))
+    report: dict[str, Any] = {
+        "machine": {
+            "cores": len(os.sched_getaffinity(0)),
+            "python": platform.python_version(),
+            "system": platform.platform(),
+            "file_system": file_system(parent),
+        },
+        "scale": given.scale,
+        "workers": given.workers,
+        "empty_start_seconds": start,
+        "scenarios": {},
+    }
+    machine = report["machine"]
+    print(f"{machine['cores']} cores, {machine['file_system']}, scale {given.scale}; empty start {start:.2f} s")
+    for name, model in models.items():
+        with tempfile.TemporaryDirectory(prefix="mscvt-speed-", dir=parent) as folder:
+            found = measure_model(model, Path(folder), given.rounds, given.workers)
+        report["scenarios"][name] = {"source_bytes": model.nbytes}
+        for direction, rounds in found.items():
+            report["scenarios"][name][direction] = summary(rounds)
+            show(name, direction, report["scenarios"][name][direction])
+    output = given.output or _RESULTS / f"speed-{machine['file_system']}-{given.scale}.json"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print(f"written to {output}")
+
+
+if __name__ == "__main__":
+    main()
