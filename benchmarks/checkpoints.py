@@ -9,11 +9,11 @@ from math import prod
 from pathlib import Path
 
 import numpy as np
-from models import Model, Shape
 
+from models import Model, Shape
 from mscvt.formats.huggingface.safetensors_header import make_header
 
-_POOL = (1 << 24) + 4099
+_POOL = (1 << 24) + 43
 """Random elements that are drawn; a prime length, so that no two tensors begin at the same place of the pool."""
 _FINITE = 0xBF7F
 """Leaves a bf16 finite."""

@@ -67,11 +67,11 @@ def _tree(pid: int) -> list[int]:
     """A process and all that descend from it."""
     found = [pid]
     for parent in found:
-        for path in Path(f"/proc/{parent}/task").glob("*/children"):
-            try:
-                found += map(int, path.read_text().split())
-            except OSError:
-                continue
+        try:
+            for thread in os.listdir(f"/proc/{parent}/task"):
+                found += map(int, Path(f"/proc/{parent}/task/{thread}/children").read_text().split())
+        except OSError:  # it has just ended
+            continue
     return found
 
 

@@ -1,4 +1,4 @@
-"""The models that are measured: real layer shapes, with fewer layers, experts and rows of vocabulary where that says so."""
+"""The models that are measured: real layer shapes, with fewer layers, experts and rows of vocabulary."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from math import prod
 from types import MappingProxyType
 from typing import Any
+
+from mscvt.options import TABLE, Options
 
 Shape = tuple[int, ...]
 
@@ -17,19 +19,36 @@ class Model:
 
     config: Mapping[str, Any]
     tensors: Mapping[str, Shape]
-    options: tuple[str, ...]
-    """Of `mscvt hf2mg`."""
+    options: Options
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all tensors."""
         return 2 * sum(map(prod, self.tensors.values()))
 
+    @property
+    def flags(self) -> list[str]:
+        """The options as `mscvt hf2mg` takes them."""
+        found = []
+        for row in TABLE:
+            value = getattr(self.options, row.name)
+            if value is True:
+                found.append(row.flag)
+            elif value is not None:
+                shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
+                found.append(f"{row.flag}={shown}")
+        return found
 
-def parallel(tensor: int = 1, pipeline: int = 1, expert: int = 1, *further: str) -> tuple[str, ...]:
+
+def split(tensor: int = 1, pipeline: int = 1, expert: int | None = None, **further: Any) -> Options:
     """Options for so many ranks."""
-    sizes = {"tensor": tensor, "pipeline": pipeline, "expert": expert}
-    ranks = (f"--target-{name}-parallel-size={size}" for name, size in sizes.items() if size > 1)
-    return (*ranks, *further)
+    return Options(
+        target_tensor_parallel_size=tensor,
+        target_pipeline_parallel_size=pipeline,
+        target_expert_parallel_size=expert,
+        moe_grouped_gemm=None if expert is None else True,
+        **further,
+    )
 
 
 def gated(prefix: str, hidden: int, ffn: int) -> dict[str, Shape]:
@@ -92,7 +111,7 @@ def qwen3_config(c: Mapping[str, int]) -> dict[str, Any]:
     }
 
 
-def qwen3(options: tuple[str, ...], **c: int) -> Model:
+def qwen3(options: Options, **c: int) -> Model:
     """A dense Qwen3 of the sizes `layers hidden ffn heads groups channels vocab`."""
     layer = {
         **norms(c["hidden"]),
@@ -103,7 +122,7 @@ def qwen3(options: tuple[str, ...], **c: int) -> Model:
     return Model(config, decoder(dict.fromkeys(range(c["layers"]), layer), c["hidden"], c["vocab"]), options)
 
 
-def qwen3_moe(options: tuple[str, ...], **c: int) -> Model:
+def qwen3_moe(options: Options, **c: int) -> Model:
     """A Qwen3-MoE, whose sizes are those of `qwen3` and `experts moe`."""
     layer = {
         **norms(c["hidden"]),
@@ -137,7 +156,7 @@ def latent_attention(hidden: int, heads: int, c: Mapping[str, int]) -> dict[str,
     }
 
 
-def deepseek_v3(options: tuple[str, ...], **c: int) -> Model:
+def deepseek_v3(options: Options, **c: int) -> Model:
     """A DeepSeek-V3 in bf16 with `layers`, of which `dense` have no experts, and `mtp` MTP layers after them."""
     hidden = c["hidden"]
     every = {**norms(hidden), **latent_attention(hidden, c["heads"], c)}
@@ -189,7 +208,6 @@ def deepseek_v3(options: tuple[str, ...], **c: int) -> Model:
     return Model(config, decoder(layers, hidden, c["vocab"]), options)
 
 
-_GROUPED = "--moe-grouped-gemm"
 _V3 = {
     "hidden": 7168,
     "ffn": 18432,
@@ -208,15 +226,15 @@ _TINY_V3 = {**_TINY, "q_rank": 40, "kv_rank": 24, "nope": 16, "rope": 8, "value"
 SPEED: Mapping[str, Callable[[int], Model]] = MappingProxyType(
     {
         "qwen3-30b-a3b": lambda scale: qwen3_moe(
-            parallel(2, 2, 4, _GROUPED), layers=2 * scale, experts=64, vocab=14336, **_QWEN3_MOE
+            split(2, 2, 4), layers=2 * scale, experts=64, vocab=14336, **_QWEN3_MOE
         ),
         "qwen3-8b": lambda scale: qwen3(
-            parallel(2, 2), layers=4 * scale, hidden=4096, ffn=12288, heads=32, groups=8, channels=128, vocab=8192
+            split(2, 2), layers=4 * scale, hidden=4096, ffn=12288, heads=32, groups=8, channels=128, vocab=8192
         ),
         "deepseek-v3": lambda scale: deepseek_v3(
-            parallel(2, 1, 2, _GROUPED), layers=scale, dense=0, mtp=0, experts=8, vocab=4096, **_V3
+            split(2, 1, 2), layers=scale, dense=0, mtp=0, experts=8, vocab=4096, **_V3
         ),
-        "tiny": lambda scale: qwen3_moe(parallel(2, 2, 2, _GROUPED), layers=2 * scale, **_TINY),
+        "tiny": lambda scale: qwen3_moe(split(2, 2, 2), layers=2 * scale, **_TINY),
     }
 )
 """Models with weights, by name, at `scale` times their layers; source and result have 1 to 2 GB each."""
@@ -224,7 +242,7 @@ SPEED: Mapping[str, Callable[[int], Model]] = MappingProxyType(
 PLANNING: Mapping[str, Callable[[], Model]] = MappingProxyType(
     {
         "deepseek-v3": lambda: deepseek_v3(
-            parallel(2, 8, 32, _GROUPED, "--num-layer-list=7,7,8,8,8,8,8,7", "--mtp-num-layers=1"),
+            split(2, 8, 32, num_layer_list=(7, 7, 8, 8, 8, 8, 8, 7), mtp_num_layers=1),
             layers=61,
             dense=3,
             mtp=1,
@@ -233,7 +251,7 @@ PLANNING: Mapping[str, Callable[[], Model]] = MappingProxyType(
             **_V3,
         ),
         "qwen3-235b": lambda: qwen3_moe(
-            parallel(1, 4, 32, _GROUPED, "--num-layers-per-virtual-pipeline-stage=8", "--noop-layers=94,95"),
+            split(1, 4, 32, num_layers_per_virtual_pipeline_stage=8, noop_layers=(94, 95)),
             layers=94,
             hidden=4096,
             ffn=12288,
@@ -245,7 +263,7 @@ PLANNING: Mapping[str, Callable[[], Model]] = MappingProxyType(
             vocab=151936,
         ),
         "tiny": lambda: deepseek_v3(
-            parallel(2, 2, 2, _GROUPED, "--num-layer-list=2,1", "--mtp-num-layers=1"),
+            split(2, 2, 2, num_layer_list=(2, 1), mtp_num_layers=1),
             layers=3,
             dense=1,
             mtp=1,

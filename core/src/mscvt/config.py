@@ -9,10 +9,16 @@ from typing import Any
 
 from mscvt.errors import Faults, MscvtError
 from mscvt.family import DECODER_FIELDS, Field, Hyperparameters, ModelType
+from mscvt.formats.files import file_inside
 
 CONFIG = "config.json"
 _CONFIG_LIMIT = 16 << 20
 """Bytes; the largest published config.json are some kilobytes."""
+_MOST: Mapping[str, int] = {"num_layers": 1 << 14, "mtp_num_layers": 1 << 14, "num_experts": 1 << 14}
+"""What things that are described one by one may count at most; published models have some hundreds."""
+_MOST_LAYER_EXPERTS = 1 << 18
+"""Layers times experts; the largest published models have some ten thousand."""
+_MAY_BE_ZERO = frozenset({"first_k_dense_replace", "mtp_num_layers", "n_shared_experts"})
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -22,15 +28,16 @@ def read_config(folder: Path) -> dict[str, Any]:
         MscvtError: Where it is missing, too large, or not a JSON object.
     """
     path = folder / CONFIG
+    hint = "The folder of a Hugging Face checkpoint holds config.json beside its weights."
+    if not folder.is_dir():
+        raise MscvtError(f"{folder}: no such folder", hint=hint)
+    if not path.exists() and not path.is_symlink():
+        raise MscvtError(f"{path}: not found", hint=hint)
     try:
-        if path.stat().st_size > _CONFIG_LIMIT:
-            raise MscvtError(f"{path}: larger than any configuration ({path.stat().st_size} bytes)")
+        size = file_inside(folder, CONFIG, "the configuration").stat().st_size
+        if size > _CONFIG_LIMIT:
+            raise MscvtError(f"{path}: larger than any configuration ({size} bytes)")
         config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        hint = "The folder of a Hugging Face checkpoint holds config.json beside its weights."
-        if not folder.is_dir():
-            raise MscvtError(f"{folder}: no such folder", hint=hint) from None
-        raise MscvtError(f"{path}: not found", hint=hint) from None
     except OSError as error:
         raise MscvtError(f"{path}: can't be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
@@ -81,15 +88,40 @@ def hyperparameters(config: Mapping[str, Any], model_type: ModelType, where: Pat
 
 
 def check_sizes(values: Mapping[str, Any], model_type: ModelType, faults: Faults) -> None:
-    """Add a fault for each required size that is not a positive whole number."""
+    """Add a fault for each value that is not of the kind that its field's default is, or not of its size.
+
+    A field without a default, or whose default is None or a whole number, holds a positive whole number.
+    """
     for name, entry in model_fields(model_type).items():
         value = values.get(name)
-        default_is_number = not isinstance(entry.default, (float, bool, list, tuple, dict, str))
-        if value is None or not default_is_number or isinstance(value, (list, tuple)):
+        if value is None:
             continue
-        least = 0 if name in ("first_k_dense_replace", "mtp_num_layers", "n_shared_experts") else 1
-        if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**40:
-            faults.add(f"{entry.paths[0]} is {value!r}, expected a whole number of at least {least}")
+        least, most = 0 if name in _MAY_BE_ZERO else 1, _MOST.get(name, 2**40)
+        if isinstance(entry.default, bool):
+            expected = None if isinstance(value, bool) else "true or false"
+        elif isinstance(entry.default, float):
+            expected = None if _is_whole(value) or isinstance(value, float) else "a number"
+        elif isinstance(entry.default, (list, tuple)):
+            is_list = isinstance(value, (list, tuple)) and all(map(_is_whole, value))
+            expected = None if is_list else "a list of whole numbers"
+        elif isinstance(entry.default, (str, dict)) or (_is_whole(value) and least <= value <= most):
+            expected = None
+        else:
+            expected = f"a whole number of at least {least}" + (f" and at most {most}" if name in _MOST else "")
+        if expected:
+            faults.add(f"{entry.paths[0]} is {_shown(value)}, expected {expected}")
+    layers, experts = values.get("num_layers"), values.get("num_experts")
+    if not faults and layers and experts and layers * experts > _MOST_LAYER_EXPERTS:
+        faults.add(f"{layers} layers with {experts} experts each are more than any model has")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value) if isinstance(value, (int, float, str, bool)) else type(value).__name__
+    return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def complete(values: dict[str, Any], faults: Faults) -> None:

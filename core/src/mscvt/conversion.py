@@ -8,11 +8,15 @@ import resource
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mscvt.errors import Faults, MscvtError
+from mscvt.comparison import check_equal_sources, compare_written
+from mscvt.disk import sync
+from mscvt.errors import MscvtError
+from mscvt.journal import Journal
 from mscvt.plan.contents import Name, OutputFile, Plan
 from mscvt.selection import select_files
 from mscvt.sources import SourceTensor
@@ -90,164 +94,166 @@ def run_conversion(conversion: Conversion, target: Path, settings: Settings) -> 
     began = time.monotonic()
     chosen = select_files(conversion.plan.files, settings.only)
     nbytes = sum(file.nbytes for file in chosen)
-    staging = Staging(target, conversion.identity)
+    staging: Staging | None = None
     try:
-        done = staging.open(
+        staging = Staging(target, conversion.identity)
+        _check_apart(staging.target, conversion.identity)
+        staging.open(
             overwrite=settings.overwrite,
             resume=settings.resume,
             shared=settings.only is not None,
-            selection="\n".join(file.path for file in chosen),
+            files=[file.path for file in chosen],
         )
-        _check_space(staging, chosen, done)
-        _check_equal(conversion)
-        _fill(conversion, staging, chosen, done, settings)
-        staging.mark_whole(file.path for file in chosen)
-        is_complete = all(staging.is_whole(file.path) for file in conversion.plan.files)
-        if settings.verify:
-            _compare(conversion, staging, chosen, settings)
-        if is_complete and staging.lock_commit():
-            conversion.finish(staging.data)
-            staging.commit(settings.overwrite)
+        if staging.is_committed:
+            resumed, is_complete = conversion.plan.unit_count, True
+            if settings.verify:
+                compare_written(conversion, staging.target, chosen, settings)
+        else:
+            resumed, is_complete = _write(conversion, staging, chosen, settings)
     except OSError as error:
-        raise _disk_error(error, staging) from error
+        raise _disk_error(error, target) from error
     finally:
-        staging.close()
+        if staging is not None:
+            staging.close()
     seconds = time.monotonic() - began
-    return Result(target, len(chosen), nbytes, seconds, is_complete, len(done), settings.verify)
+    return Result(target, len(chosen), nbytes, seconds, is_complete, resumed, settings.verify)
 
 
-def _disk_error(error: OSError, staging: Staging) -> MscvtError:
+def _write(conversion: Conversion, staging: Staging, chosen: list[OutputFile], settings: Settings) -> tuple[int, bool]:
+    """Write what is missing; returns the units that were there before, and whether the output is complete."""
+    paths = [file.path for file in chosen]
+    _check_space(staging, chosen)
+    check_equal_sources(conversion.plan, conversion.open_source)
+    resumed = _fill(conversion, staging, chosen, settings)
+    if settings.verify:
+        try:
+            compare_written(conversion, staging.data, chosen, settings)
+        except MscvtError:
+            staging.discard(paths)
+            raise
+    staging.mark_whole(paths)
+    return resumed, staging.complete(
+        [file.path for file in conversion.plan.files], conversion.finish, settings.overwrite
+    )
+
+
+def _check_apart(target: Path, identity: Mapping[str, Any]) -> None:
+    """Refuse a target that holds the source, which `--overwrite` would remove with it."""
+    for path, *_ in identity.get("source", ()):
+        if Path(os.path.realpath(path)).is_relative_to(target):
+            raise MscvtError(f"{target}: holds the source, {path}", hint="Choose another --save-dir.")
+
+
+def _disk_error(error: OSError, target: Path) -> MscvtError:
     hint = "What is done is kept: the same command goes on where this one stopped."
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return MscvtError(f"{staging.target}: the disk is full ({error.strerror})", hint=f"Free some space. {hint}")
-    where = f"{error.filename}: " if error.filename else ""
-    return MscvtError(f"{where or str(staging.target) + ': '}{error.strerror or error}", hint=hint)
+        return MscvtError(f"{target}: the disk is full ({error.strerror})", hint=f"Free some space. {hint}")
+    return MscvtError(f"{error.filename or target}: {error.strerror or error}", hint=hint)
 
 
-def _check_space(staging: Staging, chosen: list[OutputFile], done: set[int]) -> None:
+def _check_space(staging: Staging, chosen: list[OutputFile]) -> None:
     """Refuse to begin what can't end; what was written before is not needed again."""
-    there = sum(path.stat().st_blocks * 512 for path in staging.data.rglob("*") if path.is_file())
-    needed = sum(file.nbytes for file in chosen) - (there if done else 0)
+    paths = [staging.data / file.path for file in chosen]
+    there = sum(path.stat().st_blocks * 512 for path in paths if path.is_file())
+    needed = sum(file.nbytes for file in chosen) - there
     free = shutil.disk_usage(staging.root).free
     if needed > free:
         raise MscvtError(
-            f"{staging.target}: the output needs {needed / 1e9:.2f} GB more, the disk has {free / 1e9:.2f} GB free",
+            f"{staging.target}: the output needs {needed:,} bytes more, the disk has {free:,} bytes free",
             hint="Free some space or choose another --save-dir.",
         )
 
 
-def _check_equal(conversion: Conversion) -> None:
-    """Compare source tensors of which only one is converted, so that nothing is lost with the other."""
-    import torch
-
-    faults = Faults()
-    for kept, dropped, numel in conversion.plan.equal:
-        ours, theirs = conversion.open_source(kept), conversion.open_source(dropped)
-        step = 1 << 22
-        for start in range(0, numel, step):
-            count = min(step, numel - start)
-            a, b = (t.region(start, (count,), (1,)).view(torch.uint8) for t in (ours, theirs))
-            if not torch.equal(a, b):
-                faults.add(
-                    f"{dropped} differs from {kept}, and Megatron keeps only one of them",
-                    hint="If the second is right, the checkpoint is not what config.json says "
-                    "(tie_word_embeddings, MTP).",
-                )
-                break
-    faults.raise_if_any("tensors that must be equal are not")
-
-
-def _fill(
-    conversion: Conversion, staging: Staging, chosen: list[OutputFile], done: set[int], settings: Settings
-) -> None:
-    """Allocate the files and run the plan into them."""
+def _fill(conversion: Conversion, staging: Staging, chosen: list[OutputFile], settings: Settings) -> int:
+    """Allocate the files and run the plan into them; returns the units that were there before."""
     from mscvt.engine import DEFAULT_MEMORY, run_plan
     from mscvt.engine.sinks import FileSink, Place
 
-    _allow_open_files(len(chosen) + len(conversion.plan.files) + 256)
+    _allow_open_files(2 * len(chosen) + len(conversion.plan.files) + 256)
     settings.started("allocating", 0)
-    places: dict[Name, Place] = {}
+    journal = Journal(staging.root / "journal", [file.path for file in chosen])
+    offsets = _allocate(conversion, staging, chosen)
+    done = journal.finished_units()
     descriptors: list[int] = []
     try:
+        places: dict[Name, Place] = {}
         for file in chosen:
-            path = staging.data / file.path
-            offsets = _allocated(conversion, path, file)
-            descriptor = os.open(path, os.O_RDWR)
+            descriptor = os.open(staging.data / file.path, os.O_RDWR)
             descriptors.append(descriptor)
-            places |= {name: Place(descriptor, offset) for name, offset in offsets.items()}
-        staging.lock_files(descriptors)
-        journal = _Journal(staging, descriptors, settings.sync_seconds)
+            places |= {name: Place(descriptor, offset) for name, offset in offsets[file.path].items()}
+        journal.begin(descriptors, settings.sync_seconds)
         settings.started("converting", sum(file.nbytes for file in chosen))
-        run_plan(
-            conversion.plan,
-            conversion.open_source,
-            FileSink(places),
-            workers=settings.workers,
-            max_memory=settings.max_memory or DEFAULT_MEMORY,
-            done=done,
-            wanted=places.keys(),
-            finished=journal.add,
-            progress=settings.progress,
-        )
+        try:
+            run_plan(
+                conversion.plan,
+                conversion.open_source,
+                FileSink(places),
+                workers=settings.workers,
+                max_memory=settings.max_memory or DEFAULT_MEMORY,
+                done=done,
+                wanted=places.keys(),
+                finished=journal.add,
+                progress=settings.progress,
+            )
+        except Exception:
+            with suppress(OSError):  # keep as much as the disk takes; the first error is the one to report
+                journal.flush()
+            raise
         journal.flush()
+    except KeyboardInterrupt:
+        descriptors.clear()  # a worker may be in a write still, and a number that is closed is given to another file
+        raise
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
+    return len(done)
 
 
-def _allocated(conversion: Conversion, path: Path, file: OutputFile) -> dict[Name, int]:
-    """The offsets of a file's tensors; a file appears under its name only when it is allocated whole."""
-    if path.exists():
-        return conversion.offsets(path, file)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".new")
-    offsets = conversion.allocate(temporary, file)
-    temporary.replace(path)
+def _allocate(conversion: Conversion, staging: Staging, chosen: list[OutputFile]) -> dict[str, Mapping[Name, int]]:
+    """The offsets of all tensors, by file; files that are missing or damaged are made, and work on them forgotten."""
+    offsets: dict[str, Mapping[Name, int]] = {}
+    for file in chosen:
+        found = _read_offsets(conversion, staging.data / file.path, file)
+        if found is not None:
+            offsets[file.path] = found
+    lost = [file for file in chosen if file.path not in offsets]
+    staging.forget([file.path for file in lost])
+    for file in lost:
+        path = staging.data / file.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(path.name + ".new")
+        try:
+            offsets[file.path] = conversion.allocate(temporary, file)
+        except RuntimeError as error:
+            _try_to_write(temporary)
+            raise MscvtError(f"{path}: can't be allocated: {error}") from error
+        sync(temporary)
+        temporary.replace(path)
+    staging.sync_names([file.path for file in lost])
     return offsets
 
 
-class _Journal:
-    """Collects finished units and records them every so many seconds."""
-
-    def __init__(self, staging: Staging, descriptors: list[int], seconds: float) -> None:
-        self.staging, self.descriptors, self.seconds = staging, descriptors, seconds
-        self.units: list[int] = []
-        self.last = time.monotonic()
-
-    def add(self, unit: int) -> None:
-        self.units.append(unit)
-        if time.monotonic() - self.last >= self.seconds:
-            self.flush()
-
-    def flush(self) -> None:
-        self.staging.record(self.units, self.descriptors)
-        self.units.clear()
-        self.last = time.monotonic()
+def _read_offsets(conversion: Conversion, path: Path, file: OutputFile) -> dict[Name, int] | None:
+    """The offsets of a file that was allocated before; None where it is not there or not what it was."""
+    if not path.is_file():
+        return None
+    try:
+        offsets = conversion.offsets(path, file)
+    except (MscvtError, KeyError):
+        return None
+    return offsets if offsets.keys() == file.tensors.keys() else None
 
 
-def _compare(conversion: Conversion, staging: Staging, chosen: list[OutputFile], settings: Settings) -> None:
-    """Read everything again, from both sides, and compare it byte for byte."""
-    from mscvt.engine import DEFAULT_MEMORY, run_plan
-    from mscvt.engine.sinks import CompareSink
+def _try_to_write(path: Path) -> None:
+    """Write a little more to a file that torch could not write: it doesn't tell why, the system does.
 
-    settings.started("verifying", sum(file.nbytes for file in chosen))
-    wanted = {name for file in chosen for name in file.tensors}
-    sink = CompareSink(conversion.open_output(staging.data), wanted)
-    run_plan(
-        conversion.plan,
-        conversion.open_source,
-        sink,
-        workers=settings.workers,
-        max_memory=settings.max_memory or DEFAULT_MEMORY,
-        wanted=wanted,
-        progress=settings.progress,
-    )
-    faults = Faults()
-    for name, element in sorted(sink.differences.items(), key=str):
-        faults.add(f"{name} differs first at element {element}")
-    if faults:
-        staging.discard()
-    faults.raise_if_any("what was written is not what should be there (is the disk faulty?); it was discarded")
+    Raises:
+        OSError: Where the disk is full or broken.
+    """
+    with path.open("ab") as file:
+        file.write(bytes(1 << 20))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _allow_open_files(count: int) -> None:

@@ -23,7 +23,10 @@ API_VERSION = 1
 
 @hookspec
 def mscvt_model_types() -> Sequence[ModelType]:  # type: ignore[empty-body]
-    """Return the model types that this plugin serves. Called once, when plugins are loaded."""
+    """Return the model types that this plugin serves.
+
+    Called once, when plugins are loaded. None or an empty list is an error: the plugin would serve nothing.
+    """
 
 
 @hookspec(firstresult=True)
@@ -48,7 +51,8 @@ def mscvt_layers(model_type: str, hyperparameters: Hyperparameters) -> Sequence[
 def mscvt_split_rules(model_type: str, hyperparameters: Hyperparameters) -> Sequence[Rule] | None:
     """Return rules of the family's own: key, layout and cuts for roles that the dialect doesn't know.
 
-    They are tried before the dialect's rules, so a rule may also replace one of those. None means no rules.
+    Called once a conversion. They are tried before the dialect's rules, so a rule may also replace one of
+    those. None means no rules.
     """
 
 

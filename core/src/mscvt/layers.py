@@ -38,12 +38,18 @@ def select_layers(layers: Sequence[Layer], options: Options) -> Selection:
     wanted, dense, depth = options.num_layers, options.first_k_dense_replace, options.mtp_num_layers or 0
     pool = decoder
     if wanted is not None and wanted > len(decoder):
-        faults.add(f"{flag('num_layers')} {wanted}: the model has {len(decoder)} layers (MTP not counted)")
+        faults.add(
+            f"{flag('num_layers')} {wanted}: the model has {len(decoder)} layers (MTP not counted)",
+            hint=f"Give {flag('num_layers')} at most {len(decoder)}; noop layers are not counted.",
+        )
     elif dense is not None:
         leading = next((i for i, layer in enumerate(decoder) if layer.kind != DENSE), len(decoder))
         pool = decoder[: min(dense, leading)] + decoder[leading:]
         if dense > leading:
-            faults.add(f"{flag('first_k_dense_replace')} {dense}: the model has {leading} leading dense layers")
+            faults.add(
+                f"{flag('first_k_dense_replace')} {dense}: the model has {leading} leading dense layers",
+                hint=f"Give {flag('first_k_dense_replace')} at most {leading}, or leave it out.",
+            )
         elif wanted is None and dense < leading:
             faults.add(
                 f"{flag('first_k_dense_replace')} {dense} leaves out layers, and {flag('num_layers')} is not given",
@@ -52,10 +58,14 @@ def select_layers(layers: Sequence[Layer], options: Options) -> Selection:
         elif wanted is not None and wanted > len(pool):
             faults.add(
                 f"{flag('num_layers')} {wanted}: with {flag('first_k_dense_replace')} {dense} the model has "
-                f"{len(pool)} layers"
+                f"{len(pool)} layers",
+                hint=f"Give {flag('num_layers')} at most {len(pool)}.",
             )
     if depth > len(mtp):
-        faults.add(f"{flag('mtp_num_layers')} {depth}: the model has {len(mtp)} MTP layers")
+        faults.add(
+            f"{flag('mtp_num_layers')} {depth}: the model has {len(mtp)} MTP layers",
+            hint=f"Give {flag('mtp_num_layers')} at most {len(mtp)}.",
+        )
     faults.raise_if_any("the model has less than was asked for")
     kept = (*pool[:wanted], *mtp[:depth])
     chosen = set(kept)

@@ -23,6 +23,7 @@ from mscvt.errors import MscvtError
 
 Groups = tuple[tuple[str, ...], ...]
 _TOKEN = re.compile(r"\(([^()]*)\)|(\w+)")
+_WORD = re.compile(r"\w+")
 
 
 def parse_axes(pattern: str) -> Groups:
@@ -36,7 +37,8 @@ def parse_axes(pattern: str) -> Groups:
     """
     groups = tuple(tuple((match[1] if match[2] is None else match[2]).split()) for match in _TOKEN.finditer(pattern))
     axes = [axis for group in groups for axis in group]
-    if _TOKEN.sub("", pattern).strip() or not axes or len(set(axes)) != len(axes):
+    words = all(_WORD.fullmatch(axis) for axis in axes)
+    if _TOKEN.sub("", pattern).strip() or not axes or not words or len(set(axes)) != len(axes):
         raise MscvtError(f"layout pattern {pattern!r} is not a list of distinct axes and (groups)")
     return groups
 

@@ -107,11 +107,17 @@ def check_values(options: Options, faults: Faults) -> None:
         for name in names:
             value = getattr(options, name)
             if value is not None and value < least:
-                faults.add(f"{flag(name)} {value}: must be at least {least}")
+                faults.add(
+                    f"{flag(name)} {value}: must be at least {least}",
+                    hint=f"Give {flag(name)} a number of at least {least}, or leave it out.",
+                )
     for name, choices in CHOICES.items():
         value = getattr(options, name)
         if value is not None and value not in choices:
-            faults.add(f"{flag(name)} {value}: must be one of {', '.join(choices)}")
+            faults.add(
+                f"{flag(name)} {value}: must be one of {', '.join(choices)}",
+                hint=f"Choose one of these, or leave out {flag(name)}.",
+            )
 
 
 def check_features(options: Options, features: frozenset[str], model_type: str, faults: Faults) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
@@ -12,11 +12,13 @@ import pluggy
 
 from mscvt import defaults, hookspecs
 from mscvt.errors import MscvtError
-from mscvt.family import MODEL, ModelType
+from mscvt.family import MODEL, Layer, ModelType
+from mscvt.rules import Rule
 
 GROUP = "mscvt"
 PROJECT = "mscvt"
 _KINDS_WITH_FEATURES = ("dense", "moe", "mtp")
+_HOOKS = frozenset(name for name in dir(hookspecs) if name.startswith("mscvt_"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,8 @@ class Family:
             MscvtError: Where the plugin itself raises one, or fails in any other way.
         """
         try:
-            return self.hooks[hook](model_type=self.model_type.name, **arguments)
+            answer = self.hooks[hook](model_type=self.model_type.name, **arguments)
+            _check_answer(hook, answer)
         except MscvtError:
             raise
         except Exception as error:
@@ -62,6 +65,7 @@ class Family:
                 f"{type(error).__name__}: {error}",
                 hint="Report this to the plugin's authors; --debug shows the traceback.",
             ) from error
+        return answer
 
     def names(self, kind: str) -> Mapping[str, str]:
         """Role -> name for a kind of layer; empty where the family has no such kind."""
@@ -71,6 +75,22 @@ class Family:
     def features(self) -> frozenset[str]:
         """The first words of all roles: `moe`, `mla`, `mtp`, `attention`, ..."""
         return frozenset(role.partition(".")[0] for kind in _KINDS_WITH_FEATURES for role in self.names(kind))
+
+
+def _check_answer(hook: str, answer: Any) -> None:
+    """Raise TypeError for an answer that is not what the hook's signature says."""
+    if hook == "mscvt_names" and answer is not None:
+        items = answer.items() if isinstance(answer, Mapping) else [(answer, None)]
+        expected = all(isinstance(role, str) and isinstance(name, str) for role, name in items)
+    else:
+        kind = _ITEMS.get(hook)
+        expected = kind is None or (isinstance(answer, Sequence) and all(isinstance(item, kind) for item in answer))
+    if not expected:
+        raise TypeError(f"it returned {answer!r:.200}")
+
+
+_ITEMS: Mapping[str, type] = {"mscvt_layers": Layer, "mscvt_split_rules": Rule, "mscvt_placement": tuple}
+"""Hook -> what the sequence that it returns consists of."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +201,12 @@ def load_registry(found: Iterable[EntryPoint] | None = None) -> Registry:
 
 
 def _distribution(point: EntryPoint) -> tuple[str, str]:
-    return (point.dist.name, point.dist.version) if point.dist else ("(unknown)", "?")
+    """Name and version of the distribution that declares an entry point, as far as its metadata says."""
+    try:
+        name, version = (point.dist.name, point.dist.version) if point.dist else (None, None)
+    except Exception:  # a half-removed distribution has entry points and no METADATA
+        name = version = None
+    return name or "(unknown)", version or "?"
 
 
 def _with_error(plugin: Plugin, error: str) -> Plugin:
@@ -199,35 +224,55 @@ def _register(manager: pluggy.PluginManager, module: Any, point: EntryPoint) -> 
     """Register a plugin after checking it; leaves the manager as it was where that fails."""
     made_for = getattr(module, "MSCVT_API", None)
     if made_for != hookspecs.API_VERSION:
+        stated = "states no version" if made_for is None else f"made for version {made_for}"
         raise MscvtError(
-            f"made for version {made_for} of mscvt's plugin interface, this is version {hookspecs.API_VERSION}; "
+            f"{stated} of mscvt's plugin interface, this is version {hookspecs.API_VERSION}; "
             f"a plugin states it as MSCVT_API = {hookspecs.API_VERSION}"
         )
-    manager.register(module, name=f"{_distribution(point)[0]}:{point.name}")
+    if manager.is_registered(module):
+        raise MscvtError(f"another entry point has loaded {point.value} already: {manager.get_name(module)}")
     try:
-        known = {name for name in dir(hookspecs) if name.startswith("mscvt_")}
-        hooks = {caller.name for caller in manager.get_hookcallers(module) or ()}
-        written = {name for name in dir(module) if name.startswith("mscvt_") and callable(getattr(module, name))}
-        if unknown := sorted((hooks | written) - known):
-            raise MscvtError(f"has unknown hooks: {', '.join(unknown)}; the hooks are {', '.join(sorted(known))}")
-        if unmarked := sorted(written - hooks):
-            raise MscvtError(f"has hooks that are not marked with @hookimpl: {', '.join(unmarked)}")
-        if not {"mscvt_model_types", "mscvt_names"} <= hooks:
-            raise MscvtError("must implement mscvt_model_types and mscvt_names")
-        types = tuple(_hooks_of(manager, module)["mscvt_model_types"]()[0])
-        if not types or not all(isinstance(t, ModelType) for t in types):
-            raise MscvtError("mscvt_model_types must return a sequence of mscvt.ModelType")
-        for model_type in types:
-            if not _hooks_of(manager, module)["mscvt_names"](model_type=model_type.name, kind=MODEL):
-                raise MscvtError(f"mscvt_names gives no names of kind 'model' for {model_type.name!r}")
-    except BaseException:
-        manager.unregister(module)
+        manager.register(module, name=":".join((*_distribution(point), point.name)))
+        _check_hooks(manager, module)
+        types = _model_types(_hooks_of(manager, module))
+    except BaseException as error:
+        if manager.is_registered(module):
+            manager.unregister(module)
+        if isinstance(error, pluggy.PluginValidationError):
+            *_, reason = str(error).splitlines()
+            raise MscvtError(f"has a hook with a wrong signature: {reason}") from None
         raise
     return types
+
+
+def _check_hooks(manager: pluggy.PluginManager, module: Any) -> None:
+    """Refuse hooks that nothing would ever call."""
+    hooks = {caller.name for caller in manager.get_hookcallers(module) or ()}
+    written = {name for name in dir(module) if name.startswith("mscvt_") and callable(getattr(module, name))}
+    if unknown := sorted((hooks | written) - _HOOKS):
+        raise MscvtError(f"has unknown hooks: {', '.join(unknown)}; the hooks are {', '.join(sorted(_HOOKS))}")
+    if unmarked := sorted(written - hooks):
+        raise MscvtError(f"has hooks that are not marked with @hookimpl: {', '.join(unmarked)}")
+    if not {"mscvt_model_types", "mscvt_names"} <= hooks:
+        raise MscvtError("must implement mscvt_model_types and mscvt_names")
+
+
+def _model_types(hooks: Mapping[str, Any]) -> tuple[ModelType, ...]:
+    """What a plugin serves."""
+    answers = hooks["mscvt_model_types"]()
+    types = answers[0] if answers else None
+    if not types or not isinstance(types, (list, tuple)) or not all(isinstance(t, ModelType) for t in types):
+        raise MscvtError(f"mscvt_model_types must return a list of mscvt.ModelType, it returned {types!r}")
+    names = [model_type.name for model_type in types]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise MscvtError(f"mscvt_model_types returns more than one model type named {', '.join(repeated)}")
+    for name in names:
+        if not hooks["mscvt_names"](model_type=name, kind=MODEL):
+            raise MscvtError(f"mscvt_names gives no names of kind 'model' for {name!r}")
+    return tuple(types)
 
 
 def _hooks_of(manager: pluggy.PluginManager, module: Any) -> Mapping[str, Any]:
     """The hook callers that reach one plugin and the core's defaults."""
     others = [p for p in manager.get_plugins() if p is not module and p is not defaults]
-    names = (name for name in dir(hookspecs) if name.startswith("mscvt_"))
-    return {name: manager.subset_hook_caller(name, others) for name in names}
+    return {name: manager.subset_hook_caller(name, others) for name in _HOOKS}

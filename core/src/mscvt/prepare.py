@@ -185,7 +185,7 @@ def _pipelines_and_experts(topology: Topology) -> tuple[int, int]:
 
 def _identity(direction: str, request: Request, family: Family, files: list[Path], options: Options) -> dict[str, Any]:
     """What the output's bytes depend on: the source as it is now, and all that was asked for."""
-    status = [(str(path), path.stat()) for path in files]
+    status = [(str(path.relative_to(request.load_dir)), path.stat()) for path in files]
     return {
         "direction": direction,
         "mscvt": __version__,
@@ -194,7 +194,7 @@ def _identity(direction: str, request: Request, family: Family, files: list[Path
         "options": {name: getattr(options, name) for name in options.__dataclass_fields__},
         "dtype": request.dtype,
         "dequantize": request.dequantize,
-        "configuration": str(request.hf_cfg_dir),
+        "configuration": str(request.hf_cfg_dir and request.hf_cfg_dir.resolve()),
         "source": [[name, status.st_size, status.st_mtime_ns] for name, status in status],
     }
 

@@ -11,10 +11,10 @@ from dataclasses import fields
 from types import MappingProxyType
 from typing import Any
 
-from mscvt.config import complete, model_fields
+from mscvt.config import check_sizes, complete, model_fields
 from mscvt.errors import Faults, MscvtError
 from mscvt.family import Hyperparameters, ModelType
-from mscvt.options import ROWS, TABLE, Options
+from mscvt.options import CHOICES, ROWS, TABLE, Options, check_values
 from mscvt.plugins import Family
 
 ARGUMENT_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -111,13 +111,18 @@ def read_options(args: Mapping[str, Any], asked: Options) -> Options:
         recorded = _parse(row.name, name, args[name])
         values[field.name] = recorded
         is_target = row.name.startswith("target_") and wanted == 1  # Hugging Face has one rank
+        if row.name == "noop_layers" and wanted:
+            wanted = tuple(sorted(wanted))
         if wanted is not None and wanted != recorded and not is_target:
             faults.add(
                 f"{row.flag} {_shown(wanted)} contradicts the checkpoint, whose args record {_shown(recorded)}",
                 hint="Leave the option out: what args record is the default.",
             )
     faults.raise_if_any("the options and the checkpoint contradict each other")
-    return Options(**values)
+    options = Options(**values)
+    check_values(options, faults)
+    faults.raise_if_any("the checkpoint's args record impossible values")
+    return options
 
 
 _NEVER_WITHOUT = frozenset({"target_tensor_parallel_size", "target_pipeline_parallel_size"})
@@ -150,17 +155,33 @@ def _parse(name: str, recorded_name: str, value: Any) -> Any:
     default = ROWS[name].default
     try:
         if isinstance(default, tuple):
-            items: Iterable[Any] = value.replace(" ", "").split(",") if isinstance(value, str) else value
-            return tuple(sorted(map(int, items)) if isinstance(value, (set, frozenset)) else map(int, items))
-        if isinstance(default, bool):
+            items: Iterable[Any] = (value.split(",") if value.strip() else ()) if isinstance(value, str) else value
+            numbers = tuple(map(_whole, items))
+            return tuple(sorted(numbers)) if name == "noop_layers" else numbers
+        if isinstance(default, bool) and isinstance(value, (bool, int)):
             return bool(value)
-        if name in ("schedules_method", "transformer_impl"):
-            return str(value)
-        return int(value)
+        if name in CHOICES and isinstance(value, str):
+            return value
+        if not isinstance(default, bool) and name not in CHOICES:
+            return _whole(value)
     except (TypeError, ValueError):
-        raise MscvtError(
-            f"the checkpoint's args record {recorded_name} = {value!r}, which can't be understood"
-        ) from None
+        pass
+    raise MscvtError(
+        f"the checkpoint's args record {recorded_name} = {_plain(value)}, which can't be understood",
+        hint="Is the file damaged? The args are those of the training run that saved it.",
+    )
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise TypeError
+    return int(value)
+
+
+def _plain(value: Any) -> str:
+    """A recorded value for an error; a pickle may hold anything."""
+    text = repr(value) if isinstance(value, (int, float, str, bool)) else type(value).__name__
+    return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def read_hyperparameters(
@@ -193,6 +214,7 @@ def read_hyperparameters(
         if value is not None:
             values[name] = value
     values |= _derived(args, options, configured, faults)
+    check_sizes(values, model_type, faults)
     if not faults:
         complete(values, faults)
     if configured is not None and not faults:
@@ -208,26 +230,38 @@ def _derived(
     values: dict[str, Any] = {"mtp_num_layers": options.mtp_num_layers or 0}
     recorded = args.get("num_layers")
     if recorded is not None:
-        values["num_layers"] = recorded - len(options.noop_layers or ())
+        is_count = isinstance(recorded, int)
+        noop = options.noop_layers or ()
+        values["num_layers"] = recorded - len(noop) if is_count else recorded
+        if is_count and noop and recorded <= len(noop):
+            faults.add(
+                f"{ROWS['noop_layers'].flag} {_shown(noop)}: covers all {recorded} slots (num_layers), no layer is left"
+            )
     elif configured is not None:
         values["num_layers"] = configured["num_layers"]
     else:
         faults.add("num_layers is not recorded", hint="Give the model's config.json with --hf-cfg-dir.")
     if args.get("num_key_value_heads") is not None:
         values["num_query_groups"] = args["num_key_value_heads"]
-    elif args.get("group_query_attention"):
+    elif args.get("group_query_attention") and args.get("num_query_groups") is not None:
         values["num_query_groups"] = args["num_query_groups"]
     untied = args.get("untie_embeddings_and_output_weights")
     if untied is None and configured is not None:
         untied = not configured.get("tie_word_embeddings")
+    if not isinstance(untied, (bool, int, type(None))):
+        faults.add(f"untie_embeddings_and_output_weights is {_plain(untied)}, expected true or false")
+        untied = None
     values["tie_word_embeddings"] = not (True if untied is None else untied)
-    padded = args.get("padded_vocab_size") or args.get("vocab_size")
+    padded = args.get("padded_vocab_size")
+    padded = args.get("vocab_size") if padded is None else padded
     real = configured["vocab_size"] if configured is not None else args.get("vocab_size")
     if real is None:
         faults.add(
             "vocab_size is not recorded, only its padded size" if padded else "vocab_size is not recorded",
             hint="Give the model's config.json with --hf-cfg-dir.",
         )
+    elif not isinstance(padded, (int, type(None))) or not isinstance(real, int):
+        faults.add(f"vocab_size is {_plain(real)} and padded_vocab_size {_plain(padded)}, expected whole numbers")
     else:
         values["vocab_size"], values["padded_vocab_size"] = real, padded or real
         if (padded or real) < real:

@@ -1,24 +1,32 @@
 """An output that is either whole or not there: grown in a hidden sibling, journalled, renamed when complete.
 
-.TARGET.mscvt/lock               held by whoever is writing
-.TARGET.mscvt/conversion.json    what is being converted; another conversion is refused
-.TARGET.mscvt/data/              the output itself, renamed to TARGET at the end
-.TARGET.mscvt/journal/SELECTION  numbers of finished units, written after their bytes have reached the disk
-.TARGET.mscvt/complete/          one empty file for each output file that is whole
+    .TARGET.mscvt/gate               held for a moment by a run that begins or ends
+    .TARGET.mscvt/lock               held by whoever is writing, shared by runs that write parts
+    .TARGET.mscvt/locks/FILE         held by the run that writes this part
+    .TARGET.mscvt/data/              the output itself, renamed to TARGET at the end
+    .TARGET.mscvt/conversion.json    what is being converted; another conversion is refused
+    .TARGET.mscvt/journal/SELECTION  the files of a run, then numbers of finished units, whose bytes are on the disk
+    .TARGET.mscvt/complete/FILE      empty, one for each output file that is whole
+    .TARGET.mscvt/replaced/          what TARGET was before, between the two renames of --overwrite
+
+`data` is made before `conversion.json` and leaves only by the last rename, so a record without data says that
+the result has its final name already.
 """
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from mscvt.disk import sync, write_whole
 from mscvt.errors import MscvtError
+from mscvt.journal import drop_journals
+from mscvt.locks import gate, open_lock, try_lock
 
 _OURS = ("latest_checkpointed_iteration.txt", "iter_", "model.safetensors", "model-0", "pytorch_model")
 """What a folder must hold something of before `--overwrite` may replace it."""
@@ -28,60 +36,63 @@ class Staging:
     """The hidden folder of one conversion; locked from `open` to `close`."""
 
     def __init__(self, target: Path, identity: Mapping[str, Any]) -> None:
-        self.target = Path(os.path.abspath(target))
+        """Place it beside the target; a link is followed, so that its folder is replaced and not the link."""
+        self.target = Path(os.path.realpath(target))
         self.root = self.target.parent / f".{self.target.name}.mscvt"
         self.data = self.root / "data"
         self.identity: dict[str, Any] = json.loads(json.dumps(identity, sort_keys=True))
+        self.is_committed = False
+        """Whether an earlier run ended after the last rename, so that nothing is left to be done."""
+        self._record = self.root / "conversion.json"
+        self._replaced = self.root / "replaced"
+        self._lock: int | None = None
         self._locks: list[int] = []
-        self._journal: Path | None = None
 
-    def open(self, *, overwrite: bool, resume: bool, shared: bool, selection: str) -> set[int]:
+    def open(self, *, overwrite: bool, resume: bool, shared: bool, files: Sequence[str]) -> None:
         """Begin or go on.
 
         Args:
             overwrite: Replace an existing result, or discard unfinished work of another conversion.
             resume: Insist that there is unfinished work of this conversion.
             shared: Let other runs write other files of the same conversion meanwhile.
-            selection: What this run writes, as a name for its journal.
-
-        Returns:
-            The units that were finished before.
+            files: What this run writes, as paths below the target.
 
         Raises:
             MscvtError: Where the target is taken, somebody else is writing, or the unfinished work is another's.
         """
-        self._check_target(overwrite)
-        had_work = (self.root / "conversion.json").exists()
-        if resume and not had_work:
-            raise MscvtError(
-                f"{self.target}: there is no unfinished conversion to resume", hint="Leave out --resume to begin one."
-            )
-        (self.root / "journal").mkdir(parents=True, exist_ok=True)
-        self._lock(self.root / "lock", shared=shared)
-        self._claim(overwrite)
-        for name in ("data", "journal", "complete"):
-            (self.root / name).mkdir(exist_ok=True)
-        self._journal = self.root / "journal" / hashlib.sha256(selection.encode()).hexdigest()[:16]
-        return self._finished_units()
+        self._check_place()
+        if not self.root.exists():
+            self._check_free(overwrite)  # so that nothing is made where nothing may be
+        with gate(self.root) as entered:
+            is_alone = entered and self._lock_run(shared)
+            self._begin(overwrite, resume, is_alone)
+            if self.is_committed:
+                return
+            for name in ("journal", "complete", "locks"):
+                (self.root / name).mkdir(exist_ok=True)
+            if shared:
+                self._lock_files(files)
+                try_lock(self._held(), self.root, shared=True)
 
-    def _check_target(self, overwrite: bool) -> None:
+    def _check_place(self) -> None:
         parent = self.target.parent
         if not parent.is_dir():
             raise MscvtError(f"{parent}: no such folder", hint=f"Create it first: mkdir -p {parent}")
-        if self.target.is_symlink() or (self.target.exists() and not self.target.is_dir()):
-            raise MscvtError(f"{self.target}: exists and is not a folder")
         if not self.target.exists():
             return
-        if self.target.stat().st_dev != parent.stat().st_dev:
+        if not self.target.is_dir():
+            raise MscvtError(f"{self.target}: exists and is not a folder")
+        if self.target.stat().st_dev != parent.stat().st_dev or self.target == parent:
             raise MscvtError(
                 f"{self.target}: is a mount point, so nothing can be renamed to it",
                 hint="Give a folder inside of it with --save-dir.",
             )
-        found = sorted(path.name for path in self.target.iterdir())
+
+    def _check_free(self, overwrite: bool) -> None:
+        """Refuse a target that holds something, unless it is a checkpoint that may be replaced."""
+        found = sorted(path.name for path in self.target.iterdir()) if self.target.exists() else []
         if not found:
             return
-        if self.root.exists() and not self.data.exists():
-            shutil.rmtree(self.root)  # all that a run left that ended between its last two steps
         if not overwrite:
             raise MscvtError(
                 f"{self.target}: exists and is not empty ({', '.join(found[:5])})",
@@ -93,129 +104,182 @@ class Staging:
                 hint="Choose another --save-dir.",
             )
 
-    def _claim(self, overwrite: bool) -> None:
-        """Make the folder this conversion's, or see that it is already."""
-        record = self.root / "conversion.json"
-        text = json.dumps(self.identity, indent=1, sort_keys=True)
-        if record.exists():
-            try:
-                there = json.loads(record.read_text(encoding="utf-8"))
-            except (OSError, ValueError):
-                there = None
-            if there == self.identity:
-                return
-            if not overwrite:
-                raise MscvtError(
-                    f"{self.target}: an unfinished conversion is there and differs from this one in "
-                    f"{', '.join(_differing(there, self.identity))}",
-                    hint="Repeat the command that began it, or discard its work with --overwrite.",
-                )
-            self.discard()
-        temporary = self.root / f"conversion.json.{os.getpid()}"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(record)
-
-    def _lock(self, path: Path, *, shared: bool = False) -> None:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except OSError:
-            os.close(descriptor)
-            raise MscvtError(
-                f"{self.target}: another run is writing to it", hint="Wait for it, or stop it first."
-            ) from None
-        self._locks.append(descriptor)
-
-    def lock_files(self, descriptors: Iterable[int]) -> None:
-        """Make sure that no other run with another selection writes the same files.
+    def _lock_run(self, shared: bool) -> bool:
+        """Take the lock of all runs; returns whether nobody else has a share in it.
 
         Raises:
-            MscvtError: Where one does.
+            MscvtError: Where somebody writes who doesn't share, or does and this run doesn't.
         """
-        for descriptor in descriptors:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise MscvtError(
-                    f"{self.target}: another run is writing some of the same files",
-                    hint="Give each run its own part with --only.",
-                ) from None
+        self._lock = open_lock(self.root / "lock")
+        if self._lock is not None:
+            return True
+        if shared:
+            self._lock = open_lock(self.root / "lock", shared=True)
+        if self._lock is None:
+            raise self._taken()
+        return False
 
-    def _finished_units(self) -> set[int]:
-        if self._journal is None or not self._journal.exists():
-            return set()
-        lines = self._journal.read_text(encoding="ascii", errors="replace").split("\n")[:-1]
-        return {int(line) for line in lines if line.isdigit()}
+    def _held(self) -> int:
+        if self._lock is None:
+            raise self._taken()
+        return self._lock
 
-    def record(self, units: Sequence[int], descriptors: Iterable[int]) -> None:
-        """Note finished units, after their bytes have reached the disk."""
-        for descriptor in descriptors:
-            os.fsync(descriptor)
-        if self._journal is None or not units:
+    def _taken(self) -> MscvtError:
+        return MscvtError(f"{self.target}: another run is writing to it", hint="Wait for it, or stop it first.")
+
+    def _begin(self, overwrite: bool, resume: bool, is_alone: bool) -> None:
+        """Make the folder this conversion's, or see that it is already."""
+        self._held()
+        if self._replaced.exists() and self.data.exists() and not self.target.exists():
+            self._replaced.rename(self.target)  # a run ended between its two renames: back to before the first
+        there = self._recorded()
+        if there == self.identity and not self.data.exists() and self.target.exists():
+            self.is_committed = True
             return
-        with self._journal.open("a", encoding="ascii") as journal:
-            journal.write("".join(f"{unit}\n" for unit in units))
-            journal.flush()
-            os.fsync(journal.fileno())
+        self._check_free(overwrite)
+        is_unfinished = there is not None and not self._is_bare()
+        if resume and not is_unfinished:
+            raise MscvtError(
+                f"{self.target}: there is no unfinished conversion to resume", hint="Leave out --resume to begin one."
+            )
+        if there == self.identity and self.data.exists():
+            return
+        if is_unfinished and not overwrite:
+            raise MscvtError(
+                f"{self.target}: an unfinished conversion is there and differs from this one in "
+                f"{', '.join(_differing(there, self.identity))}",
+                hint="Repeat the command that began it, or discard its work with --overwrite.",
+            )
+        if not is_alone:
+            raise self._taken()
+        self._record.unlink(missing_ok=True)
+        sync(self.root)
+        for name in ("data", "journal", "complete"):
+            shutil.rmtree(self.root / name, ignore_errors=True)
+        self.data.mkdir()
+        write_whole(self._record, json.dumps(self.identity, indent=1, sort_keys=True))
 
-    def is_whole(self, path: str) -> bool:
-        """Whether an output file was finished, by this run or another."""
-        return self._mark(path).exists()
+    def _recorded(self) -> Any:
+        """The identity of the conversion that is there; None where there is none."""
+        try:
+            return json.loads(self._record.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            return "damaged"
+
+    def _lock_files(self, files: Iterable[str]) -> None:
+        """Make sure that no other run writes the same files."""
+        for file in files:
+            descriptor = open_lock(self.root / "locks" / _flat(file))
+            if descriptor is None:
+                raise MscvtError(
+                    f"{self.target}: another run is writing some of the same files, {file}",
+                    hint="Give each run its own part with --only.",
+                )
+            self._locks.append(descriptor)
+
+    def forget(self, files: Iterable[str]) -> None:
+        """Forget all work on files that are not what they were."""
+        lost = set(files)
+        for file in lost:
+            self._mark(file).unlink(missing_ok=True)
+        if lost:
+            sync(self.root / "complete")
+            drop_journals(self.root / "journal", lost)
+
+    def discard(self, files: Sequence[str]) -> None:
+        """Remove files and all work on them, so that the same command makes them anew."""
+        self.forget(files)
+        for file in files:
+            (self.data / file).unlink(missing_ok=True)
+
+    def sync_names(self, files: Iterable[str]) -> None:
+        """Make sure that files can't lose their names by a power failure."""
+        for folder in sorted({parent for file in files for parent in (self.data / file).parents}):
+            if folder.is_relative_to(self.target.parent):
+                sync(folder)
 
     def mark_whole(self, paths: Iterable[str]) -> None:
         """Note that output files are finished."""
         for path in paths:
             self._mark(path).touch()
+        sync(self.root / "complete")
 
     def _mark(self, path: str) -> Path:
-        return self.root / "complete" / path.replace("/", "__")
+        return self.root / "complete" / _flat(path)
 
-    def commit(self, overwrite: bool) -> None:
-        """Rename the output to its final name; what was there before goes away only after that."""
-        for folder in (self.data, *(path for path in self.data.rglob("*") if path.is_dir())):
-            _sync_folder(folder)
-        if self.target.exists():
-            if any(self.target.iterdir()):
-                if not overwrite:
-                    raise MscvtError(f"{self.target}: was filled by somebody else meanwhile")
-                self.target.rename(self.root / "replaced")
-            else:
-                self.target.rmdir()
-        self.data.rename(self.target)
-        _sync_folder(self.target.parent)
-        shutil.rmtree(self.root, ignore_errors=True)
+    def complete(self, files: Iterable[str], finish: Callable[[Path], None], overwrite: bool) -> bool:
+        """Give the output its final name, if all files are whole and nobody is at work on any of them.
 
-    def lock_commit(self) -> bool:
-        """Be the one who completes the output; False where another run has done it."""
-        try:
-            descriptor = os.open(self.root / "commit.lock", os.O_RDWR | os.O_CREAT, 0o644)
-        except FileNotFoundError:
-            return False
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        self._locks.append(descriptor)
-        return self.data.exists()
+        Args:
+            files: All files of the output.
+            finish: Writes what makes the output complete into its folder.
+            overwrite: Whether a result that is there may be replaced; it goes away only after the rename.
 
-    def discard(self) -> None:
-        """Forget all work, so that the same command begins anew."""
-        for name in ("data", "journal", "complete"):
+        Returns:
+            False where files are missing; the run that finishes the last of them completes the output.
+        """
+        with gate(self.root) as entered:
+            if not entered:
+                raise self._taken()
+            if not all(self._mark(file).exists() for file in files):
+                return False
+            if not try_lock(self._held(), self.root):
+                os.close(self._held())  # before the gate opens: the last one who comes must find nobody
+                self._lock = None
+                return False
+            finish(self.data)
+            self._sync_data()
+            self._check_free(overwrite)
+            shutil.rmtree(self._replaced, ignore_errors=True)
+            if self.target.exists() and any(self.target.iterdir()):
+                self.target.rename(self._replaced)
+            self.data.rename(self.target)
+            sync(self.target.parent)
+            self._remove()
+            os.close(self._held())  # it belongs to a folder that is gone; the next one must not be touched
+            self._lock = None
+        return True
+
+    def _sync_data(self) -> None:
+        for folder, _, names in os.walk(self.data):
+            for name in names:
+                sync(Path(folder) / name)
+            sync(Path(folder))
+
+    def _remove(self) -> None:
+        """Remove the hidden folder, the record last of what tells where an interrupted run was."""
+        for name in ("data", "journal", "complete", "locks", "replaced"):
             shutil.rmtree(self.root / name, ignore_errors=True)
+        for name in ("conversion.json.new", "conversion.json", "lock", "gate"):
+            (self.root / name).unlink(missing_ok=True)
+        with suppress(OSError):  # another run has just come; the folder is its now
+            self.root.rmdir()
 
     def close(self) -> None:
-        """Let go of all locks; the work that is done stays."""
-        for descriptor in self._locks:
+        """Let go of all locks; the work that is done stays, and where there is none, nothing does."""
+        if self._lock is not None and self.root.exists():
+            with gate(self.root) as entered:
+                if entered and self._is_bare() and try_lock(self._held(), self.root):
+                    self._remove()
+        for descriptor in [*self._locks, *([] if self._lock is None else [self._lock])]:
             os.close(descriptor)
         self._locks.clear()
+        self._lock = None
+
+    def _is_bare(self) -> bool:
+        """Whether there is nothing worth keeping."""
+        if self._replaced.exists() and not self.target.exists():
+            return False
+        return not any(names for _, _, names in os.walk(self.data))
+
+
+def _flat(path: str) -> str:
+    return path.replace("/", "__")
 
 
 def _differing(there: Any, wanted: Mapping[str, Any]) -> list[str]:
     if not isinstance(there, dict):
         return ["everything (its record is damaged)"]
     return [name for name in sorted(there.keys() | wanted.keys()) if there.get(name) != wanted.get(name)]
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

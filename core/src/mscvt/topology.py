@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 
 from mscvt.errors import Faults
 from mscvt.options import Options, flag
 
 TENSOR, EXPERT, EXPERT_TENSOR = "tensor", "expert", "expert_tensor"
 """The parallel dimensions that a layout can be cut by; EXPERT counts the buckets that experts go round."""
+
+_MOST_RANKS = 1 << 20
 
 DIMENSION_FLAGS: Mapping[str, str] = {
     TENSOR: flag("target_tensor_parallel_size"),
@@ -115,6 +118,7 @@ def build_topology(options: Options, layers: int) -> Topology:
     faults = Faults()
     noop = options.noop_layers or ()
     slots = layers + len(noop)
+    _check_ranks(options, faults)
     _check_noop(noop, slots, faults)
     _check_experts(options, faults)
     chunks = _chunks(options, slots, faults)
@@ -124,18 +128,28 @@ def build_topology(options: Options, layers: int) -> Topology:
     return Topology(options, tuple(chunks), first, last)
 
 
+def _check_ranks(options: Options, faults: Faults) -> None:
+    """Refuse what no machine has before anything is counted out rank by rank."""
+    names = ("target_tensor_parallel_size", "target_pipeline_parallel_size", "target_expert_parallel_size")
+    sizes = [getattr(options, name) or 1 for name in names]
+    if prod(sizes) > _MOST_RANKS:
+        shown = " x ".join(f"{flag(name)} {size}" for name, size in zip(names, sizes, strict=True))
+        faults.add(f"{shown}: more than {_MOST_RANKS} ranks", hint="Choose smaller sizes.")
+
+
 def _check_noop(noop: tuple[int, ...], slots: int, faults: Faults) -> None:
     name = flag("noop_layers")
     shown = ",".join(map(str, noop))
     if repeated := sorted({slot for slot in noop if noop.count(slot) > 1}):
-        faults.add(f"{name} {shown}: {', '.join(map(str, repeated))} given more than once")
+        faults.add(f"{name} {shown}: {', '.join(map(str, repeated))} given more than once", hint="Name each slot once.")
     if outside := [slot for slot in noop if not 0 <= slot < slots]:
         faults.add(
             f"{name} {shown}: {', '.join(map(str, outside))} is out of range, there are {slots} slots "
-            f"({slots - len(noop)} layers and {len(noop)} noop), numbered 0 to {slots - 1}"
+            f"({slots - len(noop)} layers and {len(noop)} noop), numbered 0 to {slots - 1}",
+            hint=f"Slots are numbered from 0 and count noop layers too; name some of 0 to {slots - 1}.",
         )
     if noop and len(noop) >= slots:
-        faults.add(f"{name} {shown}: covers all {slots} slots, no layer is left")
+        faults.add(f"{name} {shown}: covers all {slots} slots, no layer is left", hint="Name fewer slots.")
 
 
 def _check_experts(options: Options, faults: Faults) -> None:
@@ -144,7 +158,10 @@ def _check_experts(options: Options, faults: Faults) -> None:
     inner = options.expert_tensor_parallel_size
     name = flag("expert_tensor_parallel_size")
     if inner not in (1, tensor):
-        faults.add(f"{name} {inner}: must be 1 or {flag('target_tensor_parallel_size')}, which is {tensor}")
+        faults.add(
+            f"{name} {inner}: must be 1 or {flag('target_tensor_parallel_size')}, which is {tensor}",
+            hint=f"Give {name} 1, or leave it out.",
+        )
     if inner == 1 and tensor > 1:
         if options.moe_tp_extend_ep:
             faults.add(
@@ -154,7 +171,8 @@ def _check_experts(options: Options, faults: Faults) -> None:
         if tensor % expert and expert % tensor:
             faults.add(
                 f"{name} 1: of {flag('target_tensor_parallel_size')} {tensor} and "
-                f"{flag('target_expert_parallel_size')} {expert} one must be a multiple of the other"
+                f"{flag('target_expert_parallel_size')} {expert} one must be a multiple of the other",
+                hint=f"Change one of them, or leave out {name}.",
             )
 
 
@@ -221,9 +239,12 @@ def _listed_chunks(options: Options, slots: int, faults: Faults) -> list[Chunk]:
             hint="Give one entry for each stage.",
         )
     if any(count < 0 for count in counts):
-        faults.add(f"{name} {shown}: an entry is negative")
+        faults.add(f"{name} {shown}: an entry is negative", hint="A stage without layers has the entry 0.")
     if sum(counts) != slots:
-        faults.add(f"{name} {shown}: sums to {sum(counts)}, the model has {slots} layers")
+        faults.add(
+            f"{name} {shown}: sums to {sum(counts)}, the model has {slots} layers",
+            hint=f"Give entries whose sum is {slots}.",
+        )
     starts = [sum(counts[:p]) for p in range(len(counts))]
     return [
         Chunk(p, "model", tuple(range(start, start + count)))

@@ -10,15 +10,21 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from mscvt.comparison import check_equal_sources
 from mscvt.config import read_config
 from mscvt.errors import Faults
 from mscvt.options import Options
-from mscvt.plan.contents import Name, Plan
+from mscvt.plan.contents import Plan
 from mscvt.plugins import Registry
 from mscvt.prepare import DTYPES, Request, describe_checkpoint
 from mscvt.tensors import TensorInfo
+
+if TYPE_CHECKING:
+    from mscvt.formats.megatron.reader import MegatronName, MegatronSource
+
+_PADDING = "the padding of the vocabulary is not compared: training changes it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +95,8 @@ def verify_checkpoints(
     )
     _check_same_tensors(plan, existing.tensors)
     started("verifying", plan.nbytes)
-    sink = CompareSink(existing.tensor)
+    check_equal_sources(plan, source.tensor)
+    sink = CompareSink(existing.tensor, ignore_padding=True)
     run_plan(
         plan,
         source.tensor,
@@ -98,18 +105,20 @@ def verify_checkpoints(
         max_memory=max_memory or DEFAULT_MEMORY,
         progress=progress,
     )
-    paths = {name: file.path for file in plan.files for name in file.tensors}
     differences = [
-        _difference(name, element, existing.tensors, paths)
-        for name, element in sorted(sink.differences.items(), key=str)
+        _difference(name, element, existing, mg)
+        for name, element in sorted(sink.differences.items())
     ]
+    notes = {f"left out: {why}" for why in plan.left_out.values()}
+    if sink.padded:
+        notes.add(f"{_PADDING} ({len(sink.padded)} tensors have some that is not zero)")
     return Report(
         is_equal=not differences,
         differences=tuple(differences),
-        tensors=len(paths),
+        tensors=sum(len(file.tensors) for file in plan.files),
         nbytes=plan.nbytes,
         seconds=time.monotonic() - began,
-        notes=tuple(sorted({f"left out: {why}" for why in plan.left_out.values()})),
+        notes=tuple(sorted(notes)),
     )
 
 
@@ -135,9 +144,11 @@ def _where(name: Any) -> str:
     return f"{key} ({part} of rank tp {rank.tensor}, pp {rank.pipeline}, ep {rank.expert})"
 
 
-def _difference(name: Any, element: int, existing: Mapping[Any, TensorInfo], paths: Mapping[Name, str]) -> str:
+def _difference(name: MegatronName, element: int, existing: MegatronSource, folder: Path) -> str:
+    info = existing.tensors[name]
     index, rest = [], element
-    for size in reversed(existing[name].shape):
+    for size in reversed(info.shape):
         rest, position = divmod(rest, size)
         index.append(position)
-    return f"{_where(name)}, first at index {list(reversed(index))}, in {paths[name]}"
+    path = existing.files[info.file].relative_to(folder)
+    return f"{_where(name)}, first at index {list(reversed(index))}, in {path}"

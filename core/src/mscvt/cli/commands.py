@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from mscvt.cli.parameters import read_options
 from mscvt.cli.progress import show_progress
-from mscvt.conversion import Conversion, Result, Settings, run_conversion
 from mscvt.plugins import load_registry
-from mscvt.prepare import Request, prepare_to_huggingface, prepare_to_megatron
+
+if TYPE_CHECKING:
+    from mscvt.conversion import Conversion, Result
 
 
 def run_convert(save_model_type: str, given: Mapping[str, Any]) -> None:
     """Convert, and say what was done."""
+    from mscvt.conversion import Settings, run_conversion
+    from mscvt.prepare import Request, prepare_to_huggingface, prepare_to_megatron
+
     request = Request(
         load_dir=given["load_dir"],
         options=read_options(given),
@@ -28,11 +35,11 @@ def run_convert(save_model_type: str, given: Mapping[str, Any]) -> None:
         iteration=given.get("iteration"),
     )
     prepare = prepare_to_megatron if save_model_type == "mg" else prepare_to_huggingface
-    conversion = prepare(request, load_registry())
-    if given["dry_run"]:
-        _report_plan(conversion, as_json=given["json"])
-        return
-    try:
+    with _interruptible("what is done is kept, the same command goes on from here"):
+        conversion = prepare(request, load_registry())
+        if given["dry_run"]:
+            _report_plan(conversion, given["only"], as_json=given["json"])
+            return
         with show_progress(wanted=not given["json"]) as (started, progress):
             settings = Settings(
                 workers=given["workers"],
@@ -45,10 +52,19 @@ def run_convert(save_model_type: str, given: Mapping[str, Any]) -> None:
                 progress=progress,
             )
             result = run_conversion(conversion, given["save_dir"], settings)
-    except KeyboardInterrupt:
-        typer.echo("\ninterrupted; what is done is kept, the same command goes on from here", err=True)
-        raise typer.Exit(130) from None
     _report(conversion, result, as_json=given["json"])
+
+
+@contextmanager
+def _interruptible(what: str) -> Iterator[None]:
+    """End soon after Ctrl-C, and say what is left."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"\ninterrupted; {what}", err=True)
+        if any(thread.name.startswith("mscvt-") for thread in threading.enumerate()):
+            os._exit(130)  # a slow disk holds a worker up; an interpreter that ends around it would crash
+        raise typer.Exit(130) from None
 
 
 def _report(conversion: Conversion, result: Result, *, as_json: bool) -> None:
@@ -60,7 +76,7 @@ def _report(conversion: Conversion, result: Result, *, as_json: bool) -> None:
         return
     speed = result.nbytes / 1e9 / max(result.seconds, 1e-9)
     typer.echo(
-        f"wrote {result.files} files, {result.nbytes:,} bytes in {result.seconds:.1f} s "
+        f"wrote {_counted(result.files, 'file')}, {result.nbytes:,} bytes in {result.seconds:.1f} s "
         f"({speed:.2f} GB/s) to {result.target}"
     )
     if result.resumed_units:
@@ -75,17 +91,29 @@ def _report(conversion: Conversion, result: Result, *, as_json: bool) -> None:
         typer.echo(f"pass to the training script: --load {result.target} {conversion.training_flags}")
 
 
-def _report_plan(conversion: Conversion, *, as_json: bool) -> None:
-    plan = conversion.plan
+def _report_plan(conversion: Conversion, only: str | None, *, as_json: bool) -> None:
+    from mscvt.selection import select_files
+
+    chosen = select_files(conversion.plan.files, only)
+    nbytes = sum(file.nbytes for file in chosen)
     if as_json:
-        files = [{"path": f.path, "bytes": f.nbytes, "tensors": len(f.tensors)} for f in plan.files]
-        typer.echo(json.dumps({"files": files, "bytes": plan.nbytes, "notes": conversion.notes}, indent=2))
+        files = [{"path": f.path, "bytes": f.nbytes, "tensors": len(f.tensors)} for f in chosen]
+        shown: dict[str, Any] = {"files": files, "bytes": nbytes, "notes": conversion.notes}
+        if conversion.training_flags:
+            shown["training_flags"] = conversion.training_flags
+        typer.echo(json.dumps(shown, indent=2))
         return
-    for file in plan.files:
-        typer.echo(f"{file.path}  {len(file.tensors)} tensors, {file.nbytes:,} bytes")
-    typer.echo(f"would write {len(plan.files)} files, {plan.nbytes:,} bytes; every byte is accounted for")
+    for file in chosen:
+        typer.echo(f"{file.path}  {_counted(len(file.tensors), 'tensor')}, {file.nbytes:,} bytes")
+    typer.echo(f"would write {_counted(len(chosen), 'file')}, {nbytes:,} bytes; every byte is accounted for")
     for note in conversion.notes:
         typer.echo(f"note: {note}")
+    if conversion.training_flags:
+        typer.echo(f"to be passed to the training script: {conversion.training_flags}")
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def list_plugins(*, as_json: bool) -> None:
@@ -95,7 +123,7 @@ def list_plugins(*, as_json: bool) -> None:
         typer.echo(json.dumps([asdict(plugin) for plugin in registry.plugins], indent=2))
         return
     if not registry.plugins:
-        typer.echo("no plugins are installed; try: pip install mscvt-llama")
+        typer.echo("no plugins are installed; each family of models has one, such as mscvt-llama")
     for plugin in registry.plugins:
         served = ", ".join(plugin.model_types)
         typer.echo(f"{plugin.distribution} {plugin.version}: {served or plugin.entry_point}")
@@ -107,7 +135,10 @@ def run_verify(given: Mapping[str, Any]) -> None:
     """Compare two checkpoints, and say what differs."""
     from mscvt.verify import verify_checkpoints
 
-    with show_progress(wanted=not given["json"]) as (started, progress):
+    with (
+        _interruptible("nothing was changed"),
+        show_progress(wanted=not given["json"]) as (started, progress),
+    ):
         report = verify_checkpoints(
             hf=given["hf"],
             mg=given["mg"],
@@ -126,7 +157,8 @@ def run_verify(given: Mapping[str, Any]) -> None:
     else:
         for difference in report.differences:
             typer.echo(f"differs: {difference}")
-        verdict = "equal" if report.is_equal else f"NOT equal: {len(report.differences)} tensors differ"
+        count = len(report.differences)
+        verdict = "equal" if report.is_equal else f"NOT equal: {_counted(count, 'differing tensor')}"
         typer.echo(f"{verdict}; compared {report.tensors} tensors, {report.nbytes:,} bytes in {report.seconds:.1f} s")
         for note in report.notes:
             typer.echo(f"note: {note}")

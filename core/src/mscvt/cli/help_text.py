@@ -24,7 +24,7 @@ class SectionedCommand(TyperCommand):
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is not None:
-                title = getattr(parameter, "rich_help_panel", None) or "Other"
+                title = getattr(parameter, "rich_help_panel", None) or "Running"
                 sections.setdefault(title, []).append(record)
         for title, records in sections.items():
             with formatter.section(title):

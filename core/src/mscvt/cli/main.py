@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from mscvt.cli import parameters as p
+from mscvt.cli.help_text import PlainGroup, SectionedCommand
 from mscvt.errors import MscvtError
 
 app = typer.Typer(
     name="mscvt",
+    cls=PlainGroup,
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 120},
     help="Convert model weights between Hugging Face and Megatron-Core, exactly.",
-    epilog="Example: mscvt hf2mg --load-dir Qwen3-30B-A3B --save-dir qwen3-tp2 --target-tensor-parallel-size 2",
+    epilog="""\b
+Examples:
+  mscvt hf2mg --load-dir Qwen3-8B --save-dir qwen3-tp2 \\
+      --target-tensor-parallel-size 2
+  mscvt mg2hf --load-dir qwen3-tp2 --save-dir qwen3-hf --hf-cfg-dir Qwen3-8B
+  mscvt verify --hf Qwen3-8B --mg qwen3-tp2
+
+`mscvt COMMAND --help` shows the options of a command.""",
 )
 
 
@@ -36,8 +44,13 @@ def _top(
 
 
 @app.command(
-    epilog="Example: mscvt hf2mg --load-dir Qwen3-235B-A22B --save-dir qwen3-mcore --target-pipeline-parallel-size 4 "
-    "--target-expert-parallel-size 32 --num-layers-per-virtual-pipeline-stage 8 --noop-layers 94,95 --moe-grouped-gemm"
+    cls=SectionedCommand,
+    epilog="""\b
+Example:
+  mscvt hf2mg --load-dir Qwen3-235B-A22B --save-dir qwen3-mcore \\
+      --target-pipeline-parallel-size 4 --target-expert-parallel-size 32 \\
+      --num-layers-per-virtual-pipeline-stage 8 --noop-layers 94,95 \\
+      --moe-grouped-gemm""",
 )
 def hf2mg(
     load_dir: p.LoadDir,
@@ -61,23 +74,29 @@ def hf2mg(
     first_k_dense_replace: p.FirstKDense = None,
     dtype: p.Dtype = None,
     dequantize: p.Dequantize = False,
-    workers: p.Workers = None,
-    max_memory: p.MaxMemory = None,
-    only: p.Only = None,
+    dry_run: p.DryRun = False,
+    verify: p.Verify = False,
     overwrite: p.Overwrite = False,
     resume: p.Resume = False,
-    verify: p.Verify = False,
-    dry_run: p.DryRun = False,
+    only: p.Only = None,
+    workers: p.Workers = None,
+    max_memory: p.MaxMemory = None,
     json: p.Json = False,
     debug: p.Debug = False,
 ) -> None:
-    """Convert a Hugging Face checkpoint to Megatron-Core shards."""
+    """Convert a Hugging Face checkpoint to Megatron-Core shards.
+
+    Parallel layout, tensors and layers must agree with the training script; what to pass to it is printed at the end.
+    """
     _convert("mg", locals())
 
 
 @app.command(
-    epilog="Example: mscvt mg2hf --load-dir qwen3-mcore --save-dir qwen3-hf --hf-cfg-dir Qwen3-235B-A22B. "
-    "How the checkpoint was cut is recorded in it."
+    cls=SectionedCommand,
+    epilog="""\b
+Example:
+  mscvt mg2hf --load-dir qwen3-mcore --save-dir qwen3-hf \\
+      --hf-cfg-dir Qwen3-235B-A22B""",
 )
 def mg2hf(
     load_dir: p.LoadDir,
@@ -99,29 +118,36 @@ def mg2hf(
     transformer_impl: p.TransformerImpl = None,
     mtp_num_layers: p.MtpLayers = None,
     dtype: p.Dtype = None,
-    workers: p.Workers = None,
-    max_memory: p.MaxMemory = None,
-    only: p.Only = None,
+    dry_run: p.DryRun = False,
+    verify: p.Verify = False,
     overwrite: p.Overwrite = False,
     resume: p.Resume = False,
-    verify: p.Verify = False,
-    dry_run: p.DryRun = False,
+    only: p.Only = None,
+    workers: p.Workers = None,
+    max_memory: p.MaxMemory = None,
     json: p.Json = False,
     debug: p.Debug = False,
 ) -> None:
     """Convert Megatron-Core shards to a Hugging Face checkpoint.
 
-    The options that say how a checkpoint is cut are only needed where its args don't record them.
+    How it is cut is recorded in the checkpoint's args; options say it only where args don't.
     """
     _convert("hf", locals())
 
 
-@app.command(epilog="Takes the command line of MindSpeed-LLM's convert_ckpt_v2.py as it is.")
+@app.command(
+    cls=SectionedCommand,
+    epilog="""\b
+Example:
+  mscvt convert --load-model-type hf --save-model-type mg \\
+      --load-dir Qwen3-8B --save-dir qwen3-tp2 \\
+      --target-tensor-parallel-size 2""",
+)
 def convert(
     load_dir: p.LoadDir,
     save_dir: p.SaveDir,
-    load_model_type: Annotated[Literal["hf", "mg"], typer.Option(help="What the source is.")] = "hf",
-    save_model_type: Annotated[Literal["hf", "mg"], typer.Option(help="What to make.")] = "mg",
+    load_model_type: p.LoadModelType = "hf",
+    save_model_type: p.SaveModelType = "mg",
     model_type_hf: p.ModelTypeHf = None,
     hf_cfg_dir: p.HfCfgDir = None,
     iteration: p.Iteration = None,
@@ -143,17 +169,21 @@ def convert(
     first_k_dense_replace: p.FirstKDense = None,
     dtype: p.Dtype = None,
     dequantize: p.Dequantize = False,
-    workers: p.Workers = None,
-    max_memory: p.MaxMemory = None,
-    only: p.Only = None,
+    dry_run: p.DryRun = False,
+    verify: p.Verify = False,
     overwrite: p.Overwrite = False,
     resume: p.Resume = False,
-    verify: p.Verify = False,
-    dry_run: p.DryRun = False,
+    only: p.Only = None,
+    workers: p.Workers = None,
+    max_memory: p.MaxMemory = None,
     json: p.Json = False,
     debug: p.Debug = False,
 ) -> None:
-    """Convert in the direction that --load-model-type and --save-model-type say."""
+    """Convert with the command line of convert_ckpt_v2.py.
+
+    It takes the options of MindSpeed-LLM's script as they are; --load-model-type and --save-model-type say in which
+    direction to convert.
+    """
     given = locals()
     if load_model_type == save_model_type:
         raise typer.BadParameter(
@@ -168,10 +198,15 @@ def convert(
     _convert(save_model_type, given)
 
 
-@app.command()
+@app.command(
+    cls=SectionedCommand,
+    epilog="""\b
+Example:
+  mscvt verify --hf Qwen3-8B --mg qwen3-tp2""",
+)
 def verify(
-    hf: Annotated[Path, typer.Option("--hf", help="Folder of the Hugging Face checkpoint.", metavar="DIR")],
-    mg: Annotated[Path, typer.Option("--mg", help="Folder of the Megatron checkpoint.", metavar="DIR")],
+    hf: p.Hf,
+    mg: p.Mg,
     model_type_hf: p.ModelTypeHf = None,
     iteration: p.Iteration = None,
     dtype: p.Dtype = None,
@@ -183,16 +218,21 @@ def verify(
 ) -> None:
     """Prove that two checkpoints hold the same weights, byte for byte.
 
-    Needs no topology: the Megatron checkpoint's args hold it. All replicas are compared.
+    How the Megatron checkpoint is cut is recorded in its args. Every rank is compared, replicas too.
     """
     from mscvt.cli.commands import run_verify
 
     run_verify(locals())
 
 
-@app.command()
+@app.command(
+    cls=SectionedCommand,
+    epilog="""\b
+Example:
+  mscvt plugins --json""",
+)
 def plugins(json: p.Json = False, debug: p.Debug = False) -> None:
-    """List the installed plugins, what they serve, and why some can't be used."""
+    """List the plugins, their model types and their errors."""
     from mscvt.cli.commands import list_plugins
 
     list_plugins(as_json=json)
@@ -214,4 +254,10 @@ def main() -> None:
         typer.echo(f"error: {error}", err=True)
         if error.hint:
             typer.echo(f"hint: {error.hint}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        if "--debug" in sys.argv:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        typer.echo(f"error: {where}{error.strerror or error}", err=True)
         sys.exit(1)

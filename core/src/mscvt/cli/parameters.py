@@ -11,177 +11,136 @@ import typer
 
 from mscvt.options import Options
 
+
+def _option(panel: str, flag: str, metavar: str | None, text: str, **more: Any) -> Any:
+    return typer.Option(flag, help=text, metavar=metavar, rich_help_panel=panel, show_default=False, **more)
+
+
+_MODEL = "Checkpoints"
 _SPLIT = "Parallel layout"
+_TENSORS = "Tensors"
 _LAYERS = "Layers"
+_VALUES = "Values"
 _RUN = "Running"
 
-LoadDir = Annotated[Path, typer.Option("--load-dir", help="Folder of the source checkpoint.", metavar="DIR")]
-SaveDir = Annotated[Path, typer.Option("--save-dir", help="Folder to create for the result.", metavar="DIR")]
+LoadDir = Annotated[Path, _option(_MODEL, "--load-dir", "DIR", "Folder of the source checkpoint.")]
+SaveDir = Annotated[Path, _option(_MODEL, "--save-dir", "DIR", "Folder to create for the result.")]
+LoadModelType = Annotated[
+    Literal["hf", "mg"],
+    _option(_MODEL, "--load-model-type", "hf|mg", "What the source is: Hugging Face (default) or Megatron."),
+]
+SaveModelType = Annotated[
+    Literal["hf", "mg"], _option(_MODEL, "--save-model-type", "hf|mg", "What to make; mg is the default.")
+]
+Hf = Annotated[Path, _option(_MODEL, "--hf", "DIR", "Folder of the Hugging Face checkpoint.")]
+Mg = Annotated[Path, _option(_MODEL, "--mg", "DIR", "Folder of the Megatron checkpoint.")]
 ModelTypeHf = Annotated[
     Optional[str],
-    typer.Option(
+    _option(
+        _MODEL,
         "--model-type-hf",
-        help="Model type, for example qwen3-moe; `mscvt plugins` lists them. Default: what config.json says.",
-        metavar="TYPE",
+        "TYPE",
+        "Model type, such as qwen3-moe; `mscvt plugins` lists them. Default: what the checkpoint says.",
     ),
 ]
-TensorParallel = Annotated[
-    Optional[int],
-    typer.Option("--target-tensor-parallel-size", help="TP. Default 1.", metavar="N", rich_help_panel=_SPLIT),
-]
-PipelineParallel = Annotated[
-    Optional[int],
-    typer.Option("--target-pipeline-parallel-size", help="PP. Default 1.", metavar="N", rich_help_panel=_SPLIT),
-]
-ExpertParallel = Annotated[
-    Optional[int],
-    typer.Option("--target-expert-parallel-size", help="EP. Default 1.", metavar="N", rich_help_panel=_SPLIT),
-]
-ExpertTensorParallel = Annotated[
-    Optional[int],
-    typer.Option(
-        "--expert-tensor-parallel-size", help="ETP: 1, or TP (the default).", metavar="N", rich_help_panel=_SPLIT
-    ),
-]
-VirtualStage = Annotated[
-    Optional[int],
-    typer.Option(
-        "--num-layers-per-virtual-pipeline-stage",
-        help="VPP: layers of each virtual stage.",
-        metavar="N",
-        rich_help_panel=_SPLIT,
-    ),
-]
-LayerList = Annotated[
-    Optional[str],
-    typer.Option(
-        "--num-layer-list",
-        help="Layers of each pipeline stage, for example 3,4,4,3.",
-        metavar="N,N,...",
-        rich_help_panel=_SPLIT,
-    ),
-]
-NoopLayers = Annotated[
-    Optional[str],
-    typer.Option(
-        "--noop-layers", help="Slots that hold no layer, for example 94,95.", metavar="N,N,...", rich_help_panel=_SPLIT
-    ),
-]
-Schedules = Annotated[
-    Optional[str],
-    typer.Option("--schedules-method", help="Only dualpipev.", metavar="METHOD", rich_help_panel=_SPLIT),
-]
-GroupedGemm = Annotated[
-    Optional[bool],
-    typer.Option(
-        "--moe-grouped-gemm", help="Keep a rank's experts in one tensor.", rich_help_panel=_SPLIT, show_default=False
-    ),
-]
-TpExtendEp = Annotated[
-    Optional[bool],
-    typer.Option(
-        "--moe-tp-extend-ep",
-        help="Spread whole experts over EP x TP ranks.",
-        rich_help_panel=_SPLIT,
-        show_default=False,
-    ),
-]
-MmSplit = Annotated[
-    Optional[bool],
-    typer.Option(
-        "--mla-mm-split",
-        help="Keep the up projections of latent attention in four tensors.",
-        rich_help_panel=_SPLIT,
-        show_default=False,
-    ),
-]
-TransformerImpl = Annotated[
-    Optional[str],
-    typer.Option(
-        "--transformer-impl",
-        help="Names of the tensors: local (default) or transformer_engine.",
-        metavar="IMPL",
-        rich_help_panel=_SPLIT,
-    ),
-]
-VocabMultiple = Annotated[
-    Optional[int],
-    typer.Option(
-        "--make-vocab-size-divisible-by",
-        help="Pad the vocabulary with zero rows to a multiple of N x TP. Default: no padding.",
-        metavar="N",
-        rich_help_panel=_SPLIT,
-    ),
-]
-MtpLayers = Annotated[
-    Optional[int],
-    typer.Option(
-        "--mtp-num-layers",
-        help="Multi-token prediction layers to convert. Default 0.",
-        metavar="N",
-        rich_help_panel=_LAYERS,
-    ),
-]
-NumLayers = Annotated[
-    Optional[int],
-    typer.Option("--num-layers", help="Convert only the first N layers.", metavar="N", rich_help_panel=_LAYERS),
-]
-FirstKDense = Annotated[
-    Optional[int],
-    typer.Option(
-        "--first-k-dense-replace",
-        help="With --num-layers: keep only the first K dense layers.",
-        metavar="K",
-        rich_help_panel=_LAYERS,
-    ),
-]
-Dtype = Annotated[
-    Optional[Literal["bf16", "fp16", "fp32"]],
-    typer.Option("--dtype", help="Convert weights to this type. Default: each tensor keeps its own."),
-]
-Dequantize = Annotated[bool, typer.Option("--dequantize", help="Decode FP8 weights with scales to bf16.")]
 HfCfgDir = Annotated[
     Optional[Path],
-    typer.Option("--hf-cfg-dir", help="Copy config.json and the tokenizer from this folder.", metavar="DIR"),
+    _option(_MODEL, "--hf-cfg-dir", "DIR", "Folder of the original model; its config.json and tokenizer are copied."),
 ]
 Iteration = Annotated[
     Optional[int],
-    typer.Option("--iteration", help="Iteration to read. Default: what the tracker says.", metavar="N", min=0),
+    _option(_MODEL, "--iteration", "N", "Iteration to read. Default: what the tracker file says.", min=0),
 ]
-Workers = Annotated[
-    Optional[int],
-    typer.Option("--workers", help="Threads. Default: one for each core.", metavar="N", min=1, rich_help_panel=_RUN),
+
+TensorParallel = Annotated[
+    Optional[int], _option(_SPLIT, "--target-tensor-parallel-size", "N", "TP, tensor parallel ranks. Default: 1.")
 ]
-MaxMemory = Annotated[
+PipelineParallel = Annotated[
+    Optional[int], _option(_SPLIT, "--target-pipeline-parallel-size", "N", "PP, pipeline stages. Default: 1.")
+]
+ExpertParallel = Annotated[
+    Optional[int], _option(_SPLIT, "--target-expert-parallel-size", "N", "EP, expert parallel ranks. Default: 1.")
+]
+ExpertTensorParallel = Annotated[
     Optional[int],
-    typer.Option(
-        "--max-memory", help="Bytes for buffers. Default 64 MiB.", metavar="BYTES", min=1 << 16, rich_help_panel=_RUN
+    _option(_SPLIT, "--expert-tensor-parallel-size", "N", "ETP, cuts of each expert: 1 or TP. Default: TP."),
+]
+VirtualStage = Annotated[
+    Optional[int],
+    _option(_SPLIT, "--num-layers-per-virtual-pipeline-stage", "N", "VPP: layers of each virtual stage."),
+]
+LayerList = Annotated[
+    Optional[str], _option(_SPLIT, "--num-layer-list", "N,N,...", "Layers of each stage, for example 3,4,4,3.")
+]
+NoopLayers = Annotated[
+    Optional[str], _option(_SPLIT, "--noop-layers", "N,N,...", "Slots that hold no layer, for example 94,95.")
+]
+Schedules = Annotated[
+    Optional[str], _option(_SPLIT, "--schedules-method", "METHOD", "dualpipev: two mirrored chunks for each stage.")
+]
+
+GroupedGemm = Annotated[
+    Optional[bool], _option(_TENSORS, "--moe-grouped-gemm", None, "Keep all experts of a rank in one tensor.")
+]
+TpExtendEp = Annotated[
+    Optional[bool], _option(_TENSORS, "--moe-tp-extend-ep", None, "Spread whole experts over EP x TP ranks.")
+]
+MmSplit = Annotated[
+    Optional[bool],
+    _option(_TENSORS, "--mla-mm-split", None, "Keep the up projections of latent attention in four tensors."),
+]
+TransformerImpl = Annotated[
+    Optional[str],
+    _option(_TENSORS, "--transformer-impl", "IMPL", "Naming: local (default) or transformer_engine."),
+]
+VocabMultiple = Annotated[
+    Optional[int],
+    _option(
+        _TENSORS,
+        "--make-vocab-size-divisible-by",
+        "N",
+        "Pad the vocabulary with zero rows to a multiple of N x TP. Default: no padding.",
     ),
+]
+
+MtpLayers = Annotated[
+    Optional[int], _option(_LAYERS, "--mtp-num-layers", "N", "Multi-token prediction layers to take along. Default: 0.")
+]
+NumLayers = Annotated[
+    Optional[int], _option(_LAYERS, "--num-layers", "N", "Take only the first N layers. Default: all.")
+]
+FirstKDense = Annotated[
+    Optional[int],
+    _option(
+        _LAYERS, "--first-k-dense-replace", "K", "With --num-layers: only the first K dense layers, then MoE layers."
+    ),
+]
+
+Dtype = Annotated[
+    Optional[Literal["bf16", "fp16", "fp32"]],
+    _option(_VALUES, "--dtype", "bf16|fp16|fp32", "Convert weights to this type. Default: each tensor keeps its own."),
+]
+Dequantize = Annotated[bool, _option(_VALUES, "--dequantize", None, "Decode block-scaled FP8 weights to bf16.")]
+
+DryRun = Annotated[bool, _option(_RUN, "--dry-run", None, "Plan and prove the conversion, list files, write nothing.")]
+Verify = Annotated[bool, _option(_RUN, "--verify", None, "Read everything again afterwards and compare every byte.")]
+Overwrite = Annotated[
+    bool, _option(_RUN, "--overwrite", None, "Replace an existing result; discard another's unfinished work.")
+]
+Resume = Annotated[
+    bool, _option(_RUN, "--resume", None, "Refuse to begin anew (unfinished work is taken up in any case).")
 ]
 Only = Annotated[
     Optional[str],
-    typer.Option(
-        "--only",
-        help="Write a part: pp=0,ep=4-7 (or file=2-3 towards Hugging Face).",
-        metavar="PART",
-        rich_help_panel=_RUN,
-    ),
+    _option(_RUN, "--only", "PART", "Write a part of the files, such as pp=0,ep=4-7 (towards Hugging Face: file=2-3)."),
 ]
-Overwrite = Annotated[
-    bool,
-    typer.Option(
-        "--overwrite", help="Replace an existing result, discard another's unfinished work.", rich_help_panel=_RUN
-    ),
+Workers = Annotated[Optional[int], _option(_RUN, "--workers", "N", "Threads. Default: one for each core.", min=1)]
+MaxMemory = Annotated[
+    Optional[int],
+    _option(_RUN, "--max-memory", "BYTES", "Memory for buffers, in bytes. Default: 64 MiB.", min=1 << 16),
 ]
-Resume = Annotated[
-    bool, typer.Option("--resume", help="Insist on going on with unfinished work.", rich_help_panel=_RUN)
-]
-Verify = Annotated[bool, typer.Option("--verify", help="Read everything again and compare it.", rich_help_panel=_RUN)]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Plan and prove the conversion, and write nothing.", rich_help_panel=_RUN)
-]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=_RUN)]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=_RUN)]
+Json = Annotated[bool, _option(_RUN, "--json", None, "Print the result as JSON.")]
+Debug = Annotated[bool, _option(_RUN, "--debug", None, "Show the traceback of an error.")]
 
 _LISTS = ("noop_layers", "num_layer_list")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ from mscvt.sources import SourceTensor
 DEFAULT_MEMORY = 64 << 20
 """Bytes of all buffers together. Larger ones are not faster: a block should stay in the processor's cache."""
 _LEAST_BUFFER = 1 << 16
+_LAST_BLOCKS = 0.5
+"""Seconds that an interrupted run waits for the blocks in work."""
 
 Progress = Callable[[int], None]
 """Called with the bytes that have just been written."""
@@ -43,6 +46,7 @@ class _Queue:
     ) -> None:
         self._lock = threading.Lock()
         self._pending: dict[int, _Pending] = {}
+        self._reported: list[int] = []
         self._finished = finished
         self._blocks = self._generate(plan, limit, done, wanted)
         self.stopped = threading.Event()
@@ -55,6 +59,8 @@ class _Queue:
             if unit.number in done:
                 continue
             contents = [c for c in unit.contents if wanted is None or any(t in wanted for t in c.targets)]
+            if not contents:
+                continue
             pending = self._pending[unit.number] = _Pending()
             for block in interleaved(contents, limit):
                 pending.blocks += 1
@@ -64,19 +70,29 @@ class _Queue:
 
     def take(self) -> tuple[int, Block] | None:
         with self._lock:
-            if self.stopped.is_set():
-                return None
-            return next(self._blocks, None)
+            taken = None if self.stopped.is_set() else next(self._blocks, None)
+        self._announce()
+        return taken
 
     def release(self, unit: int) -> None:
         with self._lock:
             self._pending[unit].blocks -= 1
             self._report(unit)
+        self._announce()
 
     def _report(self, unit: int) -> None:
         pending = self._pending[unit]
         if pending.is_complete and pending.blocks == 0:
             del self._pending[unit]
+            self._reported.append(unit)
+
+    def _announce(self) -> None:
+        """Report units outside of the lock: whoever notes them may wait for the disk, the others go on."""
+        while True:
+            with self._lock:
+                if not self._reported:
+                    return
+                unit = self._reported.pop()
             self._finished(unit)
 
     def fail(self, error: BaseException) -> None:
@@ -117,11 +133,11 @@ def run_plan(
         max_memory: Bytes for the buffers of all workers together.
         done: Numbers of units to pass over.
         wanted: The targets that are wanted; None for all of them.
-        finished: Called with the number of each unit when it is finished; one call at a time.
+        finished: Called with the number of each unit when it is finished, from any thread.
         progress: Called with the bytes of each block when it is finished, from any thread.
 
     Raises:
-        KeyboardInterrupt: After at most the blocks in work were finished.
+        KeyboardInterrupt: When the blocks in work are finished, or after half a second.
         Exception: Whatever a worker raised first.
     """
     count = workers or os.cpu_count() or 1
@@ -141,16 +157,18 @@ def run_plan(
     torch_threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the threads are ours; torch's own would only get in their way
     threads = [threading.Thread(target=work, name=f"mscvt-{i}", daemon=True) for i in range(count)]
-    for thread in threads:
-        thread.start()
     try:
+        for thread in threads:
+            thread.start()
         for thread in threads:
             while thread.is_alive():
                 thread.join(timeout=0.2)
-    except KeyboardInterrupt:
+    except BaseException:
         queue.stopped.set()
+        deadline = time.monotonic() + _LAST_BLOCKS
         for thread in threads:
-            thread.join(timeout=1.0)
+            if thread.is_alive():
+                thread.join(timeout=max(0.0, deadline - time.monotonic()))
         raise
     finally:
         torch.set_num_threads(torch_threads)

@@ -16,6 +16,9 @@ from mscvt.plan.contents import Name
 from mscvt.sources import SourceTensor
 from mscvt.tensors import ITEM_SIZES
 
+_STEP = 1 << 16
+"""Elements looked at together where blocks differ, so that finding the first one takes little memory."""
+
 
 class Sink(Protocol):
     """Takes finished blocks, from any thread, in any order, any of them again."""
@@ -66,12 +69,21 @@ def _write(place: Place, offset: int, view: memoryview) -> None:
 class CompareSink:
     """Compares blocks with a checkpoint that exists; remembers the first differing element of each tensor."""
 
-    def __init__(self, open_existing: Callable[[Name], SourceTensor], wanted: Container[Name] | None = None) -> None:
-        """Compare the targets that are wanted; None for all of them."""
+    def __init__(
+        self,
+        open_existing: Callable[[Name], SourceTensor],
+        wanted: Container[Name] | None = None,
+        *,
+        ignore_padding: bool = False,
+    ) -> None:
+        """Compare the targets that are wanted, None for all of them; padding of a trained model is not zero."""
         self.open_existing = open_existing
         self.wanted = wanted
+        self.ignore_padding = ignore_padding
         self.differences: dict[Name, int] = {}
         """Target -> number of its first differing element in memory order."""
+        self.padded: set[Name] = set()
+        """Targets whose padding differs and was ignored."""
         self._lock = threading.Lock()
 
     def put(self, block: Block, data: torch.Tensor) -> int:
@@ -86,9 +98,38 @@ class CompareSink:
                 raise MscvtError(f"{target}: compared with elements of another size")
             theirs = existing.view(torch.uint8)
             if not torch.equal(data, theirs):
-                differing = torch.nonzero(data != theirs)[0].item()
-                first = block.start + int(differing) // width
-                with self._lock:
-                    self.differences[target] = min(first, self.differences.get(target, first))
+                self._find(target, block, data.view(-1, width), theirs.view(-1, width))
             compared += data.numel()
         return compared
+
+    def _find(self, target: Name, block: Block, ours: torch.Tensor, theirs: torch.Tensor) -> None:
+        """Note the first element that differs; both are bytes `[elements, width]`."""
+        for start in range(0, block.numel, _STEP):
+            differing = (ours[start : start + _STEP] != theirs[start : start + _STEP]).any(dim=1)
+            elements = torch.nonzero(differing).flatten() + start + block.start
+            real = elements[~_is_padding(block, elements)] if self.ignore_padding else elements
+            with self._lock:
+                if len(real) < len(elements):
+                    self.padded.add(target)
+                if len(real):
+                    first = int(real[0])
+                    self.differences[target] = min(first, self.differences.get(target, first))
+                    return
+
+
+def _is_padding(block: Block, elements: torch.Tensor) -> torch.Tensor:
+    """Which elements of a target, given by their numbers, are filled with zeros and come from nowhere."""
+    rest = elements - block.region.base
+    indices: list[torch.Tensor] = []
+    for size in reversed(block.region.sizes):
+        indices.append(rest % size)
+        rest = rest // size
+    indices.reverse()
+    found = torch.zeros(len(elements), dtype=torch.bool)
+    for copy in block.region.copies:
+        if copy.source is None:
+            inside = torch.ones(len(elements), dtype=torch.bool)
+            for index, start, extent in zip(indices, copy.starts, copy.extents, strict=True):
+                inside &= (start <= index) & (index < start + extent)
+            found |= inside
+    return found

@@ -33,8 +33,8 @@ def file_inside(folder: Path, name: str, why: str) -> Path:
         status = real.stat()
     except FileNotFoundError:
         raise MscvtError(f"{why}: {path} does not exist", hint="Is the download complete?") from None
-    except (OSError, RuntimeError) as error:
-        raise MscvtError(f"{why}: {path} can't be opened: {error}") from None
+    except (OSError, RuntimeError, ValueError) as error:  # loops of links, names that no file can have
+        raise MscvtError(f"{why}: {str(path)!a} can't be opened: {error}") from None
     home = folder.resolve()
     allowed = [home]
     if home.parent.name == "snapshots":
@@ -68,6 +68,8 @@ class MappedFiles:
             whole = self._bytes.get(info.file)
             if whole is None:
                 whole = self._bytes[info.file] = self._open(info.file)
+            if info.offset + info.nbytes > len(whole):
+                raise MscvtError(f"{self.paths[info.file]}: has become shorter since its header was read")
             if info.offset % ITEM_SIZES[info.dtype]:  # headers of early files are not padded
                 return _buffer(self._maps[info.file], dtype, info.numel, info.offset)
         return whole[info.offset : info.offset + info.nbytes].view(dtype)

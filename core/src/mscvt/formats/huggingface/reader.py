@@ -73,6 +73,10 @@ class HuggingFaceSource:
                 continue
             self._scales[name], self._quantized[name] = scale, info
             self.tensors[name] = replace(info, dtype="BF16")
+        if dequantize:
+            for name in sorted(name for name, info in self.tensors.items() if info.dtype.startswith("F8_")):
+                if name not in scaled:
+                    faults.add(f"{name}: {self.tensors[name].dtype} and no {name + SCALE_SUFFIX} to decode it with")
         faults.raise_if_any(f"{self.folder}: scales that don't fit their weights")
 
     def tensor(self, name: str) -> SourceTensor:
@@ -123,6 +127,8 @@ def _read_index(path: Path) -> dict[str, str]:
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(v, str) for v in weight_map.values()):
         raise MscvtError(f"{path}: has no weight_map from tensor names to file names")
+    if strange := [name for name in weight_map if not name.isprintable()]:
+        raise MscvtError(f"{path}: {ascii(strange[0])[:100]} is no name of a tensor")
     return weight_map
 
 

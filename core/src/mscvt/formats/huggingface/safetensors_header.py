@@ -46,7 +46,7 @@ def read_header(path: Path, number: int) -> dict[str, TensorInfo]:
                     f"{path}: its header claims {length} bytes, the file has {size}",
                     hint="The file is truncated or no safetensors file; download it again.",
                 )
-            header = json.loads(file.read(length), object_pairs_hook=_unique)
+            header = json.loads(file.read(length).decode("utf-8"), object_pairs_hook=_unique)
     except OSError as error:
         raise MscvtError(f"{path}: can't be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
@@ -71,6 +71,8 @@ def read_header(path: Path, number: int) -> dict[str, TensorInfo]:
 
 def _entry(path: Path, name: str, entry: Any, number: int, start: int) -> TensorInfo:
     """One entry of a header, checked."""
+    if not name.isprintable():
+        raise MscvtError(f"{path}: tensor {ascii(name)[:100]} has a name that can't be shown")
     if not isinstance(entry, dict):
         raise MscvtError(f"{path}: tensor {name!r} has no description")
     dtype: Any = entry.get("dtype")

@@ -28,7 +28,8 @@ def find_iteration(folder: Path, wanted: int | None = None) -> Path:
     there = sorted(path.name for path in folder.iterdir() if path.name.startswith("iter_") or path.name == "release")
     if wanted is None:
         try:
-            said = file_inside(folder, TRACKER, "the tracker").read_text(encoding="utf-8")[:64].strip()
+            with file_inside(folder, TRACKER, "the tracker").open(encoding="utf-8") as file:
+                said = file.read(64).strip()
         except (OSError, ValueError) as error:
             raise MscvtError(f"{folder / TRACKER}: can't be read: {error}") from None
         if said != "release" and not (said.isascii() and said.isdigit()):
@@ -112,9 +113,16 @@ class MegatronSource:
         if not parts:
             raise MscvtError(f"{path}: holds no model")
         for part in parts:
+            name = self._only_part(part) if len(parts) == 1 else part
             for key, info in tensors_in(path, number, state[part], f"{part!r}"):
                 if not key.endswith("_extra_state"):
-                    self.tensors[rank, part, key] = info
+                    self.tensors[rank, name, key] = info
+
+    def _only_part(self, part: str) -> str:
+        """What we call the single part of a stage; training saves a single virtual stage as `model`."""
+        if self.args.get("num_layers_per_virtual_pipeline_stage"):
+            return "model0" if part == "model" else part
+        return "model" if part == "model0" else part
 
     def _shard(self, name: str) -> Path:
         return file_inside(self.folder, f"{name}/{SHARD}", "a rank's shard")

@@ -1,0 +1,83 @@
+"""Proofs that need the bytes: what was written is read again, and sources that must be equal are compared."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mscvt.errors import Faults
+from mscvt.sources import PlainTensor, SourceTensor
+from mscvt.tensors import TensorInfo
+
+if TYPE_CHECKING:
+    from mscvt.conversion import Conversion, Settings
+    from mscvt.plan.contents import Name, OutputFile, Plan
+
+
+def check_equal_sources(plan: Plan, open_source: Callable[[Any], SourceTensor]) -> None:
+    """Compare source tensors of which only one is converted, so that nothing is lost with the other.
+
+    Raises:
+        MscvtError: Where they differ.
+    """
+    import torch
+
+    faults = Faults()
+    for kept, dropped, numel in plan.equal:
+        ours, theirs = open_source(kept), open_source(dropped)
+        step = 1 << 22
+        for start in range(0, numel, step):
+            count = min(step, numel - start)
+            a, b = (t.region(start, (count,), (1,)).view(torch.uint8) for t in (ours, theirs))
+            if not torch.equal(a, b):
+                faults.add(
+                    f"{dropped} differs from {kept}, and Megatron keeps only one of them",
+                    hint="If the second is right, the checkpoint is not what config.json says "
+                    "(tie_word_embeddings, MTP).",
+                )
+                break
+    faults.raise_if_any("tensors that must be equal are not")
+
+
+def compare_written(conversion: Conversion, folder: Path, chosen: list[OutputFile], settings: Settings) -> None:
+    """Read everything again, from both sides, and compare it byte for byte.
+
+    Raises:
+        MscvtError: Where anything differs, or a file can't be read.
+    """
+    from mscvt.engine import DEFAULT_MEMORY, run_plan
+    from mscvt.engine.sinks import CompareSink
+    from mscvt.formats.files import MappedFiles
+
+    settings.started("verifying", sum(file.nbytes for file in chosen))
+    written: dict[Name, TensorInfo] = {}
+    for number, file in enumerate(chosen):
+        offsets = conversion.offsets(folder / file.path, file)
+        for name, (dtype, shape) in file.tensors.items():
+            written[name] = TensorInfo(dtype, shape, number, offsets[name])
+    maps = MappedFiles([folder / file.path for file in chosen])
+    for path in maps.paths:
+        _forget_pages(path)
+    sink = CompareSink(lambda name: PlainTensor(maps.flat(written[name])), written)
+    run_plan(
+        conversion.plan,
+        conversion.open_source,
+        sink,
+        workers=settings.workers,
+        max_memory=settings.max_memory or DEFAULT_MEMORY,
+        wanted=written.keys(),
+        progress=settings.progress,
+    )
+    faults = Faults()
+    files = {name: file.path for file in chosen for name in file.tensors}
+    for name, element in sorted(sink.differences.items(), key=str):
+        faults.add(f"{name} in {files[name]} differs first at element {element}")
+    faults.raise_if_any("what was written is not what should be there; is the disk faulty?")
+
+
+def _forget_pages(path: Path) -> None:
+    """Have a file read from the disk again, and not from the memory that it was written from."""
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

@@ -1,0 +1,103 @@
+"""Blocks: whatever the limit, every element of a content is made once, and is what the copies say."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mscvt.engine.blocks import blocks_of, fill
+from mscvt.plan.contents import Content, Copy, Region
+from mscvt.sources import PlainTensor
+
+DTYPES = {"BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64, "F8_E4M3": torch.float8_e4m3fn}
+BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+@st.composite
+def contents(draw):
+    """A content of one or two regions, each a transposed source that one axis divides into copies."""
+    dtype = draw(st.sampled_from(sorted(DTYPES)))
+    regions, sources, expected, base = [], [], [], 0
+    for _ in range(draw(st.integers(1, 2))):
+        sizes = tuple(draw(st.lists(st.integers(1, 6), min_size=1, max_size=4)))
+        axis = draw(st.integers(0, len(sizes) - 1))
+        marks = sorted({0, sizes[axis], *draw(st.lists(st.integers(0, sizes[axis]), max_size=2))})
+        order = draw(st.permutations(range(len(sizes))))
+        whole = np.zeros(sizes, np.int64)
+        copies = []
+        for start, end in zip(marks, marks[1:], strict=False):  # noqa: RUF007
+            starts = tuple(start if a == axis else 0 for a in range(len(sizes)))
+            extents = tuple(end - start if a == axis else size for a, size in enumerate(sizes))
+            if draw(st.integers(0, 4)) == 0:
+                copies.append(Copy(starts, extents, None, 0, (0,) * len(sizes)))
+                continue
+            lead = draw(st.integers(0, 3))
+            count = int(np.prod(extents))
+            source = np.arange(lead + count) + 1 + 1000 * len(sources)
+            held = source[lead:].reshape([extents[a] for a in order])
+            strides = [0] * len(sizes)
+            step = 1
+            for a in reversed(order):
+                strides[a] = step
+                step *= extents[a]
+            whole[tuple(slice(s, s + e) for s, e in zip(starts, extents, strict=True))] = held.transpose(
+                np.argsort(order)
+            )
+            copies.append(Copy(starts, extents, len(sources), lead, tuple(strides)))
+            sources.append(source)
+        regions.append(Region(base, sizes, tuple(copies)))
+        expected.append(whole.ravel())
+        base += whole.size
+    names = tuple(f"source {number}" for number in range(len(sources)))
+    content = Content(("target",), dtype, (base,), tuple(regions), names)
+    return content, dict(zip(names, sources, strict=True)), np.concatenate(expected)
+
+
+def as_bits(numbers, dtype):
+    """Numbers as the bits of a dtype, so that any bytes, NaN among them, must come through."""
+    width = DTYPES[dtype].itemsize
+    return torch.from_numpy(np.asarray(numbers)).to(BITS[width]).view(DTYPES[dtype])
+
+
+@given(contents(), st.integers(1, 400))
+def test_blocks_of_any_size_make_the_whole_content(drawn, limit):
+    content, sources, numbers = drawn
+    opened = {name: PlainTensor(as_bits(values, content.dtype)) for name, values in sources.items()}
+    width = DTYPES[content.dtype].itemsize
+    result = torch.full((len(numbers) * width,), 0xEE, dtype=torch.uint8)
+    filled = np.zeros(len(numbers), int)
+    end = 0
+    for block in blocks_of(content, limit):
+        assert block.numel * width <= max(limit, width)
+        assert block.start == end
+        end = block.start + block.numel
+        filled[block.start : end] += 1
+        buffer = torch.full((block.numel * width + 3,), 0x77, dtype=torch.uint8)
+        result[block.start * width : end * width] = fill(block, buffer, opened.__getitem__)
+        assert (buffer[block.numel * width :] == 0x77).all(), "bytes behind the block were written"
+    assert (filled == 1).all()
+    assert torch.equal(result, as_bits(numbers, content.dtype).view(torch.uint8))
+
+
+def test_content_without_elements_has_no_blocks():
+    assert list(blocks_of(Content(("t",), "BF16", (0, 3), (Region(0, (0, 3), ()),), ()), 8)) == []
+
+
+def test_limit_below_one_element_makes_blocks_of_one():
+    content = Content(("t",), "F64", (2, 3), (Region(0, (2, 3), ()),), ())
+    assert [(block.start, block.numel) for block in blocks_of(content, 1)] == [(n, 1) for n in range(6)]
+
+
+@pytest.mark.parametrize(("limit", "blocks"), [(24, [6]), (16, [3, 3]), (8, [2, 1, 2, 1]), (1000, [6])])
+def test_blocks_keep_inner_axes_whole_where_they_fit(limit, blocks):
+    content = Content(("t",), "F32", (2, 3), (Region(0, (2, 3), ()),), ())
+    assert [block.numel for block in blocks_of(content, limit)] == blocks
+
+
+def test_source_of_another_dtype_is_converted():
+    content = Content(("t",), "BF16", (2,), (Region(0, (2,), (Copy((0,), (2,), 0, 0, (1,)),)),), ("s",))
+    (block,) = blocks_of(content, 64)
+    source = torch.tensor([1.00390625, -3.0])
+    made = fill(block, torch.empty(64, dtype=torch.uint8), lambda _: PlainTensor(source))
+    assert torch.equal(made.view(torch.bfloat16), source.to(torch.bfloat16))

@@ -1,0 +1,201 @@
+"""`--dequantize`: FP8 blocks decode to exactly `(value as f32) * scale`, rounded to bf16."""
+
+import json
+
+import pytest
+import torch
+from golden_cases import CASES, build_source, load_case, megatron_digests
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from mscvt.cli.main import app
+from mscvt.errors import MscvtError
+from mscvt.formats.huggingface import fp8
+from mscvt.formats.huggingface.fp8 import BlockQuantizedTensor
+from mscvt.formats.huggingface.reader import HuggingFaceSource
+from mscvt.testing import content
+
+DTYPE = torch.float8_e4m3fn
+
+
+def scales_of(name, shape):
+    """One f32 scale for each block of 128 x 128, of which no two are equal."""
+    blocks = [-(-size // 128) for size in shape]
+    drawn = content(name + "_scale_inv", blocks, "F32").abs()
+    return (torch.frexp(drawn).mantissa + torch.arange(drawn.numel()).reshape(blocks)) / 64
+
+
+def quantized(name, shape):
+    """Values and scales, and what they mean, element by element."""
+    values, scales = content(name, shape, "F8_E4M3"), scales_of(name, shape)
+    decoded = torch.empty(shape, dtype=torch.bfloat16)
+    for i in range(0, shape[0], 128):
+        for j in range(0, shape[1], 128):
+            block = values[i : i + 128, j : j + 128].to(torch.float32)
+            decoded[i : i + 128, j : j + 128] = (block * scales[i // 128, j // 128]).to(torch.bfloat16)
+    return values, scales, decoded
+
+
+def bits(tensor):
+    return tensor.contiguous().view(torch.int16)
+
+
+SHAPES = [(200, 300), (1, 1), (128, 128), (127, 129), (256, 128), (129, 255), (300, 40), (3, 500)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_element_is_decoded_with_the_scale_of_its_block(shape):
+    values, scales, decoded = quantized("w", shape)
+    source = BlockQuantizedTensor(values, scales)
+    assert torch.equal(bits(source.rows(0, shape[0])), bits(decoded))
+    assert torch.equal(bits(source.region(0, shape, (shape[1], 1))), bits(decoded))
+
+
+@pytest.mark.parametrize(
+    ("offset", "extents", "strides"),
+    [
+        (0, (1, 1), (300, 1)),
+        (130 * 300 + 131, (60, 160), (300, 1)),
+        (100 * 300, (50, 300), (300, 1)),
+        (127 * 300 + 127, (2, 2), (300, 1)),
+        (60 * 300 + 7, (290, 90), (1, 300)),
+        (20 * 300 + 250, (3, 5, 10), (50 * 300, 3 * 300, 2)),
+        (59_999, (1,), (1,)),
+        (299, (302,), (1,)),
+        (40_000, (20_000,), (1,)),
+    ],
+)
+def test_region_that_begins_inside_a_block_is_decoded_exactly(offset, extents, strides):
+    values, scales, decoded = quantized("w", (200, 300))
+    region = BlockQuantizedTensor(values, scales).region(offset, extents, strides)
+    assert torch.equal(bits(region), bits(decoded.as_strided(extents, strides, offset)))
+
+
+def test_only_the_rows_of_a_region_are_decoded(monkeypatch):
+    values, scales, _ = quantized("w", (600, 70))
+    asked, plain = [], BlockQuantizedTensor.rows
+    monkeypatch.setattr(
+        BlockQuantizedTensor, "rows", lambda self, first, end: asked.append((first, end)) or plain(self, first, end)
+    )
+    region = BlockQuantizedTensor(values, scales).region(130 * 70 + 5, (3, 60), (70, 1))
+    assert asked == [(130, 133)]
+    assert region.untyped_storage().nbytes() == 3 * 70 * 2
+
+
+def test_block_is_that_of_the_release():
+    assert fp8.BLOCK == 128
+
+
+def run(*arguments):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+
+
+CASE = load_case(CASES / "deepseek3_tp2_pp2_ep2_mtp1_gemm.json")
+LARGE = {
+    "hidden_size": 200,
+    "intermediate_size": 300,
+    "moe_intermediate_size": 130,
+    "q_lora_rank": 140,
+    "num_hidden_layers": 2,
+}
+LAYERS = range(3)
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory):
+    """The same small model twice: as an FP8 release and decoded."""
+    root = tmp_path_factory.mktemp("release")
+    config = CASE["hf"]["config"] | LARGE
+    sizes = {48: 200, 64: 300, 24: 130, 20: 140, 96: 400}
+    plain, release = {}, {}
+    for name, (shape, dtype, *shared) in CASE["hf"]["tensors"].items():
+        number = int(name.split(".")[2]) if ".layers." in name else 0
+        if number not in (0, 1, 8):
+            continue
+        new = [resized(name, axis, size, sizes) for axis, size in enumerate(shape)]
+        name = name.replace(".layers.8.", ".layers.2.")
+        source = shared[0].replace(".layers.8.", ".layers.2.") if shared else name
+        plain[name] = release[name] = content(source, new, {"bf16": "BF16", "f32": "F32"}[dtype])
+        if len(new) == 2 and "_proj" in name and "eh_proj" not in name:
+            release[name], release[name + "_scale_inv"], plain[name] = quantized(name, new)
+    config["vocab_size"] = 400
+    for kind, tensors in (("plain", plain), ("fp8", release)):
+        (root / kind).mkdir()
+        said = config if kind == "plain" else config | {"quantization_config": {"quant_method": "fp8"}}
+        (root / kind / "config.json").write_text(json.dumps(said))
+        save_file(tensors, root / kind / "model.safetensors", metadata={"format": "pt"})
+    return root
+
+
+def resized(name, axis, size, sizes):
+    """The size of an axis in the larger model; products of heads and ranks stay as they are."""
+    if name.endswith("mlp.gate.weight") and axis == 0:
+        return size
+    if "shared_experts" in name and size == 48 and axis == (1 if "down" in name else 0):
+        return 260
+    if size == 96 and "embed_tokens" not in name and "head.weight" not in name:
+        return 400 if "eh_proj" in name and axis == 1 else size
+    return sizes.get(size, size)
+
+
+OPTIONS = ["--target-tensor-parallel-size", "2", "--target-expert-parallel-size", "2", "--mtp-num-layers", "1"]
+
+
+@pytest.mark.parametrize("more", [[], ["--moe-grouped-gemm"], ["--mla-mm-split", "--moe-tp-extend-ep"]], ids=" ".join)
+def test_release_converts_to_the_same_bytes_as_its_decoded_copy(more, release, tmp_path):
+    for kind, options in (("plain", []), ("fp8", ["--dequantize", "--max-memory", "131072"])):
+        run("hf2mg", "--load-dir", release / kind, "--save-dir", tmp_path / kind, *OPTIONS, *more, *options)
+    assert megatron_digests(tmp_path / "fp8") == megatron_digests(tmp_path / "plain")
+
+
+def test_way_back_drops_the_quantization_of_config(release, tmp_path):
+    mg, back = tmp_path / "mg", tmp_path / "back"
+    run("hf2mg", "--dequantize", "--load-dir", release / "fp8", "--save-dir", mg, *OPTIONS)
+    run("mg2hf", "--load-dir", mg, "--save-dir", back, "--hf-cfg-dir", release / "fp8")
+    before = json.loads((release / "fp8" / "config.json").read_text())
+    after = json.loads((back / "config.json").read_text())
+    assert before.pop("quantization_config")
+    assert after == before
+    expected, found = load_file(release / "plain" / "model.safetensors"), load_file(next(back.glob("*.safetensors")))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name].view(torch.uint8), expected[name].view(torch.uint8)) for name in expected)
+
+
+def checkpoint(folder, tensors):
+    folder.mkdir()
+    save_file(tensors, folder / "model.safetensors")
+    return folder
+
+
+def test_scales_are_refused_where_decoding_was_not_asked_for(tmp_path):
+    values, scales, _ = quantized("w", (200, 300))
+    folder = checkpoint(tmp_path / "hf", {"w": values, "w_scale_inv": scales})
+    with pytest.raises(MscvtError, match="1 weights are FP8") as caught:
+        HuggingFaceSource(folder)
+    assert "--dequantize" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("values", "scales"),
+    [
+        (torch.zeros(200, 300, dtype=DTYPE), torch.ones(2, 2)),
+        (torch.zeros(200, 300, dtype=DTYPE), torch.ones(3, 2)),
+        (torch.zeros(200, 300, dtype=DTYPE), torch.ones(2, 3, dtype=torch.bfloat16)),
+        (torch.zeros(200, 300, dtype=torch.bfloat16), torch.ones(2, 3)),
+        (torch.zeros(200, 300, dtype=torch.float8_e5m2), torch.ones(2, 3)),
+        (torch.zeros(200, dtype=DTYPE), torch.ones(2)),
+        (torch.zeros(2, 200, 300, dtype=DTYPE), torch.ones(1, 2, 3)),
+    ],
+)
+def test_scales_that_do_not_fit_are_refused_by_name(values, scales, tmp_path):
+    folder = checkpoint(tmp_path / "hf", {"w": values, "w_scale_inv": scales})
+    with pytest.raises(MscvtError, match="scales that don't fit their weights: w: "):
+        HuggingFaceSource(folder, dequantize=True)
+
+
+def test_fp8_weight_without_scales_is_refused_where_others_are_decoded(tmp_path):
+    values, scales, _ = quantized("w", (200, 300))
+    folder = checkpoint(tmp_path / "hf", {"w": values, "w_scale_inv": scales, "x": torch.zeros(3, 5, dtype=DTYPE)})
+    with pytest.raises(MscvtError, match="x: F8_E4M3 and no x_scale_inv"):
+        HuggingFaceSource(folder, dequantize=True)

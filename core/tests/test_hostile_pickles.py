@@ -1,0 +1,425 @@
+"""Files of `torch.save` that nobody vouches for: `.bin` and `.pt` are read right, or refused with nothing run."""
+
+import argparse
+import builtins
+import contextlib
+import io
+import os
+import pickle
+import struct
+import sys
+import time
+import types
+import zipfile
+from collections import OrderedDict, defaultdict
+from enum import Enum
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mscvt.errors import MscvtError
+from mscvt.formats.huggingface.reader import HuggingFaceSource
+from mscvt.formats.megatron.reader import MegatronSource
+from mscvt.formats.pickled import load_meta, tensors_in
+from mscvt.topology import Rank
+
+RANK = Rank(0, 0, 0)
+WEIGHTS = {
+    "a": torch.arange(15, dtype=torch.float32).reshape(3, 5).to(torch.bfloat16),
+    "b": torch.arange(100, 107, dtype=torch.float32),
+}
+
+
+class Call:
+    """Pickles as a call of a function."""
+
+    def __init__(self, function, *arguments):
+        self.reduced = function, arguments
+
+    def __reduce__(self):
+        return self.reduced
+
+
+def save(path, state, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(state, path, **options)
+    return path
+
+
+def megatron(folder, state):
+    """A Megatron checkpoint of one rank with whatever is given in its file."""
+    save(folder / "iter_0000007" / "mp_rank_00" / "model_optim_rng.pt", state)
+    (folder / "latest_checkpointed_iteration.txt").write_text("7")
+    return folder
+
+
+def opened(folder):
+    source = MegatronSource(folder)
+    source.open_ranks([RANK], 1, 1)
+    return source
+
+
+def elements(source, name):
+    info = source.tensors[name]
+    return bytes(source.tensor(name).region(0, (info.numel,), (1,)).view(torch.uint8).numpy())
+
+
+def expected(tensor):
+    return bytes(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+
+
+def with_pickle(path, data, *, names=("data.pkl",), order=b"little", **options):
+    """A file of torch.save's form around the bytes of a pickle."""
+    with zipfile.ZipFile(path, "w", **options) as archive:
+        for name in names:
+            archive.writestr(f"archive/{name}", data)
+        archive.writestr("archive/byteorder", order)
+        archive.writestr("archive/version", b"3\n")
+        archive.writestr("archive/data/0", bytes(range(30)))
+    return path
+
+
+ATTACKS = {
+    "os_system": lambda marker: Call(os.system, f"touch {marker}"),
+    "builtins_eval": lambda marker: Call(eval, f"open({str(marker)!r}, 'w')"),
+    "builtins_exec": lambda marker: Call(exec, f"open({str(marker)!r}, 'w')"),
+    "builtins_open": lambda marker: Call(builtins.open, str(marker), "w"),
+    "builtins_getattr": lambda marker: Call(getattr, os, "system"),
+    "io_open": lambda marker: Call(io.FileIO, str(marker), "w"),
+    "numpy_save": lambda marker: Call(np.save, str(marker) + ".npy", np.zeros(2)),
+    "torch_save": lambda marker: Call(torch.save, {}, str(marker)),
+    "torch_load": lambda marker: Call(torch.load, str(marker)),
+    "torch_hub": lambda marker: Call(torch.hub.download_url_to_file, "file:///etc/passwd", str(marker)),
+    "import": lambda marker: Call(__import__, "os"),
+    "class_instance": lambda marker: argparse.ArgumentParser("x"),
+    "module_function": lambda marker: OrderedDict(x=print),
+}
+INERT = {"builtins_open", "io_open", "numpy_save"}
+"""From modules whose objects are stood in for: read as nothing, and not called either."""
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("where", ["value", "args", "beside", "key"])
+def test_code_in_a_shard_is_never_run(name, where, tmp_path):
+    marker = tmp_path / "marker"
+    try:
+        attack = ATTACKS[name](marker)
+        state = {"args": argparse.Namespace(num_layers=2), "model": dict(WEIGHTS)}
+        if where == "value":
+            state["model"]["c"] = attack
+        elif where == "args":
+            state["args"].extra = attack
+        elif where == "key":
+            state["model"][(attack,)] = WEIGHTS["a"]
+        else:
+            state["optimizer"] = [attack]
+        folder = megatron(tmp_path / "mg", state)
+    except (pickle.PicklingError, TypeError, AttributeError):
+        folder = megatron(tmp_path / "mg", {"args": Call(os.system, f"touch {marker}"), "model": {}})
+    if name in INERT and where in ("args", "beside"):
+        assert opened(folder).tensors.keys() == {(RANK, "model", key) for key in WEIGHTS}
+    else:
+        with pytest.raises(MscvtError, match=r"model_optim_rng\.pt"):
+            opened(folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["mg"]
+
+
+@pytest.mark.parametrize("name", sorted(ATTACKS.keys() - INERT))
+def test_code_in_a_bin_file_is_never_run(name, tmp_path):
+    marker = tmp_path / "marker"
+    path = tmp_path / "hf" / "pytorch_model.bin"
+    try:
+        save(path, WEIGHTS | {"c": ATTACKS[name](marker)})
+    except (pickle.PicklingError, TypeError, AttributeError):
+        save(path, WEIGHTS | {"c": Call(os.system, f"touch {marker}")})
+    with pytest.raises(MscvtError, match=r"pytorch_model\.bin") as caught:
+        HuggingFaceSource(tmp_path / "hf")
+    assert "not weights" in caught.value.message
+    assert "Nothing of it was run" in caught.value.hint
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 3, 4, 5])
+def test_code_is_not_run_at_any_pickle_protocol(protocol, tmp_path):
+    marker = tmp_path / "marker"
+    path = save(tmp_path / "x.pt", {"a": Call(os.system, f"touch {marker}")}, pickle_protocol=protocol)
+    with pytest.raises(MscvtError, match=r"x\.pt"):
+        load_meta(path)
+    assert not marker.exists()
+
+
+BOMBS = {
+    "bytearray": b"\x80\x02c__builtin__\nbytearray\nJ\xff\xff\xff\x7f\x85R.",
+    "bytearray_of_a_terabyte": b"\x80\x02c__builtin__\nbytearray\n\x8a\x06\x00\x00\x00\x00\x00\x01\x85R.",
+    "tensor_class": b"\x80\x02ctorch\nFloatTensor\nJ\xff\xff\xff\x7f\x85R.",
+    "sparse": b"\x80\x02ctorch._utils\n_rebuild_sparse_tensor\n).",
+    "tuples_nested_deep": b"\x80\x02})" + b"\x85" * 2_000_000 + b"K\x01s.",
+    "tuples_nested_by_marks": b"\x80\x02}" + b"(" * 500_000 + b"t" * 500_000 + b"K\x01s.",
+    "stack_underflow": b"\x80\x02\x86\x86\x86.",
+    "mark_missing": b"\x80\x02tttt.",
+    "memo_missing": b"\x80\x02h\x05.",
+    "no_stop": b"\x80\x02}",
+    "empty": b"",
+    "unknown_opcode": b"\x80\x02\xfe.",
+    "string_beyond_end": b"\x80\x02X\xff\xff\xff\x7fabc.",
+    "global_not_ascii": b"\x80\x02c\xff\xfe\nx\n.",
+    "persistent_id": b"\x80\x02K\x01Q.",
+    "persistent_tuple": b"\x80\x02X\x07\x00\x00\x00storageK\x01K\x02\x87Q.",
+    "extension": b"\x80\x02\x82\x01.",
+    "text_instance": b"(ios\nsystem\n.",
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_pickle_that_would_blow_up_is_refused_at_once(name, tmp_path):
+    path = with_pickle(tmp_path / "x.pt", BOMBS[name])
+    began = time.monotonic()
+    with pytest.raises(MscvtError, match=r"x\.pt"):
+        load_meta(path)
+    assert time.monotonic() - began < 5
+
+
+STORAGE = b"X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpu%stQ"
+
+
+def rebuilt(numel=6, offset=0, size=(2, 3), stride=(3, 1)):
+    """The pickle of a dict with one float32 tensor, whose numbers nobody checked."""
+
+    def number(value):
+        return b"\x8a\x0a" + value.to_bytes(10, "little", signed=True)
+
+    def numbers(values):
+        return b"(" + b"".join(map(number, values)) + b"t"
+
+    storage = b"(" + STORAGE % number(numel)
+    arguments = (
+        b"(" + storage + number(offset) + numbers(size) + numbers(stride) + b"\x89ccollections\nOrderedDict\n)Rt"
+    )
+    return b"\x80\x02}X\x01\x00\x00\x00a" + b"ctorch._utils\n_rebuild_tensor_v2\n" + arguments + b"Rs."
+
+
+NUMBERS = {
+    "storage_larger_than_record": {"numel": 1000, "size": (10, 100), "stride": (100, 1)},
+    "storage_of_2_to_62": {"numel": 2**62, "size": (2**62,), "stride": (1,)},
+    "storage_of_2_to_70": {"numel": 2**70},
+    "size_beyond_storage": {"size": (20, 3)},
+    "size_of_2_to_62": {"size": (2**31, 2**31), "stride": (2**31, 1)},
+    "size_of_2_to_70": {"size": (2**70, 1)},
+    "size_negative": {"size": (-2, 3)},
+    "offset_beyond_storage": {"offset": 100},
+    "offset_negative": {"offset": -1},
+    "offset_of_2_to_62": {"offset": 2**62},
+    "stride_huge": {"stride": (2**40, 1)},
+    "stride_zero": {"stride": (0, 0)},
+    "stride_transposed": {"stride": (1, 2)},
+    "stride_of_other_length": {"stride": (3,)},
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_absurd_numbers_in_the_pickle_are_refused(name, tmp_path):
+    path = with_pickle(tmp_path / "x.pt", rebuilt(**NUMBERS[name]))
+    with pytest.raises(MscvtError, match=r"x\.pt"):
+        list(tensors_in(path, 0, load_meta(path), "the file"))
+
+
+def test_handmade_pickle_is_read_where_its_numbers_are_right(tmp_path):
+    path = with_pickle(tmp_path / "x.pt", rebuilt())
+    ((name, info),) = tensors_in(path, 0, load_meta(path), "the file")
+    assert (name, info.shape) == ("a", (2, 3))
+    assert path.read_bytes()[info.offset : info.offset + info.nbytes] == bytes(range(24))
+
+
+def corrupted_zip(path):
+    content = bytearray(save(path, WEIGHTS).read_bytes())
+    for place in (content.rindex(b"PK\x06\x06") + 48, content.rindex(b"PK\x05\x06") + 16):
+        content[place : place + 4] = struct.pack("<I", 16)
+    path.write_bytes(content)
+
+
+ARCHIVES = {
+    "empty": lambda path: path.write_bytes(b""),
+    "text": lambda path: path.write_text("version https://git-lfs.github.com/spec/v1"),
+    "legacy": lambda path: save(path, WEIGHTS, _use_new_zipfile_serialization=False),
+    "plain_pickle": lambda path: path.write_bytes(pickle.dumps({"a": 1})),
+    "truncated": lambda path: path.write_bytes(save(path, WEIGHTS).read_bytes()[:-30]),
+    "beginning_missing": lambda path: path.write_bytes(save(path, WEIGHTS).read_bytes()[64:]),
+    "prefixed": lambda path: path.write_bytes(b"#!/bin/sh\n" + save(path, WEIGHTS).read_bytes()),
+    "directory_offset_lies": corrupted_zip,
+    "compressed": lambda path: with_pickle(path, rebuilt(), compression=zipfile.ZIP_DEFLATED),
+    "bomb": lambda path: with_pickle(path, b"\0" * 50_000_000, compression=zipfile.ZIP_DEFLATED),
+    "bzip2_bomb": lambda path: with_pickle(path, b"\0" * 10_000_000, compression=zipfile.ZIP_BZIP2),
+    "no_pickle": lambda path: with_pickle(path, b"", names=("data.txt",)),
+    "two_pickles": lambda path: with_pickle(path, rebuilt(), names=("data.pkl", "deeper/data.pkl")),
+    "names_differ_in_case": lambda path: with_pickle(path, rebuilt(), names=("data.pkl", "DATA.pkl")),
+    "big_endian": lambda path: with_pickle(path, rebuilt(), order=b"big"),
+    "byte_order_unknown": lambda path: with_pickle(path, rebuilt(), order=b"pdp11"),
+    "torchscript": lambda path: with_pickle(path, rebuilt(), names=("data.pkl", "constants.pkl")),
+}
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_archive_that_torch_did_not_write_is_refused(name, tmp_path):
+    path = tmp_path / "x.pt"
+    ARCHIVES[name](path)
+    with pytest.raises(MscvtError, match=r"x\.pt"):
+        load_meta(path)
+
+
+def cyclic():
+    model = {"a": WEIGHTS["a"]}
+    model["self"] = model
+    return model
+
+
+ARGS = argparse.Namespace(num_layers=2)
+STATES = {
+    "list": [1, 2],
+    "tensor": WEIGHTS["a"],
+    "no_args": {"model": WEIGHTS},
+    "args_are_dict": {"args": {"num_layers": 2}, "model": WEIGHTS},
+    "args_are_null": {"args": None, "model": WEIGHTS},
+    "no_model": {"args": ARGS},
+    "model_is_list": {"args": ARGS, "model": [WEIGHTS["a"]]},
+    "model_is_null": {"args": ARGS, "model": None},
+    "model_is_cyclic": {"args": ARGS, "model": cyclic()},
+    "key_is_number": {"args": ARGS, "model": {1: WEIGHTS["a"]}},
+    "key_is_tuple": {"args": ARGS, "model": {("a", ("b",)): WEIGHTS["a"]}},
+    "key_has_control_characters": {"args": ARGS, "model": {"\x1b[2J": WEIGHTS["a"]}},
+    "key_is_lone_surrogate": {"args": ARGS, "model": {"\ud800": WEIGHTS["a"]}},
+    "value_is_number": {"args": ARGS, "model": {"a": 1.5}},
+    "tensor_is_complex": {"args": ARGS, "model": {"a": torch.zeros(2, dtype=torch.complex64)}},
+    "tensor_is_transposed": {"args": ARGS, "model": {"a": WEIGHTS["a"].T}},
+    "tensor_is_expanded": {"args": ARGS, "model": {"a": torch.zeros(1).expand(3, 4)}},
+    "tensor_is_sparse": {"args": ARGS, "model": {"a": torch.eye(3).to_sparse()}},
+    "tensor_is_on_meta": {"args": ARGS, "model": {"a": torch.empty(3, device="meta")}},
+}
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_shard_that_holds_something_else_is_refused(name, tmp_path):
+    with pytest.raises(MscvtError, match=r"model_optim_rng\.pt"):
+        opened(megatron(tmp_path / "mg", STATES[name]))
+
+
+@contextlib.contextmanager
+def training_library():
+    """Modules that exist only while a checkpoint is saved."""
+
+    class ModelType(Enum):
+        encoder_or_decoder = 1
+
+    class Config:
+        def __init__(self):
+            self.hidden_size = 7
+
+    def _rebuild_npu_tensor():
+        """Is only pickled by name."""
+
+    names = ("mindspeed_llm", "mindspeed_llm.enums", "torch_npu", "torch_npu.utils", "torch_npu.utils.storage")
+    modules = {name: types.ModuleType(name) for name in names}
+    for name, member in zip((names[1], names[1], names[4]), (ModelType, Config, _rebuild_npu_tensor), strict=True):
+        member.__module__, member.__qualname__ = name, member.__name__
+        setattr(modules[name], member.__name__, member)
+    with mock.patch.dict(sys.modules, modules):
+        yield types.SimpleNamespace(ModelType=ModelType, Config=Config, rebuild=_rebuild_npu_tensor)
+
+
+def test_checkpoint_of_a_training_run_is_read_exactly(tmp_path):
+    with training_library() as library:
+        counted = defaultdict(dict, {0: {"a": 1}})
+        extra = {"decoder.layers.0.self_attention._extra_state": io.BytesIO(b"fp8"), "b._extra_state": None}
+        state = {
+            "args": argparse.Namespace(
+                num_layers=2, model_type=library.ModelType.encoder_or_decoder, params_dtype=torch.bfloat16
+            ),
+            "model": OrderedDict(WEIGHTS | extra),
+            "model1": defaultdict(None, {"c": torch.nn.Parameter(WEIGHTS["b"])}),
+            "optimizer": {"state": [torch.ones(3)], "config": library.Config(), "counted": counted},
+            "rng_state": [{"np_rng_state": np.random.get_state(), "torch_rng_state": torch.get_rng_state()}],
+            "iteration": 7,
+            "float": np.float64(1.5),
+            "set": {1, 2},
+        }
+        folder = megatron(tmp_path / "mg", state)
+    assert not any(name.startswith(("mindspeed_llm", "torch_npu")) for name in sys.modules)
+    source = opened(folder)
+    assert source.args["num_layers"] == 2
+    found = {(part, key): elements(source, (rank, part, key)) for rank, part, key in source.tensors}
+    assert found == {
+        ("model", "a"): expected(WEIGHTS["a"]),
+        ("model", "b"): expected(WEIGHTS["b"]),
+        ("model1", "c"): expected(WEIGHTS["b"]),
+    }
+
+
+def test_tensors_saved_from_an_npu_are_read_exactly(tmp_path):
+    class Saved(torch.Tensor):
+        def __reduce_ex__(self, protocol):
+            plain = self.as_subclass(torch.Tensor)
+            _, arguments = plain.__reduce_ex__(protocol)
+            return library.rebuild, (*arguments[:6], 29)  # FRACTAL_NZ; the bytes are plain ones
+
+    model = {name: tensor.as_subclass(Saved) for name, tensor in WEIGHTS.items()}
+    with training_library() as library:
+        folder = megatron(tmp_path / "mg", {"args": ARGS, "model": model})
+    source = opened(folder)
+    assert {key[2]: elements(source, key) for key in source.tensors} == {k: expected(v) for k, v in WEIGHTS.items()}
+
+
+def test_bits_of_nan_views_and_empty_tensors_are_kept(tmp_path):
+    bits = torch.tensor([0x7F81, 0x7FC0, -1, -127], dtype=torch.int16).view(torch.bfloat16)
+    whole = torch.arange(20, dtype=torch.float32)
+    state = {"nan": bits, "view": whole[5:11].view(2, 3), "whole": whole, "none": torch.empty(0, 4), "one": whole[3]}
+    save(tmp_path / "hf" / "pytorch_model.bin", state)
+    source = HuggingFaceSource(tmp_path / "hf")
+    assert {name: info.shape for name, info in source.tensors.items()} == {n: tuple(t.shape) for n, t in state.items()}
+    assert {name: elements(source, name) for name in state} == {name: expected(t) for name, t in state.items()}
+
+
+SAVED = io.BytesIO()
+torch.save(OrderedDict(WEIGHTS), SAVED)
+
+
+@settings(
+    max_examples=300, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(edits=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=4), end=st.integers(0, 9))
+def test_damaged_archive_is_read_or_refused(edits, end, tmp_path):
+    content = bytearray(SAVED.getvalue())
+    for place, value in edits:
+        content[int(place * (len(content) - 1))] = value
+    read_or_refuse(tmp_path, bytes(content[: len(content) - (end - 6 if end > 6 else 0)]))
+
+
+with zipfile.ZipFile(SAVED) as _archive:
+    PICKLE = next(_archive.read(name) for name in _archive.namelist() if name.endswith("data.pkl"))
+OPCODES = st.sampled_from([bytes([code]) for code in b"().}]0124NRQbcehjqrstuX\x80\x81\x85\x86\x87\x88\x89\x8a\x8fKMJ"])
+
+
+@settings(
+    max_examples=500, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    edits=st.lists(st.tuples(st.integers(0, len(PICKLE) - 1), OPCODES | st.binary(max_size=3)), min_size=1, max_size=5)
+)
+def test_damaged_pickle_is_read_or_refused(edits, tmp_path):
+    content = bytearray(PICKLE)
+    for place, new in edits:
+        content[place : place + len(new)] = new
+    read_or_refuse(tmp_path, with_pickle(tmp_path / "x.zip", bytes(content)).read_bytes())
+
+
+def read_or_refuse(folder, content):
+    (folder / "pytorch_model.bin").write_bytes(content)
+    try:
+        source = HuggingFaceSource(folder)
+    except MscvtError as error:
+        assert "pytorch_model.bin" in str(error)
+        return
+    for name, info in source.tensors.items():
+        assert len(elements(source, name)) == info.nbytes

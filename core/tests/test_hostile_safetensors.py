@@ -1,0 +1,339 @@
+"""safetensors files and indexes that nobody vouches for: read right, or refused with the file's name."""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mscvt.errors import MscvtError
+from mscvt.formats.huggingface.reader import HuggingFaceSource
+from mscvt.formats.huggingface.safetensors_header import read_header
+
+FIVE = np.arange(5, dtype="<u2").tobytes()
+SIX = np.arange(100, 106, dtype="<u4").tobytes()
+ENTRY_A = {"dtype": "BF16", "shape": [5], "data_offsets": [0, 10]}
+ENTRY_B = {"dtype": "F32", "shape": [2, 3], "data_offsets": [10, 34]}
+VALID = {"a": ENTRY_A, "b": ENTRY_B}
+
+
+def raw(header, data=FIVE + SIX, *, length=None):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + data
+
+
+def write(folder, content, name="model.safetensors"):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(content)
+    return folder
+
+
+def read_elements(source, name):
+    info = source.tensors[name]
+    strides = tuple(int(np.prod(info.shape[axis + 1 :])) for axis in range(len(info.shape)))
+    region = source.tensor(name).region(0, info.shape, strides)
+    return region.reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def padded_to(remainder):
+    """A valid header whose tensors begin at so many bytes after a multiple of 8."""
+    text = json.dumps(VALID).encode()
+    return text + b" " * ((remainder - len(text)) % 8)
+
+
+LIES = {
+    "empty_file": b"",
+    "seven_bytes": b"\0" * 7,
+    "length_only": struct.pack("<Q", 2),
+    "length_beyond_file": raw(VALID, length=10**6),
+    "length_of_2_to_63": raw(VALID, length=2**63),
+    "length_of_2_to_64_less_1": raw(VALID, length=2**64 - 1),
+    "length_too_short": raw(VALID, length=20),
+    "no_json": raw(b"{]"),
+    "empty_header": raw(b"", b""),
+    "array": raw(b"[]", b""),
+    "number": raw(b"1", b""),
+    "not_utf8": raw(b'{"\xff": 1}'),
+    "utf16": raw(json.dumps(VALID).encode("utf-16")),
+    "nested_deep": raw(b'{"a":' * 100_000 + b"1" + b"}" * 100_000),
+    "arrays_nested_deep": raw(b"[" * 500_000),
+    "integer_of_many_digits": raw(b'{"a":' + b"1" * 10_000 + b"}"),
+    "name_twice": raw(b'{"a":%s,"a":%s}' % (json.dumps(ENTRY_A).encode(), json.dumps(ENTRY_A).encode()), FIVE),
+    "field_twice": raw(b'{"a":{"dtype":"U8","dtype":"BF16","shape":[5],"data_offsets":[0,10]}}', FIVE),
+    "name_with_control_characters": raw({"\x1b[2Ja": ENTRY_A}, FIVE),
+    "name_with_lone_surrogate": raw(b'{"\\ud800":{"dtype":"BF16","shape":[5],"data_offsets":[0,10]}}', FIVE),
+    "entry_is_list": raw({"a": []}),
+    "entry_is_null": raw({"a": None}),
+    "entry_is_empty": raw({"a": {}}),
+    "truncated_by_a_byte": raw(VALID)[:-1],
+    "longer_by_a_byte": raw(VALID) + b"\0",
+    "hole_between": raw({"a": ENTRY_A, "b": ENTRY_B | {"data_offsets": [12, 36]}}, FIVE + b"\0\0" + SIX),
+    "hole_before": raw({"b": ENTRY_B}),
+    "overlap": raw({"a": ENTRY_A, "b": ENTRY_B | {"data_offsets": [8, 32]}}),
+    "same_bytes_twice": raw({"a": ENTRY_A, "b": ENTRY_A}, FIVE),
+} | {
+    f"{field}_is_{shown}": raw({"a": ENTRY_A | {field: value}}, FIVE)
+    for field, shown, value in (
+        ("dtype", "unknown", "BF17"),
+        ("dtype", "number", 5),
+        ("dtype", "null", None),
+        ("dtype", "list", ["BF16"]),
+        ("dtype", "of_another_size", "F32"),
+        ("shape", "number", 5),
+        ("shape", "negative", [-5]),
+        ("shape", "negative_twice", [-5, -1]),
+        ("shape", "boolean", [True, 5]),
+        ("shape", "float", [5.0]),
+        ("shape", "text", "5"),
+        ("shape", "huge", [2**62, 2**62]),
+        ("shape", "larger_than_64_bits", [2**70]),
+        ("shape", "of_100_dimensions", [1] * 99 + [5]),
+        ("shape", "too_small", [4]),
+        ("shape", "null", None),
+        ("data_offsets", "reversed", [10, 0]),
+        ("data_offsets", "negative", [-10, 0]),
+        ("data_offsets", "one", [0]),
+        ("data_offsets", "three", [0, 10, 10]),
+        ("data_offsets", "beyond_file", [10, 20]),
+        ("data_offsets", "boolean", [False, 10]),
+        ("data_offsets", "huge", [2**63, 2**63 + 10]),
+        ("data_offsets", "text", "01"),
+    )
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_lying_header_is_refused_with_file_name(name, tmp_path):
+    folder = write(tmp_path / "hf", LIES[name])
+    with pytest.raises(MscvtError, match=r"model\.safetensors"):
+        HuggingFaceSource(folder)
+
+
+@pytest.mark.parametrize("remainder", range(8))
+def test_tensors_are_exact_at_every_alignment(remainder, tmp_path):
+    source = HuggingFaceSource(write(tmp_path / "hf", raw(padded_to(remainder))))
+    assert source.tensors["b"].offset % 4 == (remainder + 10) % 4
+    assert read_elements(source, "a") == FIVE
+    assert read_elements(source, "b") == SIX
+
+
+def test_bits_of_every_nan_are_kept(tmp_path):
+    bits = np.array([0x7F81, 0xFF81, 0x7FC0, 0xFFFF, 0x7F80, 0x0001], dtype="<u2")  # signalling, quiet, inf, denormal
+    wide = np.array([0x7F800001, 0xFFBFFFFF, 0x7FC00000], dtype="<u4")
+    header = {
+        "a": {"dtype": "BF16", "shape": [6], "data_offsets": [0, 12]},
+        "b": {"dtype": "F32", "shape": [3], "data_offsets": [12, 24]},
+    }
+    source = HuggingFaceSource(write(tmp_path / "hf", raw(header, bits.tobytes() + wide.tobytes())))
+    assert read_elements(source, "a") == bits.tobytes()
+    assert read_elements(source, "b") == wide.tobytes()
+
+
+def test_tensors_without_elements_and_of_no_dimension_are_read(tmp_path):
+    header = {
+        "none": {"dtype": "F32", "shape": [0, 7], "data_offsets": [0, 0]},
+        "one": {"dtype": "BF16", "shape": [], "data_offsets": [0, 2]},
+        "end": {"dtype": "F64", "shape": [3, 0], "data_offsets": [2, 2]},
+        "__metadata__": {"format": "pt"},
+    }
+    source = HuggingFaceSource(write(tmp_path / "hf", raw(header, b"\x34\x12")))
+    assert {name: info.shape for name, info in source.tensors.items()} == {"none": (0, 7), "one": (), "end": (3, 0)}
+    assert read_elements(source, "one") == b"\x34\x12"
+    assert read_elements(source, "none") == read_elements(source, "end") == b""
+
+
+def test_header_longer_than_the_limit_is_refused_without_reading_it(tmp_path):
+    path = tmp_path / "model.safetensors"
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", 200_000_000))
+        file.truncate(300_000_000)
+    began = time.monotonic()
+    with pytest.raises(MscvtError, match="claims 200000000 bytes"):
+        read_header(path, 0)
+    assert time.monotonic() - began < 1
+
+
+def indexed(folder, weight_map, files):
+    for name, content in files.items():
+        write(folder, content, name)
+    text = weight_map if isinstance(weight_map, bytes) else json.dumps({"weight_map": weight_map}).encode()
+    write(folder, text, "model.safetensors.index.json")
+    return folder
+
+
+ONLY_A, ONLY_B = raw({"a": ENTRY_A}, FIVE), raw({"b": ENTRY_B | {"data_offsets": [0, 24]}}, SIX)
+
+
+@pytest.mark.parametrize(
+    "name", ["../outside.safetensors", "/etc/passwd", "sub/../../outside.safetensors", "", ".", "..", "a\0b", "sub"]
+    + ["\ud800.safetensors", "missing.safetensors", "x" * 300, "loop.safetensors", "link.safetensors", "pipe.safetensors"]
+    + ["model.pickle"]
+)  # fmt: skip
+def test_index_entry_that_is_no_file_of_the_folder_is_refused(name, tmp_path):
+    folder = tmp_path / "hf"
+    (folder / "sub").mkdir(parents=True)
+    write(tmp_path, ONLY_A, "outside.safetensors")
+    write(folder, ONLY_A, "model.pickle")
+    (folder / "loop.safetensors").symlink_to("loop.safetensors")
+    (folder / "link.safetensors").symlink_to(tmp_path / "outside.safetensors")
+    os.mkfifo(folder / "pipe.safetensors")
+    indexed(folder, {"a": name}, {})
+    with pytest.raises(MscvtError) as caught:
+        HuggingFaceSource(folder)
+    assert "index.json" in str(caught.value) or str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"[]", b"{}", b'{"weight_map":[]}', b'{"weight_map":{}}', b'{"weight_map":{"a":1}}', b"\xff\xfe", b"[" * 10**6]
+    + [b'{"weight_map":{"\\u001b[2J":"a.safetensors"}}', b"nul", b'{"weight_map":null}'],
+)  # fmt: skip
+def test_index_that_is_no_index_is_refused_by_name(text, tmp_path):
+    with pytest.raises(MscvtError, match=r"model\.safetensors\.index\.json"):
+        HuggingFaceSource(indexed(tmp_path / "hf", text, {"a.safetensors": ONLY_A}))
+
+
+def test_every_contradiction_of_index_and_files_is_listed(tmp_path):
+    weight_map = {"a": "2.safetensors", "b": "1.safetensors", "c": "1.safetensors"}
+    extra = raw({"b": ENTRY_B | {"data_offsets": [0, 24]}, "d": ENTRY_A | {"data_offsets": [24, 34]}}, SIX + FIVE)
+    with pytest.raises(MscvtError) as caught:
+        HuggingFaceSource(indexed(tmp_path / "hf", weight_map, {"1.safetensors": ONLY_A, "2.safetensors": extra}))
+    assert [fault.partition(" ")[0] for fault in caught.value.faults] == ["a", "b", "c", "d"]
+
+
+def test_tensor_in_two_files_is_refused_with_both_names(tmp_path):
+    weight_map = {"a": "1.safetensors", "b": "2.safetensors"}
+    files = {"1.safetensors": ONLY_A, "2.safetensors": raw(VALID)}
+    with pytest.raises(MscvtError, match=r"'a' is in two files, 1\.safetensors and 2\.safetensors"):
+        HuggingFaceSource(indexed(tmp_path / "hf", weight_map, files))
+
+
+@pytest.mark.parametrize("what", ["link", "loop", "pipe", "folder", "nothing", "hidden_by_index_loop"])
+def test_single_file_that_is_no_file_of_the_folder_is_refused(what, tmp_path):
+    folder, path = tmp_path / "hf", tmp_path / "hf" / "model.safetensors"
+    write(tmp_path, ONLY_A, "outside.safetensors")
+    folder.mkdir()
+    match what:
+        case "link":
+            path.symlink_to("../outside.safetensors")
+        case "loop":
+            path.symlink_to("model.safetensors")
+        case "pipe":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+        case "hidden_by_index_loop":
+            write(folder, ONLY_A)
+            (folder / "model.safetensors.index.json").symlink_to("model.safetensors.index.json")
+    with pytest.raises(MscvtError, match=str(folder)):
+        HuggingFaceSource(folder)
+
+
+def test_links_of_the_hugging_face_cache_are_followed(tmp_path):
+    write(tmp_path / "blobs", raw(VALID), "0123abcd")
+    snapshot = tmp_path / "snapshots" / "main"
+    snapshot.mkdir(parents=True)
+    (snapshot / "model.safetensors").symlink_to("../../blobs/0123abcd")
+    assert read_elements(HuggingFaceSource(snapshot), "b") == SIX
+
+
+def test_links_of_a_cache_to_elsewhere_are_refused(tmp_path):
+    write(tmp_path / "secrets", raw(VALID), "0123abcd")
+    snapshot = tmp_path / "snapshots" / "main"
+    snapshot.mkdir(parents=True)
+    (snapshot / "model.safetensors").symlink_to("../../secrets/0123abcd")
+    with pytest.raises(MscvtError, match="outside of"):
+        HuggingFaceSource(snapshot)
+
+
+def test_file_that_shrank_after_its_header_was_read_is_an_error(tmp_path):
+    source = HuggingFaceSource(write(tmp_path / "hf", raw(VALID)))
+    os.truncate(tmp_path / "hf" / "model.safetensors", 50)
+    with pytest.raises(MscvtError, match=r"model\.safetensors"):
+        read_elements(source, "b")
+
+
+def damaged(valid):
+    """Bytes of a valid file, a few of them changed, taken out, doubled, or cut off."""
+    edit = st.tuples(
+        st.integers(0, len(valid) - 1), st.sampled_from(["change", "cut", "double"]), st.binary(max_size=4)
+    )
+
+    def apply(edits):
+        content = bytearray(valid)
+        for place, how, new in edits:
+            at = min(place, max(len(content) - 1, 0))
+            end = at if how == "double" else at + (len(new) if how == "change" else 3)
+            content[at:end] = new if how != "cut" else b""
+        return bytes(content)
+
+    return st.lists(edit, min_size=1, max_size=3).map(apply)
+
+
+@settings(
+    max_examples=400, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(content=damaged(raw(VALID)))
+def test_damaged_file_is_read_or_refused(content, tmp_path):
+    folder = write(tmp_path / "hf", content)
+    try:
+        source = HuggingFaceSource(folder)
+    except MscvtError as error:
+        assert "model.safetensors" in str(error)
+        return
+    for name, info in source.tensors.items():
+        assert len(read_elements(source, name)) == info.nbytes
+
+
+JSON_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from(["BF16", 0, 10, 34]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["dtype", "shape", "data_offsets", "a", "b"]), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@settings(
+    max_examples=300, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(value=JSON_VALUES, place=st.sampled_from(["whole", "a", "dtype", "shape", "data_offsets", "index"]))
+def test_header_or_index_of_wrong_types_is_read_or_refused(value, place, tmp_path):
+    header = {"whole": value, "a": {"a": value}, "index": VALID}.get(place, {"a": ENTRY_A | {place: value}})
+    folder = write(tmp_path / "hf", raw(header))
+    index = folder / "model.safetensors.index.json"
+    index.unlink(missing_ok=True)
+    if place == "index":
+        index.write_text(json.dumps({"weight_map": value}))
+    try:
+        HuggingFaceSource(folder)
+    except MscvtError as error:
+        assert str(folder) in str(error)
+
+
+def test_huge_header_of_a_small_file_costs_no_memory(tmp_path):
+    folder = write(tmp_path / "hf", raw(VALID, length=10**15))
+    code = (
+        "import resource, sys; from pathlib import Path\n"
+        "from mscvt.formats.huggingface.safetensors_header import read_header\n"
+        "from mscvt.errors import MscvtError\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "try: read_header(Path(sys.argv[1]), 0)\n"
+        "except MscvtError: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+    )
+    command = [sys.executable, "-c", code, str(folder / "model.safetensors")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert int(done.stdout) < 4096  # KiB

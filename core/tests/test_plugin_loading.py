@@ -1,0 +1,255 @@
+"""Broken, clashing and outdated plugins are reported by distribution, version and cause; the others keep working.
+
+Every plugin here is a distribution on `sys.path`, with metadata as pip writes it, found as any other is.
+"""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from mscvt.cli.main import app
+from mscvt.errors import MscvtError
+from mscvt.plugins import get_plugin_manager, load_registry
+
+GOOD = """
+from mscvt import DECODER, ModelType, hookimpl
+
+MSCVT_API = 1
+
+
+@hookimpl
+def mscvt_model_types():
+    return [ModelType("{name}", config_model_types=("{name}_config",))]
+
+
+@hookimpl
+def mscvt_names(kind):
+    return DECODER.get(kind)
+"""
+ACME = GOOD.format(name="acme")
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Put a distribution with a plugin of this source on `sys.path`."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def installed(distribution, source, version="1.2", entry_points=None, metadata=True):
+        module = distribution.replace("-", "_")
+        (tmp_path / f"{module}.py").write_text(source)
+        info = tmp_path / f"{module}-{version}.dist-info"
+        info.mkdir()
+        if metadata:
+            (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
+        (info / "entry_points.txt").write_text(f"[mscvt]\n{entry_points or f'it = {module}'}\n")
+        monkeypatch.delitem(sys.modules, module, raising=False)
+
+    before = set(sys.modules)
+    yield installed
+    for module in set(sys.modules) - before:
+        if (tmp_path / f"{module}.py").exists():
+            del sys.modules[module]
+
+
+def found(registry, distribution):
+    return [plugin for plugin in registry.plugins if plugin.distribution == distribution]
+
+
+BROKEN = {
+    "missing import": ("import acme_engine", "can't be loaded: ModuleNotFoundError: No module named 'acme_engine'"),
+    "missing name": (
+        "from mscvt import hookimplement",
+        "can't be loaded: ImportError: cannot import name 'hookimplement' from 'mscvt'",
+    ),
+    "syntax": ("def mscvt_names(:", "can't be loaded: SyntaxError: invalid syntax"),
+    "exit": ("raise SystemExit('no licence')", "can't be loaded: SystemExit: no licence"),
+    "empty": ("", "states no version of mscvt's plugin interface, this is version 1"),
+    "another version": (
+        ACME.replace("MSCVT_API = 1", "MSCVT_API = 2"),
+        "made for version 2 of mscvt's plugin interface, this is version 1",
+    ),
+    "misspelt hook": (
+        ACME + "\n@hookimpl\ndef mscvt_layer(hyperparameters):\n    return []\n",
+        "has unknown hooks: mscvt_layer; the hooks are mscvt_layers, mscvt_model_types, mscvt_names, "
+        "mscvt_placement, mscvt_split_rules",
+    ),
+    "misspelt and unmarked hook": (
+        ACME + "\ndef mscvt_splitrules():\n    return []\n",
+        "has unknown hooks: mscvt_splitrules",
+    ),
+    "unmarked hook": (
+        ACME.replace("@hookimpl\ndef mscvt_names", "def mscvt_names"),
+        "has hooks that are not marked with @hookimpl: mscvt_names",
+    ),
+    "wrong argument": (
+        ACME.replace("mscvt_names(kind)", "mscvt_names(kinds)"),
+        "has a hook with a wrong signature: Argument(s) {'kinds'} are declared in the hookimpl "
+        "but can not be found in the hookspec",
+    ),
+    "no names": (ACME.partition("@hookimpl\ndef mscvt_names")[0], "must implement mscvt_model_types and mscvt_names"),
+    "no model types": (
+        ACME.replace('[ModelType("acme", config_model_types=("acme_config",))]', "[]"),
+        "mscvt_model_types must return a list of mscvt.ModelType, it returned []",
+    ),
+    "None as model types": (
+        ACME.replace('[ModelType("acme", config_model_types=("acme_config",))]', "None"),
+        "mscvt_model_types must return a list of mscvt.ModelType, it returned None",
+    ),
+    "text as model types": (
+        ACME.replace('[ModelType("acme", config_model_types=("acme_config",))]', '["acme"]'),
+        "mscvt_model_types must return a list of mscvt.ModelType, it returned ['acme']",
+    ),
+    "one model type twice": (
+        ACME.replace("    return [", "    return 2 * ["),
+        "mscvt_model_types returns more than one model type named acme",
+    ),
+    "model types fail": (
+        ACME.replace("    return [ModelType", "    return 1 / 0, [ModelType"),
+        "can't be loaded: ZeroDivisionError: division by zero",
+    ),
+    "names fail": (ACME.replace("DECODER.get(kind)", "NAMES[kind]"), "can't be loaded: NameError: name 'NAMES'"),
+    "no names for the ends of the model": (
+        ACME.replace("DECODER.get(kind)", "None"),
+        "mscvt_names gives no names of kind 'model' for 'acme'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("source", "cause"), BROKEN.values(), ids=BROKEN.keys())
+def test_broken_plugin_is_reported_and_the_others_keep_working(source, cause, install):
+    before = load_registry()
+    install("mscvt-acme", source)
+    install("mscvt-zenith", GOOD.format(name="zenith"))
+    registry = load_registry()
+    (broken,) = found(registry, "mscvt-acme")
+    assert (broken.version, broken.entry_point, broken.model_types) == ("1.2", "it = mscvt_acme", ())
+    assert broken.error.startswith(cause)
+    assert len(broken.error.splitlines()) == 1
+    assert registry.families.keys() == before.families.keys() | {"zenith"}
+    assert registry.family("zenith").names("dense")["norm.input"] == "model.layers.{layer}.input_layernorm.weight"
+    with pytest.raises(MscvtError, match="unknown model type 'acme'") as caught:
+        registry.family("acme")
+    assert f"mscvt-acme 1.2 (it = mscvt_acme): {broken.error}" in caught.value.faults
+
+
+def test_interrupt_while_a_plugin_loads_is_passed_on(install):
+    install("mscvt-acme", "raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        load_registry()
+
+
+def test_model_type_claimed_twice_is_refused_and_all_claimants_named(install):
+    install("mscvt-acme", ACME.replace("    return [", '    return [ModelType("own", ("own",)), '))
+    install("mscvt-acme-fork", ACME, version="3.0")
+    registry = load_registry()
+    assert registry.contested == {"acme": ("mscvt-acme 1.2", "mscvt-acme-fork 3.0")}
+    for distribution in ("mscvt-acme", "mscvt-acme-fork"):
+        (plugin,) = found(registry, distribution)
+        assert plugin.error == (
+            "model type claimed by more than one distribution: 'acme' (mscvt-acme 1.2, mscvt-acme-fork 3.0)"
+        )
+    with pytest.raises(MscvtError, match=r"claimed by more than one distribution: mscvt-acme 1.2, mscvt-acme-fork 3.0"):
+        registry.family("acme")
+    assert registry.family("own").plugin.distribution == "mscvt-acme"
+
+
+def test_config_that_two_model_types_claim_asks_for_a_choice(install):
+    install("mscvt-acme", ACME)
+    install("mscvt-zenith", GOOD.format(name="zenith").replace("zenith_config", "acme_config"))
+    with pytest.raises(MscvtError, match="model_type 'acme_config', which can be acme, zenith") as caught:
+        load_registry().recognise({"model_type": "acme_config"})
+    assert caught.value.hint == "Choose one with --model-type-hf."
+
+
+def test_config_that_nobody_claims_says_what_is_installed(install):
+    install("mscvt-acme", ACME)
+    with pytest.raises(MscvtError, match=r"model_type 'other', which no installed plugin claims; installed: acme"):
+        load_registry().recognise({"model_type": "other"})
+
+
+def test_module_that_two_entry_points_name_is_loaded_once(install):
+    install("mscvt-acme", ACME, entry_points="first = mscvt_acme\nsecond = mscvt_acme")
+    registry = load_registry()
+    first, second = found(registry, "mscvt-acme")
+    assert (first.model_types, first.error) == (("acme",), None)
+    assert second.error == "another entry point has loaded mscvt_acme already: mscvt-acme:1.2:first"
+    assert registry.family("acme").names("model")["head"] == "lm_head.weight"
+
+
+@pytest.mark.parametrize("value", ["mscvt_acme:plugin", "no module at all!", "mscvt_acme:"])
+def test_entry_point_that_leads_nowhere_is_reported(value, install):
+    install("mscvt-acme", ACME, entry_points=f"it = {value}")
+    (plugin,) = found(load_registry(), "mscvt-acme")
+    assert plugin.error.startswith("can't be loaded: ")
+
+
+def test_distribution_without_metadata_still_serves(install):
+    install("mscvt-acme", ACME, metadata=False)
+    assert load_registry().family("acme").plugin.version == "?"
+
+
+def test_nothing_installed_gives_an_error_that_says_how_to_install():
+    registry = load_registry([])
+    assert (registry.plugins, registry.families) == ((), {})
+    with pytest.raises(MscvtError, match="unknown model type 'llama2'; installed: none") as caught:
+        registry.family("llama2")
+    assert "pip install" in caught.value.hint
+
+
+def test_plugin_manager_is_made_anew_each_time():
+    assert get_plugin_manager() is not get_plugin_manager()
+
+
+ANSWERS = {
+    "mscvt_names": ("['attention.q']", lambda family: family.names("dense")),
+    "mscvt_layers": ("(n for n in range(4))", lambda family: family.call("mscvt_layers", hyperparameters={})),
+    "mscvt_split_rules": ("'rules'", lambda family: family.call("mscvt_split_rules", hyperparameters={})),
+    "mscvt_placement": ("[1, 2]", lambda family: family.call("mscvt_placement", topology=None, layers=[])),
+}
+
+
+@pytest.mark.parametrize(("hook", "answer", "ask"), [(hook, *what) for hook, what in ANSWERS.items()], ids=ANSWERS)
+def test_answer_of_a_wrong_kind_names_plugin_and_hook(hook, answer, ask, install):
+    if hook == "mscvt_names":
+        source = ACME.replace("DECODER.get(kind)", f"{answer} if kind == 'dense' else DECODER.get(kind)")
+    else:
+        source = f"{ACME}\n@hookimpl\ndef {hook}():\n    return {answer}\n"
+    install("mscvt-acme", source)
+    with pytest.raises(MscvtError, match=f"failed in {hook}: TypeError: it returned"):
+        ask(load_registry().family("acme"))
+
+
+def test_hook_that_fails_names_plugin_hook_and_cause(install):
+    install("mscvt-acme", f"{ACME}\n@hookimpl\ndef mscvt_layers():\n    return 1 / 0\n")
+    with pytest.raises(MscvtError, match=r"mscvt-acme 1\.2 failed in mscvt_layers: ZeroDivisionError") as caught:
+        load_registry().family("acme").call("mscvt_layers", hyperparameters={})
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+def test_plugins_command_lists_what_works_and_what_does_not(install):
+    install("mscvt-acme", BROKEN["exit"][0])
+    install("mscvt-zenith", GOOD.format(name="zenith"), version="4.5")
+    shown = CliRunner().invoke(app, ["plugins"], catch_exceptions=False)
+    assert shown.exit_code == 0
+    lines = shown.stdout.splitlines()
+    start = lines.index("mscvt-acme 1.2: it = mscvt_acme")
+    assert lines[start + 1] == "  error: can't be loaded: SystemExit: no licence"
+    assert "mscvt-zenith 4.5: zenith" in lines
+    as_json = CliRunner().invoke(app, ["plugins", "--json"], catch_exceptions=False)
+    listed = {plugin["distribution"]: plugin for plugin in json.loads(as_json.stdout)}
+    assert listed["mscvt-acme"] == {
+        "distribution": "mscvt-acme",
+        "version": "1.2",
+        "entry_point": "it = mscvt_acme",
+        "model_types": [],
+        "error": "can't be loaded: SystemExit: no licence",
+    }
+    assert (listed["mscvt-zenith"]["model_types"], listed["mscvt-zenith"]["error"]) == (["zenith"], None)
+
+
+def test_loading_plugins_does_not_import_torch():
+    code = "import sys; from mscvt.plugins import load_registry; load_registry(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

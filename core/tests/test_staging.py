@@ -1,0 +1,323 @@
+"""The hidden folder by itself: a crash between any two steps, runs at the same time, awkward targets."""
+
+import os
+import random
+import shutil
+import threading
+from contextlib import suppress
+
+import pytest
+
+from mscvt.errors import MscvtError
+from mscvt.locks import gate
+from mscvt.staging import Staging
+
+FILES = ("a/x.pt", "a/y.pt", "b/x.pt")
+NEW = {**dict.fromkeys(FILES, "new"), "latest_checkpointed_iteration.txt": "1"}
+OLD = {"iter_0000007/x.pt": "old", "latest_checkpointed_iteration.txt": "7"}
+TRACKER = "latest_checkpointed_iteration.txt"
+STEPS = ("rename", "replace", "unlink", "rmdir", "mkdir")
+
+
+def run(target, *, files=FILES, overwrite=False, resume=False, shared=False, identity="one"):
+    """What a conversion does with its hidden folder; returns whether the output is complete."""
+    staging = Staging(target, {"what": identity})
+    try:
+        staging.open(overwrite=overwrite, resume=resume, shared=shared, files=files)
+        if staging.is_committed:
+            return True
+        for file in files:
+            path = staging.data / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("new")
+        staging.sync_names(files)
+        staging.mark_whole(files)
+        return staging.complete(FILES, lambda folder: (folder / TRACKER).write_text("1"), overwrite)
+    finally:
+        staging.close()
+
+
+def tree(folder):
+    return {str(p.relative_to(folder)): p.read_text() for p in folder.rglob("*") if p.is_file()}
+
+
+def make(folder, content):
+    for name, text in content.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+def hidden(target):
+    return target.parent / f".{target.name}.mscvt"
+
+
+class Killed(BaseException):
+    """Nothing that the process does after this has any effect."""
+
+
+def run_until(step, monkeypatch, target, **how):
+    """Run, and be killed before the given step; returns whether that many steps were taken."""
+    taken, opened, count = [], [], iter(range(10**9))
+    with monkeypatch.context() as patched:
+        for name in STEPS:
+
+            def counted(*args, _real=getattr(os, name), **kwargs):
+                if next(count) >= step:
+                    taken.append(step)
+                    raise Killed
+                return _real(*args, **kwargs)
+
+            patched.setattr(os, name, counted)
+
+        def opens(*args, _real=os.open, **kwargs):
+            if taken:
+                raise Killed
+            opened.append(_real(*args, **kwargs))
+            return opened[-1]
+
+        patched.setattr(os, "open", opens)
+        try:
+            run(target, **how)
+        except Killed:
+            for descriptor in opened:  # the system does this for a process that is killed
+                with suppress(OSError):
+                    os.close(descriptor)
+            return True
+    return False
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("had_result", [False, True])
+def test_same_command_completes_after_a_crash_before_any_step(had_result, shared, tmp_path, monkeypatch):
+    how = {"overwrite": had_result, "shared": shared}
+    for step in range(200):
+        target = tmp_path / f"target{step}"
+        if had_result:
+            make(target, OLD)
+        was_killed = run_until(step, monkeypatch, target, **how)
+        there = tree(target) if target.exists() else None
+        assert there in ((OLD, NEW, None) if had_result else (NEW, None)), step
+        if there is None and had_result:
+            assert tree(hidden(target) / "replaced") == OLD, step
+        if there == NEW and not (hidden(target) / "conversion.json").exists():
+            with pytest.raises(MscvtError, match="exists and is not empty"):  # there is nothing left to go on with
+                run(target, shared=shared)
+        else:
+            assert run(target, **how) is True, step
+        assert tree(target) == NEW, step
+        assert not hidden(target).exists(), step
+        if not was_killed:
+            break
+    assert 20 < step < 199
+
+
+@pytest.mark.parametrize("other", ["without overwrite", "with overwrite"])
+def test_another_command_after_a_crash_mixes_nothing(other, tmp_path, monkeypatch):
+    overwrite = other == "with overwrite"
+    for step in range(200):
+        target = tmp_path / f"target{step}"
+        make(target, OLD)
+        was_killed = run_until(step, monkeypatch, target, overwrite=True)
+        try:
+            assert run(target, overwrite=overwrite, identity="two") is True
+        except MscvtError:
+            assert not overwrite
+            assert tree(target) in (OLD, NEW), step
+        else:
+            assert overwrite
+            assert tree(target) == NEW
+            assert not hidden(target).exists()
+        if not was_killed:
+            break
+
+
+def begin(target, *, files=FILES, shared=False, identity="one", overwrite=False):
+    """A run that is in the middle of its work."""
+    staging = Staging(target, {"what": identity, "size": 3})
+    staging.open(overwrite=overwrite, resume=False, shared=shared, files=files)
+    (staging.data / "begun").write_text("")
+    return staging
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_second_run_is_refused_at_once_and_harms_nothing(shared, tmp_path):
+    first = begin(tmp_path / "out")
+    with pytest.raises(MscvtError, match="another run is writing to it"):
+        begin(tmp_path / "out", shared=shared)
+    with pytest.raises(MscvtError, match="another run is writing to it"):
+        begin(tmp_path / "out", shared=shared, identity="two", overwrite=True)
+    assert (first.data / "begun").exists()
+    first.close()
+    begin(tmp_path / "out").close()
+
+
+def test_runs_of_different_parts_share_and_of_the_same_part_do_not(tmp_path):
+    first = begin(tmp_path / "out", files=FILES[:2], shared=True)
+    second = begin(tmp_path / "out", files=FILES[2:], shared=True)
+    with pytest.raises(MscvtError, match=r"writing some of the same files, a/y.pt"):
+        begin(tmp_path / "out", files=FILES[1:2], shared=True)
+    with pytest.raises(MscvtError, match="another run is writing to it"):
+        begin(tmp_path / "out")
+    with pytest.raises(MscvtError, match="differs from this one in what"):
+        begin(tmp_path / "out", files=("c",), shared=True, identity="two")
+    with pytest.raises(MscvtError, match="another run is writing to it"):
+        begin(tmp_path / "out", files=("c",), shared=True, identity="two", overwrite=True)
+    first.close()
+    begin(tmp_path / "out", files=FILES[:2], shared=True).close()
+    second.close()
+
+
+def test_a_run_that_has_all_parts_whole_leaves_the_rename_to_one_still_at_work(tmp_path):
+    target = tmp_path / "out"
+    again = Staging(target, {"what": "one"})
+    assert run(target, files=FILES[:1], shared=True) is False
+    again.open(overwrite=False, resume=False, shared=True, files=FILES[:1])
+    assert run(target, files=FILES[1:], shared=True) is False
+    assert not target.exists()
+    assert again.complete(FILES, lambda folder: (folder / TRACKER).write_text("1"), overwrite=False) is True
+    again.close()
+    assert tree(target) == NEW
+    assert not hidden(target).exists()
+
+
+def test_parts_that_begin_and_end_at_the_same_time_complete_exactly_once(tmp_path):
+    draw = random.Random(4)
+    for number in range(30):
+        target, results = tmp_path / f"out{number}", []
+        order = draw.sample(FILES, len(FILES))
+
+        def part(file, target=target, results=results):
+            results.append(run(target, files=(file,), shared=True))
+
+        threads = [threading.Thread(target=part, args=(file,)) for file in order]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(results) == [False, False, True]
+        assert tree(target) == NEW
+        assert not hidden(target).exists()
+
+
+def test_equal_commands_at_the_same_time_give_one_result_and_clear_refusals(tmp_path):
+    for number in range(30):
+        target, results = tmp_path / f"out{number}", []
+
+        def attempt(target=target, results=results):
+            try:
+                results.append(run(target))
+            except MscvtError as error:
+                results.append(error.message)
+
+        threads = [threading.Thread(target=attempt) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert results.count(True) == 1
+        assert all(r is True or "another run" in r or "not empty" in r for r in results), results
+        assert tree(target) == NEW
+        assert not hidden(target).exists()
+
+
+def test_a_gate_that_was_removed_while_waiting_is_not_taken_for_the_new_one(tmp_path):
+    folder = tmp_path / "folder"
+    inside = []
+
+    def enter():
+        with gate(folder) as entered:
+            inside.append((entered, (folder / "gate").exists()))
+
+    with gate(folder):
+        waiting = threading.Thread(target=enter)
+        waiting.start()
+        shutil.rmtree(folder)
+    waiting.join()
+    assert inside == [(True, True)]
+
+
+def test_a_refused_run_leaves_nothing(tmp_path):
+    make(tmp_path / "full", {"notes.txt": "mine"})
+    refusals = [
+        ({"target": tmp_path / "full"}, "exists and is not empty"),
+        ({"target": tmp_path / "full", "overwrite": True}, "is no checkpoint"),
+        ({"target": tmp_path / "new", "resume": True}, "no unfinished conversion to resume"),
+        ({"target": tmp_path / "missing" / "new"}, "no such folder"),
+        ({"target": tmp_path / "full" / "notes.txt"}, "is not a folder"),
+    ]
+    for how, message in refusals:
+        with pytest.raises(MscvtError, match=message):
+            run(**how)
+    assert tree(tmp_path) == {"full/notes.txt": "mine"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full"]
+
+
+def test_a_damaged_record_is_refused_and_discarded_with_overwrite(tmp_path):
+    begin(tmp_path / "out").close()
+    (hidden(tmp_path / "out") / "conversion.json").write_text('{"what": "on')
+    with pytest.raises(MscvtError, match="its record is damaged"):
+        run(tmp_path / "out")
+    assert (hidden(tmp_path / "out") / "data" / "begun").exists()
+    assert run(tmp_path / "out", overwrite=True) is True
+    assert tree(tmp_path / "out") == NEW
+
+
+def test_resume_goes_on_with_unfinished_work(tmp_path):
+    staging = begin(tmp_path / "out")
+    staging.close()
+    with pytest.raises(MscvtError, match="differs from this one in size"):
+        run(tmp_path / "out", resume=True)
+    again = Staging(tmp_path / "out", {"what": "one", "size": 3})
+    again.open(overwrite=False, resume=True, shared=False, files=FILES)
+    assert (again.data / "begun").exists()
+    again.close()
+
+
+def test_a_linked_target_replaces_the_folder_and_keeps_the_link(tmp_path):
+    make(tmp_path / "disk" / "real", OLD)
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "real")
+    first = begin(tmp_path / "disk" / "real", overwrite=True)
+    with pytest.raises(MscvtError, match="another run is writing"):
+        begin(tmp_path / "link", overwrite=True)
+    first.discard(["begun"])
+    first.close()
+    assert run(tmp_path / "link", overwrite=True) is True
+    assert (tmp_path / "link").is_symlink()
+    assert tree(tmp_path / "disk" / "real") == NEW
+    assert sorted(p.name for p in tmp_path.rglob(".*")) == []
+
+
+@pytest.mark.parametrize("spelling", ["out", "./out/", "../here/out", "out//"])
+def test_every_spelling_of_a_target_is_the_same_target(spelling, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    first = begin(tmp_path / "here" / "out")
+    with pytest.raises(MscvtError, match="another run is writing"):
+        begin(spelling)
+    first.discard(["begun"])
+    first.close()
+    assert run(spelling) is True
+    assert tree(tmp_path / "here" / "out") == NEW
+
+
+def test_an_empty_folder_is_a_free_target(tmp_path):
+    (tmp_path / "out").mkdir()
+    assert run(tmp_path / "out") is True
+    assert tree(tmp_path / "out") == NEW
+
+
+def test_a_target_that_somebody_fills_meanwhile_is_left_alone_and_the_work_kept(tmp_path):
+    target = tmp_path / "out"
+    staging = begin(target)
+    staging.mark_whole(FILES)
+    make(target, {"notes.txt": "mine"})
+    with pytest.raises(MscvtError, match="exists and is not empty"):
+        staging.complete(FILES, lambda folder: None, overwrite=False)
+    staging.close()
+    assert tree(target) == {"notes.txt": "mine"}
+    assert (staging.data / "begun").exists()
+    shutil.rmtree(target)
+    again = begin(target)
+    assert again.complete(FILES, lambda folder: None, overwrite=False) is True
+    again.close()
+    assert tree(target) == {"begun": ""}

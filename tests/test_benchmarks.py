@@ -1,0 +1,113 @@
+"""The benchmarks run and report what they say they do; their figures are for people, not for tests."""
+
+import importlib
+import json
+import sys
+from math import prod
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from mscvt.plugins import load_registry
+from mscvt.prepare import Request, prepare_to_megatron
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def on_path(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+def benchmark(name):
+    return importlib.import_module(name)
+
+
+def run_of(name, tmp_path, *arguments):
+    folder, output = tmp_path / "work", tmp_path / "result.json"
+    folder.mkdir()
+    benchmark(name).main([*arguments, "--folder", str(folder), "--output", str(output)])
+    assert not list(folder.iterdir())
+    return json.loads(output.read_text())
+
+
+def test_speed_reports_every_figure_of_both_directions_for_a_tiny_model(tmp_path):
+    report = run_of("speed", tmp_path, "--scenario", "tiny", "--rounds", "1", "--workers", "1")
+    assert report["workers"] == 1
+    assert report["machine"].keys() == {"cores", "python", "system", "file_system"}
+    source = report["scenarios"]["tiny"]["source_bytes"]
+    for direction in ("hf2mg", "mg2hf"):
+        found = report["scenarios"]["tiny"][direction]
+        (only,) = found["rounds"]
+        assert found["seconds"] == only["total"] > only["converting"] > 0
+        assert found["ratio"] == only["total"] / only["copy"] > found["ratio_without_start"]
+        assert found["synced_copy_seconds"] >= found["copy_seconds"] > 0
+        assert found["written_bytes"] > source
+        assert found["private_bytes"] > 32 << 20
+        assert len(found["ratios"]) == 1
+
+
+def test_planning_reports_both_directions_for_a_tiny_model(tmp_path):
+    report = run_of("planning", tmp_path, "--model", "tiny")["models"]["tiny"]
+    model = benchmark("models").PLANNING["tiny"]()
+    assert report["hf2mg"]["files"] == 2 * 2 * 2
+    assert report["hf2mg"]["bytes"] > report["mg2hf"]["bytes"] == model.nbytes
+    assert report["mg2hf"]["tensors"] == len(model.tensors)
+    assert report["source_files"] == 1
+    assert report["allocate_seconds"] > 0
+    for direction in ("hf2mg", "mg2hf"):
+        assert report[direction]["seconds"] > 0
+        assert report[direction]["private_bytes"] > 32 << 20
+
+
+def test_full_size_models_have_as_many_parameters_as_the_released_ones():
+    models = benchmark("models").PLANNING
+    assert models["qwen3-235b"]().nbytes == 470_187_269_120  # total_size in the index of Qwen/Qwen3-235B-A22B
+    tensors = models["deepseek-v3"]().tensors
+    main = sum(prod(shape) for name, shape in tensors.items() if not name.startswith("model.layers.61."))
+    assert main == 671_026_419_200
+    assert models["deepseek-v3"]().nbytes == 2 * 684_489_845_504
+
+
+def test_measured_models_fit_into_four_gigabytes_beside_a_copy_of_their_shards(tmp_path):
+    for name, model in benchmark("models").SPEED.items():
+        source = tmp_path / name
+        benchmark("checkpoints").write_checkpoint(source, model(1), sparse=True)
+        shards = prepare_to_megatron(Request(source, model(1).options), load_registry()).plan.nbytes
+        assert model(1).nbytes <= shards <= 2_000_000_000, name
+        assert model(2).nbytes > 1.8 * model(1).nbytes, name
+
+
+def test_checkpoint_with_weights_differs_from_tensor_to_tensor_and_is_finite(tmp_path):
+    model = benchmark("models").SPEED["tiny"](1)
+    benchmark("checkpoints").write_checkpoint(tmp_path / "hf", model, limit=100_000)
+    files = sorted((tmp_path / "hf").glob("*.safetensors"))
+    assert len(files) == 3
+    found = {}
+    for path in files:
+        with safe_open(path, framework="pt") as file:
+            found |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    assert {name: tuple(tensor.shape) for name, tensor in found.items()} == dict(model.tensors)
+    assert all(tensor.isfinite().all() for tensor in found.values())
+    assert len({tensor.flatten()[:8].float().numpy().tobytes() for tensor in found.values()}) == len(found)
+
+
+def test_sparse_checkpoint_takes_no_room_for_its_weights(tmp_path):
+    model = benchmark("models").SPEED["qwen3-8b"](1)
+    size = benchmark("checkpoints").write_checkpoint(tmp_path / "hf", model, sparse=True)
+    assert size > model.nbytes
+    assert benchmark("planning").blocks(tmp_path / "hf") < 1 << 20
+
+
+def test_memory_of_a_child_process_counts_too():
+    child = "import time; held = bytearray(48 << 20); time.sleep(0.3)"
+    parent = f"import subprocess, sys; held = bytearray(24 << 20); subprocess.run([sys.executable, '-c', {child!r}])"
+    measured = benchmark("memory").run([sys.executable, "-c", parent])
+    assert 72 << 20 <= measured.anonymous < 144 << 20
+    assert measured.seconds >= 0.3
+
+
+def test_failing_command_ends_the_benchmark_with_its_message():
+    with pytest.raises(SystemExit, match="the disk is on fire"):
+        benchmark("memory").run([sys.executable, "-c", "raise SystemExit('the disk is on fire')"])

@@ -1,0 +1,288 @@
+"""What a killed process, a full disk and a power failure leave behind, and that the same command goes on from it."""
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from small_conversions import DIRECTIONS, convert, hidden, journalled, make_sources, prepare, tree
+
+import mscvt.engine.sinks
+from mscvt.errors import MscvtError
+
+WORKER = Path(__file__).with_name("crash_worker.py")
+MOUNT = ["mount", "-t", "tmpfs", "-o"]
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    return make_sources(tmp_path_factory.mktemp("sources"))
+
+
+@pytest.fixture(scope="module")
+def wholes(sources, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wholes")
+    for direction in DIRECTIONS:
+        convert(direction, sources, folder / direction, sync_seconds=60.0)
+    return {direction: tree(folder / direction) for direction in DIRECTIONS}
+
+
+@pytest.fixture
+def no_sync(monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture(scope="module", params=DIRECTIONS)
+def seen(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    done = subprocess.run(
+        [sys.executable, WORKER, request.param, folder],
+        env={**os.environ, "PYTHONPATH": str(WORKER.parent)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_nothing_is_lost_by_kill_9_at_20_random_moments(seen):
+    kills = seen["kills"]
+    assert kills["kills"] >= 20
+    assert kills["different"] == 0
+    assert kills["left"] == []
+    assert kills["resumed"] > 0  # otherwise nothing was resumed, only begun again
+    assert kills["partial"] > 5  # otherwise the kills did not hit the writing
+
+
+def test_a_size_limit_is_a_full_disk_and_the_same_command_goes_on(seen):
+    limit = seen["limit"]
+    assert "the disk is full" in limit["error"]
+    assert "the same command goes on" in limit["error"]
+    assert limit["there"] is False
+    assert (limit["status"], limit["is_equal"]) == (0, True)
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_that_fills_up_in_the_middle_keeps_what_is_done(
+    direction, code, sources, wholes, tmp_path, monkeypatch, no_sync
+):
+    target, pwrite, written = tmp_path / "out", os.pwrite, []
+
+    def until_full(descriptor, data, offset):
+        written.append(len(data))
+        if sum(written) > 300_000:
+            raise OSError(code, os.strerror(code))
+        return pwrite(descriptor, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", until_full)
+    with pytest.raises(MscvtError, match="the disk is full") as caught:
+        convert(direction, sources, target)
+    assert "the same command goes on" in caught.value.hint
+    assert not target.exists()
+    before = journalled(target)
+    assert before > 0
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    assert convert(direction, sources, target).resumed_units == before
+    assert tree(target) == wholes[direction]
+
+
+def small_disks():
+    """A file system of its own can be made by root only; elsewhere the size limit stands alone."""
+    folder = tempfile.mkdtemp()
+    try:
+        made = subprocess.run([*MOUNT, "size=1m", "tmpfs", folder], check=False, capture_output=True)
+        if made.returncode == 0:
+            subprocess.run(["umount", folder], check=True)
+        return ["size=1m"] if made.returncode == 0 else []
+    except FileNotFoundError:
+        return []
+    finally:
+        os.rmdir(folder)
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("size", small_disks())
+def test_a_small_file_system_is_refused_and_when_it_fills_up_the_same_command_goes_on(
+    size, direction, sources, wholes, tmp_path, monkeypatch
+):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run([*MOUNT, size, "tmpfs", disk], check=True)
+    try:
+        (disk / "other").write_bytes(bytes(400_000))
+        with pytest.raises(MscvtError, match="bytes free"):
+            convert(direction, sources, disk / "out")
+        assert [path.name for path in disk.iterdir()] == ["other"]
+        usage = shutil.disk_usage(tmp_path)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+        for _ in range(2):
+            with pytest.raises(MscvtError, match="the disk is full"):
+                convert(direction, sources, disk / "out")
+        assert not (disk / "out").exists()
+        subprocess.run([*MOUNT, "remount,size=4m", disk], check=True)
+        assert convert(direction, sources, disk / "out").resumed_units > 0
+        assert tree(disk / "out") == wholes[direction]
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_a_full_disk_that_only_fsync_reports_is_not_believed_to_hold_the_bytes(
+    direction, sources, wholes, tmp_path, monkeypatch
+):
+    target, calls = tmp_path / "out", []
+
+    def broken(descriptor):
+        calls.append(descriptor)
+        if (hidden(target) / "journal").exists() and journalled(target) >= 5:
+            monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # the system says it once
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(MscvtError, match="the disk is full"):
+        convert(direction, sources, target, workers=1)
+    assert journalled(target) == 5
+    assert convert(direction, sources, target).resumed_units == 5
+    assert tree(target) == wholes[direction]
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_too_little_free_space_is_refused_before_the_start_with_nothing_left(
+    direction, sources, tmp_path, monkeypatch
+):
+    target = tmp_path / "out"
+    nbytes = prepare(direction, sources).plan.nbytes
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=nbytes - 1))
+    with pytest.raises(MscvtError, match=f"needs {nbytes:,} bytes more, the disk has {nbytes - 1:,} bytes free"):
+        convert(direction, sources, target)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=nbytes))
+    assert convert(direction, sources, target, sync_seconds=60.0).is_complete
+
+
+def test_space_that_unfinished_work_has_already_is_not_asked_for_again(sources, tmp_path, monkeypatch, no_sync):
+    target = tmp_path / "out"
+    break_off(monkeypatch, sources, target, after=40)
+    there = sum(path.stat().st_blocks * 512 for path in hidden(target).joinpath("data").rglob("*.pt"))
+    missing = prepare("hf2mg", sources).plan.nbytes - there
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=missing - 1))
+    with pytest.raises(MscvtError, match=f"needs {missing:,} bytes more"):
+        convert("hf2mg", sources, target)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=missing))
+    assert convert("hf2mg", sources, target).resumed_units > 0
+
+
+def break_off(monkeypatch, sources, target, *, after, direction="hf2mg"):
+    """Run until so many blocks are written, and no further."""
+    put, count = mscvt.engine.sinks.FileSink.put, []
+
+    def stops(self, block, data):
+        count.append(block)
+        if len(count) > after:
+            raise OSError(errno.EIO, "as if the process were killed")
+        return put(self, block, data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(mscvt.engine.sinks.FileSink, "put", stops)
+        with pytest.raises(MscvtError, match="as if the process were killed"):
+            convert(direction, sources, target, workers=1)
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_a_unit_is_noted_only_after_its_bytes_were_synced(direction, sources, tmp_path, monkeypatch):
+    target, dirty, noted = tmp_path / "out", set(), []
+    pwrite = os.pwrite
+
+    def writes(descriptor, data, offset):
+        dirty.add(descriptor)
+        return pwrite(descriptor, data, offset)
+
+    def syncs(descriptor):
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        if "/journal/" in path:
+            noted.append(set(dirty))
+        dirty.discard(descriptor)
+
+    monkeypatch.setattr(os, "pwrite", writes)
+    monkeypatch.setattr(os, "fsync", syncs)
+    convert(direction, sources, target, workers=1)
+    assert len(noted) > 20
+    assert not any(noted)
+
+
+def test_names_of_files_are_synced_before_the_journal_begins(sources, tmp_path, monkeypatch):
+    synced, target = [], tmp_path / "out"
+
+    def syncs(descriptor):
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+    monkeypatch.setattr(os, "fsync", syncs)
+    convert("hf2mg", sources, target, sync_seconds=60.0)
+    root = hidden(target)
+    first = next(i for i, path in enumerate(synced) if "/journal/" in path)
+    rank = root / "data" / "iter_0000001" / "mp_rank_00_000_000"
+    for path in (rank, rank.parent, root / "data", root, tmp_path, rank / "model_optim_rng.pt.new"):
+        assert str(path) in synced[:first], path
+    assert synced[-1] == str(tmp_path)  # the last rename
+    assert str(root / "data" / "latest_checkpointed_iteration.txt") in synced
+
+
+@pytest.mark.parametrize("tail", [b"1", b"\0\0\0", b"\xff7"])
+def test_a_torn_last_line_of_the_journal_is_dropped(tail, sources, wholes, tmp_path, monkeypatch, no_sync):
+    target = tmp_path / "out"
+    break_off(monkeypatch, sources, target, after=20)
+    (journal,) = (hidden(target) / "journal").iterdir()
+    before = journalled(target)
+    journal.write_bytes(journal.read_bytes() + tail)
+    assert convert("hf2mg", sources, target).resumed_units == before > 0
+    assert tree(target) == wholes["hf2mg"]
+
+
+def test_a_line_written_after_a_torn_one_does_not_continue_it(sources, wholes, tmp_path, monkeypatch, no_sync):
+    target = tmp_path / "out"
+    break_off(monkeypatch, sources, target, after=20)
+    (journal,) = (hidden(target) / "journal").iterdir()
+    before = journal.read_bytes()
+    journal.write_bytes(before + b"1")
+    break_off(monkeypatch, sources, target, after=10)
+    assert journal.read_bytes().startswith(before)
+    noted = [int(line) for line in journal.read_bytes().split(b"\n")[1:-1]]
+    assert len(noted) == len(set(noted))
+    assert convert("hf2mg", sources, target).resumed_units == len(noted)
+    assert tree(target) == wholes["hf2mg"]
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("loss", ["missing", "empty", "zeros"])
+def test_a_lost_file_is_made_again_and_work_on_it_not_believed(
+    direction, loss, sources, wholes, tmp_path, monkeypatch, no_sync
+):
+    target = tmp_path / "out"
+    break_off(monkeypatch, sources, target, after=60, direction=direction)
+    assert journalled(target) > 0
+    lost = next(path for path in sorted((hidden(target) / "data").rglob("*.*")) if path.is_file())
+    size = lost.stat().st_size
+    lost.unlink()
+    if loss != "missing":
+        lost.write_bytes(b"" if loss == "empty" else bytes(size))
+    assert convert(direction, sources, target).resumed_units == 0
+    assert tree(target) == wholes[direction]
+
+
+def test_a_journal_without_its_first_line_is_not_believed(sources, wholes, tmp_path, monkeypatch, no_sync):
+    target = tmp_path / "out"
+    break_off(monkeypatch, sources, target, after=20)
+    (journal,) = (hidden(target) / "journal").iterdir()
+    journal.write_bytes(bytes(50) + b"\n" + b"".join(b"%d\n" % number for number in range(100)))
+    assert convert("hf2mg", sources, target).resumed_units == 0
+    assert tree(target) == wholes["hf2mg"]

@@ -1,0 +1,157 @@
+"""The documentation says what the program does: options, commands, links and tables are checked against it."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+
+import support_table
+from mscvt.cli.main import app
+from mscvt.cli.parameters import read_options
+from mscvt.errors import Faults
+from mscvt.options import check_values
+from mscvt.plugins import load_registry
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("core/*.md"), *ROOT.glob("plugins/*/*.md")])
+PROGRAM = typer.main.get_command(app)
+FLAG = re.compile(r"(?<![\w*-])--[a-z][a-z0-9-]*")
+
+
+def flags_of(command):
+    context = typer.Context(command)
+    return {name for parameter in command.get_params(context) for name in parameter.opts if name.startswith("--")}
+
+
+def all_flags():
+    return flags_of(PROGRAM).union(*(flags_of(command) for command in PROGRAM.commands.values()))
+
+
+def name_of(page):
+    return str(page.relative_to(ROOT))
+
+
+def commands_in(text):
+    """Every line of code that begins with `mscvt`, with the lines that continue it."""
+    joined = re.sub(r"\\\n\s*", "", text)
+    return [line.strip(" $") for line in joined.splitlines() if re.match(r"( {4}|\$ )\s*\$?\s*mscvt\s", line)]
+
+
+def fenced_as_indented(text):
+    """Fenced blocks of code, indented as the others are."""
+    return re.sub(
+        r"^```[^\n]*\n(.*?)^```$",
+        lambda match: re.sub(r"(?m)^", "    ", match[1]),
+        text,
+        flags=re.DOTALL | re.MULTILINE,
+    )
+
+
+def test_every_option_is_in_a_table_of_the_options_page_and_every_one_there_exists():
+    text = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
+    described = {FLAG.search(line)[0] for line in text.splitlines() if line.startswith("| `--")}
+    assert described == all_flags() - {"--help", "--version"}
+    assert set(FLAG.findall(text)) == all_flags()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_commands_of_a_page_parse(page):
+    for line in commands_in(fenced_as_indented(page.read_text(encoding="utf-8"))):
+        check_command(line.partition("#")[0])
+
+
+@pytest.mark.parametrize("name", [None, *PROGRAM.commands])
+def test_examples_of_the_help_parse(name):
+    command = PROGRAM.commands[name] if name else PROGRAM
+    examples = commands_in(re.sub("(?m)^", "    ", command.epilog))
+    assert examples
+    for line in examples:
+        check_command(line)
+
+
+def test_commands_are_found_in_the_pages_that_have_them():
+    found = {name_of(page): commands_in(fenced_as_indented(page.read_text(encoding="utf-8"))) for page in PAGES}
+    assert [line.split()[1] for line in found["README.md"]] == ["hf2mg", "mg2hf", "verify", "convert"]
+    assert len(found["docs/options.md"]) > 10
+
+
+def check_command(line):
+    """Parse a command as the program would, without running it; whatever is wrong is raised."""
+    program, name, *arguments = shlex.split(line)
+    assert program == "mscvt"
+    if name.startswith("-"):
+        assert name in {"-h", *flags_of(PROGRAM)}, line
+        return
+    assert name in PROGRAM.commands, line
+    if arguments == ["--help"]:
+        return
+    context = PROGRAM.commands[name].make_context(name, arguments)
+    faults = Faults()
+    check_values(read_options(context.params), faults)
+    faults.raise_if_any(line)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_inline_code_of_a_page_names_commands_and_options_that_exist(page):
+    known = {"COMMAND", *PROGRAM.commands}
+    for code in re.findall(r"`(mscvt [^`\n]+)`", page.read_text(encoding="utf-8")):
+        _, name, *rest = code.split()
+        if name.startswith("-"):
+            assert name in flags_of(PROGRAM), code
+            continue
+        assert name in known, code
+        flags = all_flags() if name == "COMMAND" else flags_of(PROGRAM.commands[name])
+        assert {word for word in rest if word.startswith("--")} <= flags, code
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_of_a_page_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        assert there.is_relative_to(ROOT), target
+        assert there.exists(), target
+        if anchor:
+            assert anchor in anchors_of(there), target
+
+
+def anchors_of(page):
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_targets_of_make_that_a_page_names_exist(page):
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"(?:`|^ {4})make ([a-z]+)", page.read_text(encoding="utf-8"), flags=re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_page_has_no_words_that_mean_nothing_to_its_readers(page):
+    text = page.read_text(encoding="utf-8")
+    assert re.findall(r"(?i)\bissues?\b|\bsessions?\b|(?<![\w.])/(?:work|root|home)\b\S*|\bTODO\b", text) == []
+
+
+def test_support_page_is_what_plugins_and_tests_say_now():
+    said = support_table.PAGE.read_text(encoding="utf-8")
+    assert said == support_table.render(), "docs/support.md is out of date; `make docs` writes it anew"
+
+
+def test_plugin_of_the_readme_is_found_and_serves(tmp_path, monkeypatch):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    group, entry = re.search(r"entry point `(.+?)` in the group `(\w+)`", text).group(2, 1)
+    folder = tmp_path / "mscvt_mine-1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: mscvt-mine\nVersion: 1.0\n")
+    (folder / "entry_points.txt").write_text(f"[{group}]\n{entry.replace(chr(34), '')}\n")
+    (tmp_path / "mscvt_mine.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    family = load_registry().family("mine")
+    assert family.plugin.distribution == "mscvt-mine"
+    assert family.names("dense")["attention.q"] == "model.layers.{layer}.self_attn.q_proj.weight"

@@ -1,0 +1,277 @@
+"""Any allowed combination of model and options converts exactly, both ways; any other is refused.
+
+The examples of a test run are the same every time. For a longer search with other examples:
+`MSCVT_EXAMPLES=5000 pytest tests/test_properties.py`.
+"""
+
+import os
+import tempfile
+from argparse import Namespace
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from typer.testing import CliRunner
+
+from golden_cases import CASES, build_source, load_case
+from mscvt.cli.main import app
+from mscvt.conversion import Settings, run_conversion
+from mscvt.errors import MscvtError
+from mscvt.options import TABLE, Options
+from mscvt.plugins import load_registry
+from mscvt.prepare import Request, prepare_to_huggingface, prepare_to_megatron
+from mscvt.testing import save_huggingface
+from mscvt.verify import verify_checkpoints
+from random_models import MODEL_TYPES, WITH_EXPERTS, WITH_LATENT_ATTENTION, Case, cases, is_dense
+from random_weights import weights
+from reference_converter import expected_args, expected_return, expected_shards
+from reference_placement import kept_layers
+
+EXAMPLES = int(os.environ.get("MSCVT_EXAMPLES", "0"))
+"""How many examples to draw; 0 for the fixed ones of the suite."""
+REGISTRY = load_registry()
+WORKERS = Settings(workers=1)
+
+
+def examples(count):
+    return settings(
+        max_examples=EXAMPLES or count,
+        derandomize=not EXAMPLES,
+        deadline=None,
+        database=None,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+        print_blob=True,
+    )
+
+
+def hf2mg(case, hf, mg):
+    request = Request(hf, Options(**case.options), model_type=case.model_type, dtype=case.dtype)
+    run_conversion(prepare_to_megatron(request, REGISTRY), mg, WORKERS)
+
+
+def mg2hf(case, mg, back):
+    run_conversion(prepare_to_huggingface(Request(mg, Options(), dtype=case.back_dtype), REGISTRY), back, WORKERS)
+
+
+def read_megatron(folder):
+    """Path -> part -> key -> tensor, and the args of every file."""
+    found, args = {}, []
+    with torch.serialization.safe_globals([Namespace]):
+        for path in sorted(folder.rglob("*.pt")):
+            state = torch.load(path, weights_only=True, mmap=True)
+            assert state.keys() >= {"args", "checkpoint_version", "iteration"}
+            assert (state["checkpoint_version"], state["iteration"]) == (3.0, 1)
+            args.append(vars(state["args"]))
+            found[str(path.relative_to(folder))] = {
+                part: model for part, model in state.items() if part.startswith("model")
+            }
+    return found, args
+
+
+def read_huggingface(folder):
+    found = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            assert file.metadata() == {"format": "pt"}
+            found |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    return found
+
+
+def assert_same(found, expected):
+    """Names, shapes, dtypes and every byte."""
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert (found[name].shape, found[name].dtype) == (tensor.shape, tensor.dtype), name
+        ours, theirs = (t.contiguous().view(torch.uint8) for t in (found[name], tensor))
+        assert torch.equal(ours, theirs), name
+
+
+def check(case: Case, folder: Path, *, verified: bool) -> None:
+    source = weights(case)
+    hf = save_huggingface(folder / "hf", case.config, source, shards=case.shards, ending=case.ending)
+    mg, back = folder / "mg", folder / "back"
+    hf2mg(case, hf, mg)
+    shards, all_args = read_megatron(mg)
+    expected = expected_shards(case, source)
+    assert shards.keys() == expected.keys()
+    for path, parts in expected.items():
+        assert shards[path].keys() == parts.keys()
+        for part, model in parts.items():
+            assert type(shards[path][part]) is dict
+            assert_same(shards[path][part], model)
+    wanted = expected_args(case)
+    for args in all_args:
+        assert {name: args.get(name, "absent") for name in wanted} == wanted
+    assert sorted(path.name for path in mg.iterdir()) == ["iter_0000001", "latest_checkpointed_iteration.txt"]
+    assert (mg / "latest_checkpointed_iteration.txt").read_text() == "1"
+    if verified:
+        report = verify_checkpoints(hf=hf, mg=mg, registry=REGISTRY, dtype=case.dtype, workers=1)
+        assert report.is_equal
+        assert report.tensors == sum(len(model) for parts in expected.values() for model in parts.values())
+    mg2hf(case, mg, back)
+    assert_same(read_huggingface(back), expected_return(case, source))
+    assert sorted(path.name for path in folder.iterdir()) == ["back", "hf", "mg"]
+
+
+def is_whole(case):
+    """Whether no layer of the source is left out."""
+    return "num_layers" not in case.options and case.mtp == case.config.get("num_nextn_predict_layers", 0)
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_conversion_equals_reference_both_ways_for_any_allowed_options(model_type):
+    @examples(24)
+    @given(case=cases((model_type,)), verified=st.sampled_from([True, False, False]))
+    def convert(case, verified):
+        with tempfile.TemporaryDirectory() as folder:
+            check(case, Path(folder), verified=verified and is_whole(case))
+
+    convert()
+
+
+def _without(options, *names):
+    return {name: value for name, value in options.items() if name not in names}
+
+
+STAGES = ("num_layer_list", "num_layers_per_virtual_pipeline_stage", "schedules_method", "noop_layers")
+
+
+def faults(case):
+    """Every way to ask for what this case can't have: what is wrong -> the options."""
+    o, c = case.options, case.config
+    slots = len(kept_layers(case)) + len(o.get("noop_layers", ()))
+    plain = _without(o, *STAGES)
+    found = {
+        "tensor parallel": o | {"target_tensor_parallel_size": 97},
+        "pipeline parallel": o | {"target_pipeline_parallel_size": slots + 13},
+        "zero": o | {"target_tensor_parallel_size": 0},
+        "negative": o | {"target_pipeline_parallel_size": -case.pp},
+        "virtual beyond": plain | {"num_layers_per_virtual_pipeline_stage": slots + 1},
+        "virtual zero": plain | {"num_layers_per_virtual_pipeline_stage": 0},
+        "virtual and list": plain | {"num_layers_per_virtual_pipeline_stage": 1, "num_layer_list": (slots,)},
+        "virtual and dualpipev": plain | {"num_layers_per_virtual_pipeline_stage": 1, "schedules_method": "dualpipev"},
+        "list sum": plain | {"num_layer_list": (slots + 1,) + (1,) * (case.pp - 1)},
+        "list length": plain | {"num_layer_list": (slots,) + (0,) * case.pp},
+        "list negative": plain | {"target_pipeline_parallel_size": 2, "num_layer_list": (slots + 50, -50)},
+        "list and noop": plain | {"num_layer_list": (slots,) + (0,) * (case.pp - 1), "noop_layers": (0,)},
+        "noop repeated": _without(o, "num_layer_list") | {"noop_layers": (0,) * (2 * case.pp)},
+        "noop beyond": _without(o, "num_layer_list") | {"noop_layers": (10**6, *range(2 * case.pp - 1))},
+        "noop negative": _without(o, "num_layer_list") | {"noop_layers": (-1, *range(2 * case.pp - 1))},
+        "schedule": o | {"schedules_method": "1f1b"},
+        "implementation": o | {"transformer_impl": "inference_optimized"},
+        "layers beyond": o | {"num_layers": c["num_hidden_layers"] + 1},
+        "no layers": o | {"num_layers": 0},
+        "dense beyond": o | {"num_layers": 1, "first_k_dense_replace": c["num_hidden_layers"] + 1},
+        "mtp beyond": o | {"mtp_num_layers": c.get("num_nextn_predict_layers", 0) + 1},
+        "mtp negative": o | {"mtp_num_layers": -1},
+        "vocabulary": o | {"make_vocab_size_divisible_by": 0},
+        "odd for dualpipev": plain
+        | {"schedules_method": "dualpipev", "num_layers": 1, "target_pipeline_parallel_size": 1},
+        "expert tensor parallel": o | {"expert_tensor_parallel_size": case.tp + 1},
+    }
+    if case.model_type in WITH_EXPERTS:
+        experts = c.get("n_routed_experts") or c["num_experts"]
+        if case.mtp or not all(is_dense(case, layer) for layer in kept_layers(case)):
+            found["expert parallel"] = o | {"target_expert_parallel_size": experts + 1}
+        if case.tp > 1:
+            whole = {"expert_tensor_parallel_size": 1}
+            found["whole and extended"] = o | whole | {"moe_tp_extend_ep": True}
+            prime = {"target_expert_parallel_size": 5, "moe_tp_extend_ep": False}
+            found["whole on unequal ranks"] = o | whole | prime
+    else:
+        found |= {
+            name: o | {name: value}
+            for name, value in (
+                ("target_expert_parallel_size", 2),
+                ("moe_grouped_gemm", True),
+                ("moe_tp_extend_ep", True),
+                ("first_k_dense_replace", 0),
+            )
+        }
+    if case.model_type not in WITH_LATENT_ATTENTION:
+        found["latent attention"] = o | {"mla_mm_split": True}
+    if case.mtp:
+        found["fused with mtp"] = o | {"transformer_impl": "transformer_engine"}
+    return found
+
+
+def broken_sources(source):
+    """What is wrong -> tensors that are not this model's."""
+    out = "model.layers.0.self_attn.o_proj.weight"
+    fused = next(
+        name
+        for name in source
+        if name.endswith((".0.self_attn.k_proj.weight", ".0.self_attn.kv_a_proj_with_mqa.weight"))
+    )
+    return {
+        "missing": _without(source, out),
+        "left over": source | {out.replace("weight", "bias"): torch.zeros(3)},
+        "shape": source | {out: torch.cat([source[out], source[out]])},
+        "rank": source | {out: source[out].reshape(-1)},
+        "dtype": source | {fused: torch.ones(source[fused].shape, dtype=torch.int32)},
+    }
+
+
+@examples(60)
+@given(case=cases())
+def test_conversion_is_refused_and_leaves_nothing_for_options_outside_of_the_model(case):
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        hf = save_huggingface(folder / "hf", case.config, weights(case))
+        for what, options in faults(case).items():
+            try:
+                hf2mg(replace(case, options=options), hf, folder / "mg")
+            except MscvtError:
+                pass
+            else:
+                pytest.fail(f"{what} was not refused: {options}")
+            assert [path.name for path in folder.iterdir()] == ["hf"], what
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for number, (what, source) in enumerate(broken_sources(weights(case)).items()):
+            hf = save_huggingface(folder / f"hf{number}", case.config, source)
+            with pytest.raises(MscvtError):
+                hf2mg(case, hf, folder / "mg")
+            assert all(path.name.startswith("hf") for path in folder.iterdir()), what
+
+
+GARBAGE = st.one_of(
+    st.integers().map(str),
+    st.integers(-2, 9).map(str),
+    st.lists(st.integers(-3, 12), max_size=5).map(lambda numbers: ",".join(map(str, numbers))),
+    st.floats().map(str),
+    st.text(st.characters(codec="utf-8"), max_size=8),
+    st.sampled_from(["", ",", "0,", "1,,2", "1e3", "0x10", "None", "true", "--help", "dualpipev", "../..", "\\0"]),
+)
+SWITCHES = tuple(row.flag for row in TABLE if isinstance(row.default, bool))
+FLAGS = (*(row.flag for row in TABLE), "--model-type-hf", "--dtype", "--only")
+
+
+@pytest.fixture(scope="module")
+def golden_sources(tmp_path_factory):
+    names = ("llama2_tp1", "qwen3_moe_tp2_ep2_local", "deepseek3_mtp1_pp1_local")
+    folder = tmp_path_factory.mktemp("golden")
+    return {name: build_source(load_case(CASES / f"{name}.json"), folder / name) for name in names}
+
+
+@examples(120)
+@given(
+    case_name=st.sampled_from(["llama2_tp1", "qwen3_moe_tp2_ep2_local", "deepseek3_mtp1_pp1_local"]),
+    options=st.dictionaries(st.sampled_from(FLAGS), GARBAGE, min_size=1, max_size=4),
+)
+def test_command_line_ends_in_an_error_or_a_result_for_any_values(golden_sources, case_name, options):
+    with tempfile.TemporaryDirectory() as name:
+        words = ["hf2mg", "--load-dir", str(golden_sources[case_name]), "--save-dir", str(Path(name) / "mg")]
+        for flag, value in options.items():
+            words += [flag] if flag in SWITCHES else [flag, value]
+        result = CliRunner().invoke(app, words)
+        if result.exit_code == 0:
+            assert [path.name for path in Path(name).iterdir()] in (["mg"], [".mg.mscvt"], [])
+        else:
+            assert isinstance(result.exception, (SystemExit, MscvtError)), (words, result.exc_info)
+            assert not list(Path(name).iterdir()), words
