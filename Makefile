@@ -4,12 +4,13 @@ PLUGINS := $(sort $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.t
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help demo test lint types check bench clean
+.PHONY: help demo test lint types check bench docs clean
 
 help:
 	@echo "make demo    convert a small model both ways, prove it and show it"
 	@echo "make test    run all tests"
 	@echo "make check   tests, lint and types"
+	@echo "make docs    write docs/support.md anew"
 	@echo "make bench   measure speed and memory (some minutes, 4 GB of disk)"
 
 $(READY): constraints.txt requirements-dev.txt core/pyproject.toml $(addsuffix /pyproject.toml,$(PLUGINS))
@@ -35,6 +36,9 @@ check: lint types test
 
 bench: $(READY)
 	$(BIN)/python benchmarks/speed.py $(BENCH)
+
+docs: $(READY)
+	$(BIN)/python tests/support_table.py
 
 clean:
 	rm -rf .venv

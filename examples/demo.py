@@ -38,6 +38,7 @@ SIZES = {
     "max_position_embeddings": 64,
     "tie_word_embeddings": False,
 }
+ENDS = {"embedding": "embedding", "final_layernorm": "norm", "output_layer": "head"}
 TOKENS = [[3, 141, 59, 26, 5, 358, 97, 9], [27, 182, 81, 82, 84, 59, 45, 2]]
 TO_MEGATRON = rf"""mscvt hf2mg --load-dir hf --save-dir mg --moe-grouped-gemm \
     --target-tensor-parallel-size {TENSOR} --target-pipeline-parallel-size {PIPELINE} \
@@ -116,12 +117,12 @@ def find_experts(
 def show_shards(hf: Path, mg: Path) -> Table:
     """What lies where, read from the files."""
     tensors = load_tensors(hf)
-    table = Table("rank", "chunk", "layers", "experts", "ends of the model", "tensors", title="what lies where")
+    table = Table("rank", "chunk", "layers", "experts", "ends", "tensors", title="what lies where")
     last = ""
     for rank, part, chunk in load_shards(mg):
         layers = find_layers(tensors, chunk)
         experts = find_experts(tensors, chunk, layers, int(rank.split("_")[2]))
-        ends = [word for word in ("embedding", "final_layernorm", "output_layer") if any(word in key for key in chunk)]
+        ends = [name for word, name in ENDS.items() if any(word in key for key in chunk)]
         shown = (" ".join(map(str, numbers)) for numbers in (layers, experts))
         table.add_row("" if rank == last else rank, part, *shown, ", ".join(ends), str(len(chunk)))
         last = rank

@@ -10,7 +10,6 @@ from pathlib import Path
 from unittest import mock
 
 from golden_cases import CASES, build_source, load_case
-
 from mscvt.cli.main import main
 
 

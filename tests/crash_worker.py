@@ -17,15 +17,16 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from small_conversions import Sources, convert, hidden, journalled, make_sources, tree
 
 from mscvt.engine.blocks import Block
 from mscvt.engine.sinks import FileSink
 from mscvt.errors import MscvtError
+from small_conversions import PARTS, Sources, convert, hidden, journalled, make_sources, tree
 
 KILLS = 20
 put = FileSink.put
@@ -115,8 +116,25 @@ def limit_file_size(direction: str, sources: Sources, folder: Path, whole: dict[
     return {"error": said, "there": there, "status": status, "is_equal": tree(target) == whole}
 
 
+def write_parts(direction: str, sources: Sources, folder: Path, whole: dict[str, bytes]) -> dict[str, Any]:
+    """Write all parts at the same time, one of them twice; its second run is refused, or comes too late to be."""
+    target = folder / "parts"
+
+    def part(only: str) -> str:
+        os.fsync = lambda descriptor: None
+        FileSink.put = slow_put
+        try:
+            return str(convert(direction, sources, target, only=only).is_complete)
+        except MscvtError as error:
+            return error.message
+
+    parts = PARTS[direction]
+    ends = [wait(*attempt) for attempt in [fork(partial(part, only)) for only in (*parts, parts[0])]]
+    return {"ends": ends, "is_equal": tree(target) == whole, "is_hidden_gone": not hidden(target).exists()}
+
+
 def main(direction: str, folder: Path) -> None:
-    """Do both, and print what was seen."""
+    """Do all of it, and print what was seen."""
 
     def make() -> str:
         make_sources(folder)
@@ -128,6 +146,7 @@ def main(direction: str, folder: Path) -> None:
     whole = tree(folder / "whole")
     report = {
         "kills": kill_at_random(direction, sources, folder, whole),
+        "parts": write_parts(direction, sources, folder, whole),
         "limit": limit_file_size(direction, sources, folder, whole),
     }
     print(json.dumps(report))

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 from golden_cases import CASES, build_source, load_case
-
 from mscvt.conversion import Conversion, Result, Settings, run_conversion
 from mscvt.options import Options
 from mscvt.plan.to_huggingface import plan_to_huggingface
@@ -16,6 +15,11 @@ from mscvt.plugins import load_registry
 from mscvt.prepare import Request, prepare_to_huggingface, prepare_to_megatron
 
 DIRECTIONS = ("hf2mg", "mg2hf")
+PARTS = {
+    "hf2mg": ("pp=1,ep=0-1", "pp=0", "pp=1,ep=2-3,tp=1", "tp=0,pp=1,ep=2-3"),
+    "mg2hf": ("file=2-4", "file=1", "file=5-99"),
+}
+"""What `--only` divides the output into."""
 SHARD_BYTES = 60_000
 """The largest file on the way back, so that there are several."""
 _OPTIONS = Options(

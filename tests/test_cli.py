@@ -1,6 +1,5 @@
 """The command line as a newcomer meets it: help, results, errors; what it converts is tested elsewhere."""
 
-import argparse
 import json
 import re
 import shlex
@@ -8,12 +7,10 @@ import subprocess
 import sys
 
 import pytest
-import torch
 
 from command_line import make_source, run_main
 from golden_cases import CASES, build_source, huggingface_digests, load_case, megatron_digests
 from mscvt import __version__
-from mscvt.errors import MscvtError
 from mscvt.options import TABLE
 
 COMMANDS = ("hf2mg", "mg2hf", "convert", "verify", "plugins")
@@ -131,29 +128,6 @@ def test_convert_goes_to_megatron_by_default(checkpoints, tmp_path):
     assert megatron_digests(tmp_path / "mg") == megatron_digests(mg)
 
 
-@pytest.mark.parametrize("kind", ["hf", "mg"])
-def test_convert_is_refused_when_source_and_result_are_of_one_kind(kind, tmp_path):
-    options = ["--load-model-type", kind, "--save-model-type", kind]
-    outcome = run_main("convert", *options, "--load-dir", tmp_path, "--save-dir", tmp_path / "x")
-    assert (outcome.code, outcome.out) == (2, "")
-    assert f"both --load-model-type and --save-model-type are {kind}" in outcome.err
-
-
-@pytest.mark.parametrize(
-    ("options", "flag"),
-    [
-        (["--save-model-type", "mg", "--hf-cfg-dir", "hf"], "--hf-cfg-dir"),
-        (["--save-model-type", "mg", "--iteration", "3"], "--iteration"),
-        (["--load-model-type", "mg", "--save-model-type", "hf", "--dequantize"], "--dequantize"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_convert_is_refused_when_an_option_belongs_to_the_other_direction(options, flag, tmp_path):
-    outcome = run_main("convert", *options, "--load-dir", tmp_path, "--save-dir", tmp_path / "x")
-    assert (outcome.code, outcome.out) == (2, "")
-    assert f"{flag} has no meaning with --save-model-type" in outcome.err
-
-
 def test_results_are_on_stdout_when_all_is_well(checkpoints, tmp_path):
     hf, mg = checkpoints
     outcome = run_main("hf2mg", "--load-dir", hf, "--save-dir", tmp_path / "mg", "--target-tensor-parallel-size", 2)
@@ -189,12 +163,6 @@ def test_json_is_all_of_stdout_for_each_command(checkpoints, tmp_path):
     assert {"mscvt-llama", "mscvt-qwen3"} <= {plugin["distribution"] for plugin in results["plugins"]}
 
 
-def test_json_leaves_stdout_empty_when_there_is_an_error(tmp_path):
-    outcome = run_main("hf2mg", "--load-dir", tmp_path / "nowhere", "--save-dir", tmp_path / "mg", "--json")
-    assert (outcome.code, outcome.out) == (1, "")
-    assert outcome.err.startswith("error: ")
-
-
 @pytest.mark.parametrize("command", ["hf2mg", "mg2hf"])
 def test_dry_run_lists_the_files_and_writes_nothing(command, checkpoints, tmp_path):
     source = checkpoints[0] if command == "hf2mg" else checkpoints[1]
@@ -211,77 +179,6 @@ def test_dry_run_lists_only_the_part_that_is_asked_for(checkpoints, tmp_path):
     ranks = [line.split("/")[1] for line in outcome.out.splitlines() if line.startswith("iter_")]
     assert ranks == ["mp_rank_00_001", "mp_rank_00_002"]
     assert "would write 2 files, " in outcome.out
-
-
-@pytest.mark.parametrize(
-    ("arguments", "suggestion"),
-    [
-        (["hf2mg", "--target-tensor-paralel-size", "2"], "--target-tensor-parallel-size"),
-        (["convert", "--noop-layer", "3"], "--noop-layers"),
-        (["hf2gm"], "hf2mg"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_wrong_usage_is_answered_with_a_suggestion(arguments, suggestion):
-    outcome = run_main(*arguments)
-    assert (outcome.code, outcome.out) == (2, "")
-    assert suggestion in outcome.err
-    assert "--help' for help" in outcome.err
-
-
-def test_wrong_usage_is_refused_when_a_list_is_none(tmp_path):
-    outcome = run_main("hf2mg", "--load-dir", tmp_path, "--save-dir", tmp_path / "x", "--noop-layers", "3;4")
-    assert (outcome.code, outcome.out) == (2, "")
-    assert "--noop-layers: '3;4' is no list of numbers" in outcome.err
-
-
-def test_errors_are_on_stderr_and_say_what_to_do(tmp_path):
-    outcome = run_main("hf2mg", "--load-dir", tmp_path / "nowhere", "--save-dir", tmp_path / "mg")
-    assert (outcome.code, outcome.out) == (1, "")
-    error, hint = outcome.err.splitlines()
-    assert error == f"error: {tmp_path / 'nowhere'}: no such folder"
-    assert hint.startswith("hint: ")
-
-
-def test_debug_lets_the_traceback_through(tmp_path):
-    with pytest.raises(MscvtError, match="no such folder"):
-        run_main("hf2mg", "--load-dir", tmp_path / "nowhere", "--save-dir", tmp_path / "mg", "--debug")
-
-
-def test_errors_of_the_system_have_no_traceback_but_with_debug(tmp_path, monkeypatch):
-    def refuse():
-        raise PermissionError(13, "Permission denied", "/somewhere")
-
-    monkeypatch.setattr("mscvt.cli.commands.load_registry", refuse)
-    outcome = run_main("plugins")
-    assert (outcome.code, outcome.err) == (1, "error: /somewhere: Permission denied\n")
-    with pytest.raises(PermissionError):
-        run_main("plugins", "--debug")
-
-
-def test_verify_fails_and_names_the_tensor_when_a_value_differs(checkpoints, tmp_path):
-    hf, _ = checkpoints
-    assert run_main("hf2mg", "--load-dir", hf, "--save-dir", tmp_path / "mg").code == 0
-    (path,) = (tmp_path / "mg").rglob("*.pt")
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        state = torch.load(path, weights_only=True)
-    state["model"]["decoder.final_layernorm.weight"][3] += 1
-    torch.save(state, path)
-    outcome = run_main("verify", "--hf", hf, "--mg", tmp_path / "mg")
-    assert (outcome.code, outcome.err) == (1, "")
-    assert outcome.out.startswith("differs: ")
-    assert "decoder.final_layernorm.weight" in outcome.out
-    assert "NOT equal: 1 differing tensor;" in outcome.out
-
-
-def test_interruption_says_how_to_go_on(checkpoints, tmp_path, monkeypatch):
-    def interrupt(*arguments):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("mscvt.conversion.run_conversion", interrupt)
-    outcome = run_main("hf2mg", "--load-dir", checkpoints[0], "--save-dir", tmp_path / "mg")
-    assert (outcome.code, outcome.out) == (130, "")
-    assert "the same command goes on from here" in outcome.err
 
 
 def test_plugins_lists_distributions_and_the_error_of_a_broken_one(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import argparse
 
 import pytest
 import torch
+
 from command_line import check_refused, make_source, run_main
 from golden_cases import huggingface_digests
 
@@ -66,8 +67,8 @@ RECORDED = {
     "heads_are_a_list": ({"num_attention_heads": [8]}, ["num_attention_heads is list"]),
     "heads_are_zero": ({"num_attention_heads": 0}, ["num_attention_heads is 0"]),
     "groups_missing": (
-        {"num_key_value_heads": None, "num_query_groups": None, "num_attention_heads": 7},
-        ["linear_qkv", "expected [210, 48]"],
+        {"num_key_value_heads": None, "num_query_groups": None, "num_attention_heads": 7, "kv_channels": None},
+        ["hidden size 48 doesn't divide into 7 heads"],
     ),
     "vocabulary_is_text": ({"padded_vocab_size": "96"}, ["padded_vocab_size '96'"]),
     "vocabulary_larger_than_padded": ({"vocab_size": 97}, ["97", "padded_vocab_size 96"]),

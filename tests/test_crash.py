@@ -10,10 +10,10 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from small_conversions import DIRECTIONS, convert, hidden, journalled, make_sources, prepare, tree
 
 import mscvt.engine.sinks
 from mscvt.errors import MscvtError
+from small_conversions import DIRECTIONS, convert, hidden, journalled, make_sources, prepare, tree
 
 WORKER = Path(__file__).with_name("crash_worker.py")
 MOUNT = ["mount", "-t", "tmpfs", "-o"]
@@ -94,6 +94,17 @@ def test_a_disk_that_fills_up_in_the_middle_keeps_what_is_done(
     assert tree(target) == wholes[direction]
 
 
+def test_parts_written_at_the_same_time_by_different_processes_complete_the_whole(seen):
+    parts = seen["parts"]
+    assert [status for status, _ in parts["ends"]] == [0] * len(parts["ends"])
+    said = [said for _, said in parts["ends"]]
+    assert said.count("True") == 1
+    refused = ("another run is writing some of the same files", "exists and is not empty")
+    assert {text for text in said if not any(words in text for words in refused)} == {"True", "False"}
+    assert parts["is_equal"]
+    assert parts["is_hidden_gone"]
+
+
 def small_disks():
     """A file system of its own can be made by root only; elsewhere the size limit stands alone."""
     folder = tempfile.mkdtemp()
@@ -128,7 +139,7 @@ def test_a_small_file_system_is_refused_and_when_it_fills_up_the_same_command_go
                 convert(direction, sources, disk / "out")
         assert not (disk / "out").exists()
         subprocess.run([*MOUNT, "remount,size=4m", disk], check=True)
-        assert convert(direction, sources, disk / "out").resumed_units > 0
+        assert convert(direction, sources, disk / "out", resume=True).is_complete
         assert tree(disk / "out") == wholes[direction]
     finally:
         subprocess.run(["umount", disk], check=True)
@@ -155,9 +166,7 @@ def test_a_full_disk_that_only_fsync_reports_is_not_believed_to_hold_the_bytes(
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
-def test_too_little_free_space_is_refused_before_the_start_with_nothing_left(
-    direction, sources, tmp_path, monkeypatch
-):
+def test_too_little_free_space_is_refused_before_the_start_with_nothing_left(direction, sources, tmp_path, monkeypatch):
     target = tmp_path / "out"
     nbytes = prepare(direction, sources).plan.nbytes
     usage = shutil.disk_usage(tmp_path)

@@ -50,7 +50,7 @@ def test_demo_shows_every_step_and_leaves_nothing_when_all_is_equal(demo, tmp_pa
     rows = [tuple(cell.strip() for cell in line.split("│")[1:-1]) for line in text.splitlines() if "│" in line]
     assert len(rows) == 8 * 2
     assert rows[0] == ("mp_rank_00_000_000", "model0", "0 1", "0 1 2", "embedding", "18")
-    assert rows[-1] == ("", "model1", "6 7", "3 4 5", "final_layernorm, output_layer", "20")
+    assert rows[-1] == ("", "model1", "6 7", "3 4 5", "norm, head", "20")
     assert [row[2] for row in rows[:8]] == ["0 1", "4 5"] * 2 + ["2 3", "6 7"] * 2
     assert "203 of 203 tensors equal" in text
     assert "logits exactly equal" in text

@@ -4,8 +4,8 @@ import json
 import shutil
 
 import pytest
-from command_line import SOURCES, check_refused, make_source
 
+from command_line import SOURCES, check_refused, make_source
 from mscvt.errors import MscvtError
 from mscvt.options import Options, with_defaults
 from mscvt.topology import build_topology

@@ -5,8 +5,9 @@ import shutil
 
 import pytest
 import torch
-from command_line import check_refused, make_source, run_main
 from safetensors.torch import load_file, save_file
+
+from command_line import check_refused, make_source, run_main
 
 TP = "--target-tensor-parallel-size"
 QKV = "model.layers.{}.self_attn.{}_proj.weight"
@@ -204,7 +205,7 @@ def test_save_dir_without_parent_is_refused(source, tmp_path):
 
 def test_save_dir_that_is_the_load_dir_is_refused(source, tmp_path):
     folder = copy_of(source, tmp_path)
-    check_refused("hf2mg", folder, folder, [], ["exists and is not empty"])
+    check_refused("hf2mg", folder, folder, ["--overwrite"], [f"{folder}: ", "hint: Choose another --save-dir"])
 
 
 def test_scales_without_dequantize_are_refused(source, tmp_path):

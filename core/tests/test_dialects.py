@@ -130,7 +130,6 @@ def test_shapes_on_a_rank_and_of_the_sources(h, expected):
 def test_every_rule_fills_every_share_and_takes_every_source_once(h, tp, ep, whole, grouped, split, implementation):
     options = Options(moe_grouped_gemm=grouped, mla_mm_split=split, transformer_impl=implementation)
     counts = {TENSOR: tp, EXPERT: ep, EXPERT_TENSOR: 1 if whole else tp}
-    taken = {}
     for rule, layout in holding(choose_dialect(options), h):
         assert not list(layout.uneven(counts)), rule.key
         index = dict.fromkeys(counts, 0)
@@ -145,23 +144,14 @@ def test_every_rule_fills_every_share_and_takes_every_source_once(h, tp, ep, who
             for each in sizes:
                 size *= each
             base += size
-        ones = dict.fromkeys(counts, 1)
-        for piece in layout.pieces(ones, index):
-            if piece.huggingface is not None:
-                taken.setdefault((rule.key.rpartition(".linear_")[0] if split else rule.key, piece.part), []).append(
-                    piece
-                )
-    for pieces in taken.values():
-        by_shape = {}
-        for piece in pieces:
-            sizes = tuple(run.size for run in piece.huggingface.runs)
-            by_shape.setdefault(sizes, []).append(piece.huggingface)
-        if not split:
-            assert all(uncovered(sizes, boxes) is None for sizes, boxes in by_shape.items())
+        for piece in layout.pieces(dict.fromkeys(counts, 1), index):
+            taken = piece.huggingface
+            if taken is not None and not (split and layout.parts[piece.part].within):
+                assert uncovered([run.size for run in taken.runs], [taken]) is None, rule.key
 
 
 def test_divided_projections_take_every_row_of_their_source():
-    found = dict((rule.key, layout) for rule, layout in holding(choose_dialect(Options(mla_mm_split=True)), LATENT))
+    found = {rule.key: layout for rule, layout in holding(choose_dialect(Options(mla_mm_split=True)), LATENT)}
     ones, origin = dict.fromkeys(COUNTS, 1), dict.fromkeys(COUNTS, 0)
     for upper, lower in (("qk_nope", "qk_rope"), ("kv_nope", "v")):
         boxes = [

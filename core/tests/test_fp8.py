@@ -4,10 +4,10 @@ import json
 
 import pytest
 import torch
-from golden_cases import CASES, build_source, load_case, megatron_digests
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+from golden_cases import CASES, load_case, megatron_digests
 from mscvt.cli.main import app
 from mscvt.errors import MscvtError
 from mscvt.formats.huggingface import fp8
@@ -99,7 +99,6 @@ LARGE = {
     "q_lora_rank": 140,
     "num_hidden_layers": 2,
 }
-LAYERS = range(3)
 
 
 @pytest.fixture(scope="module")
@@ -109,12 +108,12 @@ def release(tmp_path_factory):
     config = CASE["hf"]["config"] | LARGE
     sizes = {48: 200, 64: 300, 24: 130, 20: 140, 96: 400}
     plain, release = {}, {}
-    for name, (shape, dtype, *shared) in CASE["hf"]["tensors"].items():
-        number = int(name.split(".")[2]) if ".layers." in name else 0
+    for old, (shape, dtype, *shared) in CASE["hf"]["tensors"].items():
+        number = int(old.split(".")[2]) if ".layers." in old else 0
         if number not in (0, 1, 8):
             continue
-        new = [resized(name, axis, size, sizes) for axis, size in enumerate(shape)]
-        name = name.replace(".layers.8.", ".layers.2.")
+        new = [resized(old, axis, size, sizes) for axis, size in enumerate(shape)]
+        name = old.replace(".layers.8.", ".layers.2.")
         source = shared[0].replace(".layers.8.", ".layers.2.") if shared else name
         plain[name] = release[name] = content(source, new, {"bf16": "BF16", "f32": "F32"}[dtype])
         if len(new) == 2 and "_proj" in name and "eh_proj" not in name:

@@ -17,6 +17,7 @@ from mscvt.errors import MscvtError
 from mscvt.formats.huggingface.reader import HuggingFaceSource
 from mscvt.formats.huggingface.safetensors_header import read_header
 
+FUZZ = settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 FIVE = np.arange(5, dtype="<u2").tobytes()
 SIX = np.arange(100, 106, dtype="<u4").tobytes()
 ENTRY_A = {"dtype": "BF16", "shape": [5], "data_offsets": [0, 10]}
@@ -160,99 +161,6 @@ def test_header_longer_than_the_limit_is_refused_without_reading_it(tmp_path):
     assert time.monotonic() - began < 1
 
 
-def indexed(folder, weight_map, files):
-    for name, content in files.items():
-        write(folder, content, name)
-    text = weight_map if isinstance(weight_map, bytes) else json.dumps({"weight_map": weight_map}).encode()
-    write(folder, text, "model.safetensors.index.json")
-    return folder
-
-
-ONLY_A, ONLY_B = raw({"a": ENTRY_A}, FIVE), raw({"b": ENTRY_B | {"data_offsets": [0, 24]}}, SIX)
-
-
-@pytest.mark.parametrize(
-    "name", ["../outside.safetensors", "/etc/passwd", "sub/../../outside.safetensors", "", ".", "..", "a\0b", "sub"]
-    + ["\ud800.safetensors", "missing.safetensors", "x" * 300, "loop.safetensors", "link.safetensors", "pipe.safetensors"]
-    + ["model.pickle"]
-)  # fmt: skip
-def test_index_entry_that_is_no_file_of_the_folder_is_refused(name, tmp_path):
-    folder = tmp_path / "hf"
-    (folder / "sub").mkdir(parents=True)
-    write(tmp_path, ONLY_A, "outside.safetensors")
-    write(folder, ONLY_A, "model.pickle")
-    (folder / "loop.safetensors").symlink_to("loop.safetensors")
-    (folder / "link.safetensors").symlink_to(tmp_path / "outside.safetensors")
-    os.mkfifo(folder / "pipe.safetensors")
-    indexed(folder, {"a": name}, {})
-    with pytest.raises(MscvtError) as caught:
-        HuggingFaceSource(folder)
-    assert "index.json" in str(caught.value) or str(folder) in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [b"", b"[]", b"{}", b'{"weight_map":[]}', b'{"weight_map":{}}', b'{"weight_map":{"a":1}}', b"\xff\xfe", b"[" * 10**6]
-    + [b'{"weight_map":{"\\u001b[2J":"a.safetensors"}}', b"nul", b'{"weight_map":null}'],
-)  # fmt: skip
-def test_index_that_is_no_index_is_refused_by_name(text, tmp_path):
-    with pytest.raises(MscvtError, match=r"model\.safetensors\.index\.json"):
-        HuggingFaceSource(indexed(tmp_path / "hf", text, {"a.safetensors": ONLY_A}))
-
-
-def test_every_contradiction_of_index_and_files_is_listed(tmp_path):
-    weight_map = {"a": "2.safetensors", "b": "1.safetensors", "c": "1.safetensors"}
-    extra = raw({"b": ENTRY_B | {"data_offsets": [0, 24]}, "d": ENTRY_A | {"data_offsets": [24, 34]}}, SIX + FIVE)
-    with pytest.raises(MscvtError) as caught:
-        HuggingFaceSource(indexed(tmp_path / "hf", weight_map, {"1.safetensors": ONLY_A, "2.safetensors": extra}))
-    assert [fault.partition(" ")[0] for fault in caught.value.faults] == ["a", "b", "c", "d"]
-
-
-def test_tensor_in_two_files_is_refused_with_both_names(tmp_path):
-    weight_map = {"a": "1.safetensors", "b": "2.safetensors"}
-    files = {"1.safetensors": ONLY_A, "2.safetensors": raw(VALID)}
-    with pytest.raises(MscvtError, match=r"'a' is in two files, 1\.safetensors and 2\.safetensors"):
-        HuggingFaceSource(indexed(tmp_path / "hf", weight_map, files))
-
-
-@pytest.mark.parametrize("what", ["link", "loop", "pipe", "folder", "nothing", "hidden_by_index_loop"])
-def test_single_file_that_is_no_file_of_the_folder_is_refused(what, tmp_path):
-    folder, path = tmp_path / "hf", tmp_path / "hf" / "model.safetensors"
-    write(tmp_path, ONLY_A, "outside.safetensors")
-    folder.mkdir()
-    match what:
-        case "link":
-            path.symlink_to("../outside.safetensors")
-        case "loop":
-            path.symlink_to("model.safetensors")
-        case "pipe":
-            os.mkfifo(path)
-        case "folder":
-            path.mkdir()
-        case "hidden_by_index_loop":
-            write(folder, ONLY_A)
-            (folder / "model.safetensors.index.json").symlink_to("model.safetensors.index.json")
-    with pytest.raises(MscvtError, match=str(folder)):
-        HuggingFaceSource(folder)
-
-
-def test_links_of_the_hugging_face_cache_are_followed(tmp_path):
-    write(tmp_path / "blobs", raw(VALID), "0123abcd")
-    snapshot = tmp_path / "snapshots" / "main"
-    snapshot.mkdir(parents=True)
-    (snapshot / "model.safetensors").symlink_to("../../blobs/0123abcd")
-    assert read_elements(HuggingFaceSource(snapshot), "b") == SIX
-
-
-def test_links_of_a_cache_to_elsewhere_are_refused(tmp_path):
-    write(tmp_path / "secrets", raw(VALID), "0123abcd")
-    snapshot = tmp_path / "snapshots" / "main"
-    snapshot.mkdir(parents=True)
-    (snapshot / "model.safetensors").symlink_to("../../secrets/0123abcd")
-    with pytest.raises(MscvtError, match="outside of"):
-        HuggingFaceSource(snapshot)
-
-
 def test_file_that_shrank_after_its_header_was_read_is_an_error(tmp_path):
     source = HuggingFaceSource(write(tmp_path / "hf", raw(VALID)))
     os.truncate(tmp_path / "hf" / "model.safetensors", 50)
@@ -277,19 +185,22 @@ def damaged(valid):
     return st.lists(edit, min_size=1, max_size=3).map(apply)
 
 
-@settings(
-    max_examples=400, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+def open_or_refuse(folder):
+    """The opened file, or None where it was refused by name; any other error is one of the test."""
+    try:
+        return HuggingFaceSource(folder)
+    except MscvtError as error:
+        if "model.safetensors" not in str(error):
+            raise
+        return None
+
+
+@settings(FUZZ, max_examples=400)
 @given(content=damaged(raw(VALID)))
 def test_damaged_file_is_read_or_refused(content, tmp_path):
-    folder = write(tmp_path / "hf", content)
-    try:
-        source = HuggingFaceSource(folder)
-    except MscvtError as error:
-        assert "model.safetensors" in str(error)
-        return
-    for name, info in source.tensors.items():
-        assert len(read_elements(source, name)) == info.nbytes
+    source = open_or_refuse(write(tmp_path / "hf", content))
+    if source is not None:
+        assert all(len(read_elements(source, name)) == info.nbytes for name, info in source.tensors.items())
 
 
 JSON_VALUES = st.recursive(
@@ -307,21 +218,12 @@ JSON_VALUES = st.recursive(
 )
 
 
-@settings(
-    max_examples=300, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(value=JSON_VALUES, place=st.sampled_from(["whole", "a", "dtype", "shape", "data_offsets", "index"]))
-def test_header_or_index_of_wrong_types_is_read_or_refused(value, place, tmp_path):
-    header = {"whole": value, "a": {"a": value}, "index": VALID}.get(place, {"a": ENTRY_A | {place: value}})
-    folder = write(tmp_path / "hf", raw(header))
-    index = folder / "model.safetensors.index.json"
-    index.unlink(missing_ok=True)
-    if place == "index":
-        index.write_text(json.dumps({"weight_map": value}))
-    try:
-        HuggingFaceSource(folder)
-    except MscvtError as error:
-        assert str(folder) in str(error)
+@settings(FUZZ, max_examples=300)
+@given(value=JSON_VALUES, place=st.sampled_from(["whole", "a", "dtype", "shape", "data_offsets"]))
+def test_header_of_wrong_types_is_read_or_refused(value, place, tmp_path):
+    header = {"whole": value, "a": {"a": value}}.get(place, {"a": ENTRY_A | {place: value}})
+    source = open_or_refuse(write(tmp_path / "hf", raw(header, FIVE)))
+    assert source is None or source.tensors.keys() <= header.keys()
 
 
 def test_huge_header_of_a_small_file_costs_no_memory(tmp_path):

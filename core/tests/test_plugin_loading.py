@@ -175,7 +175,7 @@ def test_module_that_two_entry_points_name_is_loaded_once(install):
     registry = load_registry()
     first, second = found(registry, "mscvt-acme")
     assert (first.model_types, first.error) == (("acme",), None)
-    assert second.error == "another entry point has loaded mscvt_acme already: mscvt-acme:1.2:first"
+    assert second.error == "mscvt-acme 1.2 (first = mscvt_acme) has loaded the same module already"
     assert registry.family("acme").names("model")["head"] == "lm_head.weight"
 
 

@@ -83,11 +83,31 @@ class _Builder:
     def build(self) -> Description:
         check_features(self.topology.options, self.family.features, self.family.model_type.name, self.faults)
         self.faults.raise_if_any("options that mean nothing to this model")
+        self.check_reduced()
         parameters = [*self.first(), *self.layers(), *self.last()]
         self.faults.raise_if_any("the model can't be laid out")
         return Description(
             self.topology, tuple(parameters), self.aliases, self.left_out(), self.family.features & set(FEATURES)
         )
+
+    def check_reduced(self) -> None:
+        """Refuse reduced layers that no configuration of the family describes: nobody could read them back."""
+        options = self.topology.options
+        dense = options.first_k_dense_replace
+        if options.num_layers is None and dense is None:
+            return
+        smaller = {**self.h, "num_layers": self.selection.decoder_count}
+        smaller |= {} if dense is None else {"first_k_dense_replace": dense}
+        again = self.family.call("mscvt_layers", hyperparameters=smaller)
+        kept, described = (
+            [layer.kind for layer in layers if layer.mtp is None] for layers in (self.selection.kept, again)
+        )
+        if kept != described:
+            raise MscvtError(
+                f"--num-layers {options.num_layers} with --first-k-dense-replace {dense} keeps layers of the kinds "
+                f"{', '.join(kept)}, which no configuration of {self.family.model_type.name} describes",
+                hint="Leave out --first-k-dense-replace, or choose another value.",
+            )
 
     def first(self) -> Iterator[Parameter]:
         chunk = self.topology.first

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import Any
@@ -164,35 +164,37 @@ def load_registry(found: Iterable[EntryPoint] | None = None) -> Registry:
     Args:
         found: The entry points to load; those of the environment by default.
     """
-    manager = get_plugin_manager()
     points = entry_points(group=GROUP) if found is None else found
     plugins: list[Plugin] = []
-    served: dict[str, list[tuple[ModelType, Plugin, Any]]] = {}
+    loaded: dict[int, Plugin] = {}
+    served: dict[str, list[Family]] = {}
     for point in sorted(points, key=lambda point: (_distribution(point), point.name)):
         plugin = Plugin(*_distribution(point), f"{point.name} = {point.value}")
         try:
             module = point.load()
-            types = _register(manager, module, point)
+            first = loaded.setdefault(id(module), plugin)
+            if first is not plugin:
+                raise MscvtError(
+                    f"{first.distribution} {first.version} ({first.entry_point}) has loaded the same module already"
+                )
+            hooks = _hooks_of(module)
+            types = _model_types(hooks)
         except MscvtError as error:
-            plugins.append(_with_error(plugin, str(error)))
+            plugins.append(replace(plugin, error=str(error)))
             continue
         except (Exception, SystemExit) as error:  # anything at all may go wrong in foreign code
-            plugins.append(_with_error(plugin, f"can't be loaded: {type(error).__name__}: {error}"))
+            plugins.append(replace(plugin, error=f"can't be loaded: {type(error).__name__}: {error}"))
             continue
-        plugin = Plugin(plugin.distribution, plugin.version, plugin.entry_point, tuple(t.name for t in types))
+        plugin = replace(plugin, model_types=tuple(model_type.name for model_type in types))
         plugins.append(plugin)
         for model_type in types:
-            served.setdefault(model_type.name, []).append((model_type, plugin, module))
+            served.setdefault(model_type.name, []).append(Family(model_type, plugin, hooks))
     contested = {
-        name: tuple(f"{plugin.distribution} {plugin.version}" for _, plugin, _ in claims)
+        name: tuple(f"{family.plugin.distribution} {family.plugin.version}" for family in claims)
         for name, claims in served.items()
         if len(claims) > 1
     }
-    families = {
-        name: Family(claims[0][0], claims[0][1], _hooks_of(manager, claims[0][2]))
-        for name, claims in sorted(served.items())
-        if len(claims) == 1
-    }
+    families = {name: claims[0] for name, claims in sorted(served.items()) if len(claims) == 1}
     return Registry(
         tuple(_with_clashes(plugin, contested) for plugin in plugins),
         MappingProxyType(families),
@@ -209,19 +211,19 @@ def _distribution(point: EntryPoint) -> tuple[str, str]:
     return name or "(unknown)", version or "?"
 
 
-def _with_error(plugin: Plugin, error: str) -> Plugin:
-    return Plugin(plugin.distribution, plugin.version, plugin.entry_point, plugin.model_types, error)
-
-
 def _with_clashes(plugin: Plugin, contested: Mapping[str, tuple[str, ...]]) -> Plugin:
     clashes = [f"{name!r} ({', '.join(contested[name])})" for name in plugin.model_types if name in contested]
     if not clashes:
         return plugin
-    return _with_error(plugin, f"model type claimed by more than one distribution: {'; '.join(clashes)}")
+    return replace(plugin, error=f"model type claimed by more than one distribution: {'; '.join(clashes)}")
 
 
-def _register(manager: pluggy.PluginManager, module: Any, point: EntryPoint) -> tuple[ModelType, ...]:
-    """Register a plugin after checking it; leaves the manager as it was where that fails."""
+def _hooks_of(module: Any) -> Mapping[str, Any]:
+    """The hook callers that reach one plugin and the core's defaults; no other plugin can get between them.
+
+    Raises:
+        MscvtError: Where the plugin is made for another version, or has hooks that nothing would ever call.
+    """
     made_for = getattr(module, "MSCVT_API", None)
     if made_for != hookspecs.API_VERSION:
         stated = "states no version" if made_for is None else f"made for version {made_for}"
@@ -229,24 +231,12 @@ def _register(manager: pluggy.PluginManager, module: Any, point: EntryPoint) -> 
             f"{stated} of mscvt's plugin interface, this is version {hookspecs.API_VERSION}; "
             f"a plugin states it as MSCVT_API = {hookspecs.API_VERSION}"
         )
-    if manager.is_registered(module):
-        raise MscvtError(f"another entry point has loaded {point.value} already: {manager.get_name(module)}")
+    manager = get_plugin_manager()
     try:
-        manager.register(module, name=":".join((*_distribution(point), point.name)))
-        _check_hooks(manager, module)
-        types = _model_types(_hooks_of(manager, module))
-    except BaseException as error:
-        if manager.is_registered(module):
-            manager.unregister(module)
-        if isinstance(error, pluggy.PluginValidationError):
-            *_, reason = str(error).splitlines()
-            raise MscvtError(f"has a hook with a wrong signature: {reason}") from None
-        raise
-    return types
-
-
-def _check_hooks(manager: pluggy.PluginManager, module: Any) -> None:
-    """Refuse hooks that nothing would ever call."""
+        manager.register(module)
+    except pluggy.PluginValidationError as error:
+        *_, reason = str(error).splitlines()
+        raise MscvtError(f"has a hook with a wrong signature: {reason}") from None
     hooks = {caller.name for caller in manager.get_hookcallers(module) or ()}
     written = {name for name in dir(module) if name.startswith("mscvt_") and callable(getattr(module, name))}
     if unknown := sorted((hooks | written) - _HOOKS):
@@ -255,6 +245,7 @@ def _check_hooks(manager: pluggy.PluginManager, module: Any) -> None:
         raise MscvtError(f"has hooks that are not marked with @hookimpl: {', '.join(unmarked)}")
     if not {"mscvt_model_types", "mscvt_names"} <= hooks:
         raise MscvtError("must implement mscvt_model_types and mscvt_names")
+    return {name: getattr(manager.hook, name) for name in sorted(_HOOKS)}
 
 
 def _model_types(hooks: Mapping[str, Any]) -> tuple[ModelType, ...]:
@@ -270,9 +261,3 @@ def _model_types(hooks: Mapping[str, Any]) -> tuple[ModelType, ...]:
         if not hooks["mscvt_names"](model_type=name, kind=MODEL):
             raise MscvtError(f"mscvt_names gives no names of kind 'model' for {name!r}")
     return tuple(types)
-
-
-def _hooks_of(manager: pluggy.PluginManager, module: Any) -> Mapping[str, Any]:
-    """The hook callers that reach one plugin and the core's defaults."""
-    others = [p for p in manager.get_plugins() if p is not module and p is not defaults]
-    return {name: manager.subset_hook_caller(name, others) for name in _HOOKS}

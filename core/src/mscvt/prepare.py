@@ -56,9 +56,12 @@ def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
     layers = sum(1 for _ in description.topology.place_layers())
     args = make_args(family, h, options, layers)
     source = HuggingFaceSource(request.load_dir, dequantize=request.dequantize)
-    plan = plan_to_megatron(
-        description, source.tensors, ignored=family.model_type.ignored, dtype=_dtype_name(request.dtype)
-    )
+    try:
+        plan = plan_to_megatron(
+            description, source.tensors, ignored=family.model_type.ignored, dtype=_dtype_name(request.dtype)
+        )
+    except MscvtError as error:
+        raise _with_better_type(error, config, family, registry) from None
     args["params_dtype"] = TORCH_NAMES[max(source.tensors.values(), key=lambda info: info.nbytes).dtype]
     topology = description.topology
 
@@ -82,6 +85,21 @@ def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
         notes=tuple(_left_out_notes(plan.left_out)),
         training_flags=training_flags(options, h, layers),
     )
+
+
+def _with_better_type(
+    error: MscvtError, config: Mapping[str, Any], family: Family, registry: Registry
+) -> MscvtError:
+    """The same error, hinting at the model type that `config.json` names where that is another one."""
+    try:
+        better = registry.recognise(config).model_type.name
+    except MscvtError:
+        return error
+    if better == family.model_type.name:
+        return error
+    said = config.get("model_type")
+    hint = f"config.json says model_type {said!r}, which is --model-type-hf {better}."
+    return MscvtError(error.message, faults=error.faults, hint=hint)
 
 
 def describe_configuration(
@@ -147,9 +165,23 @@ def prepare_to_huggingface(request: Request, registry: Registry) -> Conversion:
 
 
 def describe_checkpoint(
-    args: Mapping[str, Any], config: Mapping[str, Any] | None, request: Request, registry: Registry
+    args: Mapping[str, Any],
+    config: Mapping[str, Any] | None,
+    request: Request,
+    registry: Registry,
+    *,
+    against_original: bool = False,
 ) -> tuple[Family, Description, Hyperparameters]:
-    """The description of a Megatron checkpoint, from its args and, where given, a `config.json`."""
+    """The description of a Megatron checkpoint, from its args and, where given, a `config.json`.
+
+    Args:
+        args: The checkpoint's args.
+        config: The configuration, or None.
+        request: What was asked for.
+        registry: The plugins.
+        against_original: Whether layers have their numbers in the model that the configuration is of, which
+            may have more of them, or those that the way back gives.
+    """
     recorded = with_model_type(args)
     name = request.model_type or recorded
     if name is None and config is None:
@@ -168,8 +200,14 @@ def describe_checkpoint(
     if config is not None:
         configured = hyperparameters(config, family.model_type, f"{request.hf_cfg_dir}/config.json")
     h = read_hyperparameters(args, family.model_type, options, configured)
-    layers = family.call("mscvt_layers", hyperparameters=h)
-    selection = select_layers(layers, replace(options, num_layers=None, first_k_dense_replace=None))
+    enumerated = configured if against_original and configured else h
+    layers = family.call("mscvt_layers", hyperparameters=enumerated)
+    fewer = {
+        name: h[name]
+        for name in ("num_layers", "first_k_dense_replace")
+        if name in h and h[name] < enumerated.get(name, h[name])
+    }
+    selection = select_layers(layers, replace(options, **fewer))
     topology = build_topology(options, selection.decoder_count)
     return family, describe(family, h, topology, selection), h
 

@@ -14,8 +14,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mscvt.errors import MscvtError
+from mscvt.errors import Faults, MscvtError
 from mscvt.layout import Layout, PlacedPart, Segment, parse_axes
+from mscvt.topology import DIMENSION_FLAGS
 
 Size = int | str
 Sizes = Mapping[str, int]
@@ -100,8 +101,9 @@ def resolve(rule: Rule, sizes: Sizes) -> Resolved:
     """Put sizes into a rule.
 
     Raises:
-        MscvtError: Where the rule speaks of a size that the model does not have.
+        MscvtError: Where the rule speaks of a size that the model does not have, or of axes that are not its own.
     """
+    _check(rule, sizes)
     segments: list[Segment] = []
     placed: list[PlacedPart] = []
     sources: list[tuple[str, int | None]] = []
@@ -125,6 +127,33 @@ def resolve(rule: Rule, sizes: Sizes) -> Resolved:
         shape = parse_axes(rule.shape) if rule.shape else groups
         segments.append(Segment(axes, shape, tuple(range(first, len(placed)))))
     return Resolved(Layout(tuple(segments), tuple(placed), rule.cuts), tuple(sources))
+
+
+def _check(rule: Rule, sizes: Sizes) -> None:
+    """Refuse axes that a rule does not have: a misspelt cut would replicate what should be divided."""
+    faults = Faults()
+    known: set[str] = set()
+    for run in rule.rows or (Rows(rule.axes, rule.parts),):
+        axes = _axes(run.axes)
+        known |= axes
+        if rule.shape and _axes(rule.shape) != axes:
+            faults.add(f"shape {rule.shape!r} does not have the axes of {run.axes!r}")
+        for part in run.parts:
+            own, each = _axes(part.axes), {part.each} if part.each else set()
+            taken = {axis: part.at.get(axis, (0, axis))[1] for axis in axes - own - each}
+            if unknown := sorted((own | each | part.at.keys() | part.within.keys()) - axes):
+                faults.add(f"part {part.role} speaks of {', '.join(unknown)}, which {run.axes!r} does not have")
+            elif absent := sorted(axis for axis, extent in taken.items() if _size(extent, sizes, rule) != 1):
+                faults.add(f"part {part.role} takes more than one index of {', '.join(absent)} and has no such axis")
+    if unknown := sorted(rule.cuts.keys() - known):
+        faults.add(f"cuts {', '.join(unknown)}, which it does not have")
+    if unknown := sorted(set(rule.cuts.values()) - DIMENSION_FLAGS.keys()):
+        faults.add(f"cuts by {', '.join(unknown)}, expected {', '.join(sorted(DIMENSION_FLAGS))}")
+    faults.raise_if_any(f"rule {rule.key!r} is not well formed")
+
+
+def _axes(pattern: str) -> set[str]:
+    return {axis for group in parse_axes(pattern) for axis in group}
 
 
 def _span(span: tuple[Size, Size], sizes: Sizes, rule: Rule) -> tuple[int, int]:

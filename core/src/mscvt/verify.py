@@ -83,7 +83,7 @@ def verify_checkpoints(
     existing = MegatronSource(mg, iteration)
     config = read_config(hf) if (hf / "config.json").exists() else None
     request = Request(mg, Options(), model_type=model_type, hf_cfg_dir=hf)
-    family, description, _ = describe_checkpoint(existing.args, config, request, registry)
+    family, description, _ = describe_checkpoint(existing.args, config, request, registry, against_original=True)
     topology = description.topology
     options = topology.options
     existing.open_ranks(
@@ -105,10 +105,7 @@ def verify_checkpoints(
         max_memory=max_memory or DEFAULT_MEMORY,
         progress=progress,
     )
-    differences = [
-        _difference(name, element, existing, mg)
-        for name, element in sorted(sink.differences.items())
-    ]
+    differences = [_difference(name, element, existing, mg) for name, element in sorted(sink.differences.items())]
     notes = {f"left out: {why}" for why in plan.left_out.values()}
     if sink.padded:
         notes.add(f"{_PADDING} ({len(sink.padded)} tensors have some that is not zero)")

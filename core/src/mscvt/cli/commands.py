@@ -8,12 +8,14 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from mscvt.cli.parameters import read_options
 from mscvt.cli.progress import show_progress
+from mscvt.errors import MscvtError
 from mscvt.plugins import load_registry
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ def run_convert(save_model_type: str, given: Mapping[str, Any]) -> None:
     from mscvt.conversion import Settings, run_conversion
     from mscvt.prepare import Request, prepare_to_huggingface, prepare_to_megatron
 
+    _check_direction(given["load_dir"], save_model_type)
     request = Request(
         load_dir=given["load_dir"],
         options=read_options(given),
@@ -48,6 +51,7 @@ def run_convert(save_model_type: str, given: Mapping[str, Any]) -> None:
                 resume=given["resume"],
                 only=given["only"],
                 verify=given["verify"],
+                source=given["load_dir"],
                 started=started,
                 progress=progress,
             )
@@ -67,6 +71,22 @@ def _interruptible(what: str) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
+_MARKS = {"hf": "config.json", "mg": "latest_checkpointed_iteration.txt"}
+"""What a checkpoint of either kind has beside its weights."""
+_NAMES = {"hf": "Hugging Face", "mg": "Megatron"}
+
+
+def _check_direction(folder: Path, wanted: str) -> None:
+    """Refuse to convert what is already of the wanted kind, which is more help than what is missing in it."""
+    other = "hf" if wanted == "mg" else "mg"
+    if (folder / _MARKS[wanted]).exists() and not (folder / _MARKS[other]).exists():
+        raise MscvtError(
+            f"{folder}: has {_MARKS[wanted]}, so it is a {_NAMES[wanted]} checkpoint; "
+            f"expected one of {_NAMES[other]}, with {_MARKS[other]}",
+            hint=f"mscvt {wanted}2{other} converts in the other direction.",
+        )
+
+
 def _report(conversion: Conversion, result: Result, *, as_json: bool) -> None:
     if as_json:
         shown = {**asdict(result), "target": str(result.target), "notes": conversion.notes}
@@ -74,10 +94,10 @@ def _report(conversion: Conversion, result: Result, *, as_json: bool) -> None:
             shown["training_flags"] = conversion.training_flags
         typer.echo(json.dumps(shown, indent=2))
         return
-    speed = result.nbytes / 1e9 / max(result.seconds, 1e-9)
+    speed = result.nbytes / 1e6 / max(result.seconds, 1e-9)
     typer.echo(
         f"wrote {_counted(result.files, 'file')}, {result.nbytes:,} bytes in {result.seconds:.1f} s "
-        f"({speed:.2f} GB/s) to {result.target}"
+        f"({speed:,.0f} MB/s) to {result.target}"
     )
     if result.resumed_units:
         typer.echo(f"went on with earlier work: {result.resumed_units} tensors were there already")

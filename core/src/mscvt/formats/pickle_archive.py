@@ -78,6 +78,8 @@ def _check_records(path: Path, archive: zipfile.ZipFile) -> None:
         raise MscvtError(f"{path}: two of its records have the same name")
     if not records or min(record.header_offset for record in records) != 0:
         raise MscvtError(f"{path}: its first record does not begin at byte 0, as those of torch.save do")
+    if any(record.filename.casefold().endswith("/constants.pkl") for record in records):
+        raise MscvtError(f"{path}: is a TorchScript archive, which holds code", hint="Save the state dict alone.")
     order = next((record for record in records if record.filename.endswith("/byteorder")), None)
     if order is not None and (order.file_size > 8 or archive.read(order) != b"little"):
         raise MscvtError(f"{path}: was not saved by a little-endian machine", hint="Save it anew on one.")
@@ -94,6 +96,11 @@ def _globals(path: Path, data: bytes) -> set[str]:
         if name == "GLOBAL":
             module, _, attribute = str(argument).partition(" ")
             found.add(f"{'builtins' if module == '__builtin__' else module}.{attribute}")
+        if name == "PROTO" and argument != 2:
+            raise MscvtError(
+                f"{path}: its pickle has protocol {argument}, torch reads only 2 without running code",
+                hint="Save it again with the default pickle_protocol of torch.save.",
+            )
         if name == "MARK":
             marks.append(len(stack))
             continue

@@ -1,0 +1,154 @@
+"""`--only`: parts of one output, in any order and at the same time, and the result when all of them are there."""
+
+import errno
+import os
+import shutil
+
+import pytest
+
+import mscvt.engine.sinks
+from mscvt.errors import MscvtError
+from mscvt.selection import select_files
+from small_conversions import DIRECTIONS, PARTS, convert, hidden, make_sources, prepare, tree
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    return make_sources(tmp_path_factory.mktemp("sources"))
+
+
+@pytest.fixture(scope="module")
+def wholes(sources, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wholes")
+    for direction in DIRECTIONS:
+        convert(direction, sources, folder / direction, sync_seconds=60.0)
+    return {direction: tree(folder / direction) for direction in DIRECTIONS}
+
+
+@pytest.fixture(autouse=True)
+def _no_sync(monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+def chosen(direction, sources, only):
+    return [file.path for file in select_files(prepare(direction, sources).plan.files, only)]
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("turn", [1, -1])
+@pytest.mark.parametrize("verify", [False, True])
+def test_parts_write_only_their_files_and_the_last_completes(direction, turn, verify, sources, wholes, tmp_path):
+    target, whole, parts = tmp_path / "out", wholes[direction], PARTS[direction][::turn]
+    written = set()
+    for only in parts:
+        assert not target.exists()
+        result = convert(direction, sources, target, only=only, verify=verify)
+        written |= set(chosen(direction, sources, only))
+        assert result.is_complete is (only == parts[-1])
+        if not result.is_complete:
+            assert tree(hidden(target) / "data") == {path: whole[path] for path in written}
+    assert tree(target) == whole
+    assert not hidden(target).exists()
+
+
+def test_equal_parts_at_the_same_time_are_refused_and_others_are_not(sources, wholes, tmp_path, monkeypatch):
+    target, put, said = tmp_path / "out", mscvt.engine.sinks.FileSink.put, []
+
+    def meanwhile(self, block, data):
+        if not said:
+            said.append("")
+            for only in ("pp=0", "ep=1", None):
+                with pytest.raises(MscvtError, match="another run is writing") as caught:
+                    convert("hf2mg", sources, target, only=only)
+                said.append(caught.value.message)
+            assert convert("hf2mg", sources, target, only="pp=1").is_complete is False
+        return put(self, block, data)
+
+    monkeypatch.setattr(mscvt.engine.sinks.FileSink, "put", meanwhile)
+    assert convert("hf2mg", sources, target, only="pp=0", workers=1).is_complete
+    assert [("some of the same files" in message) for message in said[1:]] == [True, True, False]
+    assert tree(target) == wholes["hf2mg"]
+
+
+def broken_off(monkeypatch, direction, sources, target, only):
+    put, count = mscvt.engine.sinks.FileSink.put, []
+
+    def stops(self, block, data):
+        count.append(block)
+        if len(count) > 15:
+            raise OSError(errno.EIO, "broken off")
+        return put(self, block, data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(mscvt.engine.sinks.FileSink, "put", stops)
+        with pytest.raises(MscvtError, match="broken off"):
+            convert(direction, sources, target, only=only, workers=1)
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_a_part_that_was_broken_off_goes_on_beside_others(direction, sources, wholes, tmp_path, monkeypatch):
+    target, (first, second, *rest) = tmp_path / "out", PARTS[direction]
+    broken_off(monkeypatch, direction, sources, target, first)
+    assert convert(direction, sources, target, only=second).resumed_units == 0
+    assert convert(direction, sources, target, only=first).resumed_units > 0
+    for only in rest:
+        convert(direction, sources, target, only=only)
+    assert tree(target) == wholes[direction]
+
+
+def test_the_whole_command_completes_parts_that_were_broken_off(sources, wholes, tmp_path, monkeypatch):
+    target = tmp_path / "out"
+    convert("hf2mg", sources, target, only="pp=1")
+    broken_off(monkeypatch, "hf2mg", sources, target, "pp=0")
+    assert convert("hf2mg", sources, target).is_complete
+    assert tree(target) == wholes["hf2mg"]
+
+
+def test_a_part_whose_file_was_lost_is_made_again_whoever_wrote_it(sources, wholes, tmp_path, monkeypatch):
+    target = tmp_path / "out"
+    broken_off(monkeypatch, "hf2mg", sources, target, None)
+    convert("hf2mg", sources, target, only="pp=0")
+    lost = hidden(target) / "data" / chosen("hf2mg", sources, "pp=0")[0]
+    lost.unlink()
+    broken_off(monkeypatch, "hf2mg", sources, target, "pp=0")  # the file is there again, and not whole
+    assert convert("hf2mg", sources, target, only="pp=1").is_complete is False
+    assert convert("hf2mg", sources, target).is_complete
+    assert tree(target) == wholes["hf2mg"]
+
+
+def test_a_finished_part_may_be_written_again(sources, wholes, tmp_path):
+    target = tmp_path / "out"
+    convert("hf2mg", sources, target, only="pp=0")
+    result = convert("hf2mg", sources, target, only="pp=0", verify=True)
+    assert (result.is_complete, result.verified, result.resumed_units > 0) == (False, True, True)
+    convert("hf2mg", sources, target, only="pp=1")
+    assert tree(target) == wholes["hf2mg"]
+
+
+def test_space_is_asked_for_the_part_alone(sources, tmp_path, monkeypatch):
+    convert("hf2mg", sources, tmp_path / "out", only="pp=0")
+    part = sum(f.nbytes for f in select_files(prepare("hf2mg", sources).plan.files, "pp=1"))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=part - 1))
+    with pytest.raises(MscvtError, match=f"needs {part:,} bytes more"):
+        convert("hf2mg", sources, tmp_path / "out", only="pp=1")
+
+
+@pytest.mark.parametrize(
+    ("direction", "only", "message"),
+    [
+        ("hf2mg", "pp=2", "matches none of the 16 files"),
+        ("hf2mg", "ep=3-1", "matches none of the 16 files"),
+        ("hf2mg", "file=1", "can't understand 'file=1'; known are ep, pp, tp"),
+        ("hf2mg", "pp=0,pp=1", "can't understand 'pp=1'"),
+        ("hf2mg", "pp=0,", "can't understand ''"),
+        ("hf2mg", "", "can't understand ''"),
+        ("hf2mg", "pp=-1", "can't understand"),
+        ("mg2hf", "pp=0", "can't understand 'pp=0'; known are file"),
+        ("mg2hf", "file=0", "matches none"),
+    ],
+)
+def test_a_selection_that_means_nothing_is_refused(direction, only, message, sources, tmp_path):
+    with pytest.raises(MscvtError, match=message):
+        convert(direction, sources, tmp_path / "out", only=only)
+    assert list(tmp_path.iterdir()) == []

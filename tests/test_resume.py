@@ -1,0 +1,188 @@
+"""Unfinished work and results that are there: what goes on, what is refused, what is replaced and when."""
+
+import errno
+import os
+import shutil
+
+import pytest
+from typer.testing import CliRunner
+
+import mscvt.engine.sinks
+from mscvt.cli.main import app
+from mscvt.conversion import Settings, run_conversion
+from mscvt.errors import MscvtError
+from small_conversions import DIRECTIONS, convert, hidden, journalled, make_sources, prepare, tree
+
+OTHER_OPTIONS = {"hf2mg": {"noop_layers": (8, 9)}, "mg2hf": {"dtype": "fp32"}}
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    return make_sources(tmp_path_factory.mktemp("sources"))
+
+
+@pytest.fixture(autouse=True)
+def _no_sync(monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture
+def broken_off(sources, tmp_path, monkeypatch):
+    """Break conversions off after some blocks."""
+
+    def break_off(direction, target, **settings):
+        put, count = mscvt.engine.sinks.FileSink.put, []
+
+        def stops(self, block, data):
+            count.append(block)
+            if len(count) > 30:
+                raise OSError(errno.EIO, "broken off")
+            return put(self, block, data)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(mscvt.engine.sinks.FileSink, "put", stops)
+            with pytest.raises(MscvtError, match="broken off"):
+                convert(direction, settings.pop("sources", sources), target, workers=1, **settings)
+        assert journalled(target) > 0
+        return target
+
+    return break_off
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_same_command_goes_on_with_other_workers_and_memory(direction, sources, broken_off, tmp_path):
+    target = broken_off(direction, tmp_path / "out")
+    before = journalled(target)
+    result = convert(direction, sources, target, workers=3, max_memory=1 << 20, resume=True)
+    assert (result.resumed_units, result.is_complete) == (before, True)
+    convert(direction, sources, tmp_path / "whole")
+    assert tree(target) == tree(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_other_options_are_refused_and_the_work_kept(direction, sources, broken_off, tmp_path):
+    target = broken_off(direction, tmp_path / "out")
+    before = tree(hidden(target))
+    other = prepare(direction, sources, **OTHER_OPTIONS[direction])
+    for resume in (False, True):
+        with pytest.raises(
+            MscvtError, match="an unfinished conversion is there and differs from this one in"
+        ) as caught:
+            run_conversion(other, target, Settings(resume=resume))
+        assert ("options" if direction == "hf2mg" else "dtype") in caught.value.message
+        assert "--overwrite" in caught.value.hint
+    assert tree(hidden(target)) == before
+    result = run_conversion(other, target, Settings(overwrite=True))
+    assert (result.resumed_units, result.is_complete) == (0, True)
+    run_conversion(other, tmp_path / "whole", Settings())
+    assert tree(target) == tree(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("change", ["modified later", "another size"])
+def test_a_changed_source_is_refused_and_the_work_kept(direction, change, broken_off, tmp_path):
+    sources = make_sources(tmp_path)
+    target = broken_off(direction, tmp_path / "out", sources=sources)
+    before = tree(hidden(target))
+    pattern = "*.safetensors" if direction == "hf2mg" else "**/*.pt"
+    changed = min(sources[DIRECTIONS.index(direction)].glob(pattern))
+    status = changed.stat()
+    if change == "modified later":
+        os.utime(changed, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    else:
+        grow(changed)
+        os.utime(changed, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(MscvtError, match="differs from this one in source"):
+        convert(direction, sources, target)
+    assert tree(hidden(target)) == before
+    assert convert(direction, sources, target, overwrite=True).resumed_units == 0
+
+
+def grow(path):
+    """Make a file longer that is read as before: spaces after the header's JSON, a comment after the zip's end."""
+    raw = path.read_bytes()
+    if path.suffix == ".safetensors":
+        length = int.from_bytes(raw[:8], "little")
+        raw = (length + 8).to_bytes(8, "little") + raw[8 : 8 + length] + b" " * 8 + raw[8 + length :]
+    else:
+        raw = raw[:-2] + (8).to_bytes(2, "little") + b"longer.."
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_a_target_that_is_not_empty_is_refused_and_not_mixed(direction, sources, tmp_path):
+    target = tmp_path / "out"
+    convert(direction, sources, target)
+    before = tree(target)
+    with pytest.raises(MscvtError, match="exists and is not empty") as caught:
+        convert(direction, sources, target)
+    assert "--overwrite" in caught.value.hint
+    assert tree(target) == before
+    assert not hidden(target).exists()
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_overwrite_keeps_the_old_checkpoint_whole_until_the_end(direction, sources, broken_off, tmp_path):
+    target = tmp_path / "out"
+    convert(direction, sources, target)
+    (target / "stale.txt").write_text("of the old one")
+    old = tree(target)
+    broken_off(direction, target, overwrite=True)
+    assert tree(target) == old
+    assert convert(direction, sources, target, overwrite=True).resumed_units > 0
+    assert tree(target) == {name: content for name, content in old.items() if name != "stale.txt"}
+    assert not hidden(target).exists()
+
+
+def test_overwrite_refuses_a_folder_that_is_no_checkpoint(sources, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("precious")
+    with pytest.raises(MscvtError, match=r"is no checkpoint, so --overwrite won't replace it \(it holds thesis.tex\)"):
+        convert("hf2mg", sources, tmp_path / "out", overwrite=True)
+    assert tree(tmp_path) == {"out/thesis.tex": b"precious"}
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_overwrite_refuses_to_replace_the_source(direction, tmp_path):
+    sources = make_sources(tmp_path / "both")
+    before = tree(tmp_path)
+    source = sources[DIRECTIONS.index(direction)]
+    (tmp_path / "link").symlink_to(tmp_path / "both")
+    for target in (source, tmp_path / "both", tmp_path / "link"):
+        with pytest.raises(MscvtError, match="holds the source"):
+            CliRunner().invoke(
+                app,
+                [direction, "--load-dir", str(source), "--save-dir", str(target), "--overwrite"],
+                catch_exceptions=False,
+            )
+    (tmp_path / "link").unlink()
+    assert tree(tmp_path) == before
+
+
+def test_resume_without_unfinished_work_is_refused(sources, tmp_path):
+    with pytest.raises(MscvtError, match="there is no unfinished conversion to resume"):
+        convert("hf2mg", sources, tmp_path / "out", resume=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_removed_working_directory_is_an_error_with_a_name(sources, tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    shutil.rmtree(tmp_path / "gone")
+    with pytest.raises(MscvtError, match=r"No such file or directory|no such folder"):
+        convert("hf2mg", sources, "out")
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS])
+def test_a_folder_that_can_not_be_written_is_an_error_with_its_name(code, sources, tmp_path, monkeypatch):
+    mkdir = os.mkdir
+
+    def refused(path, *rest, **more):
+        if str(path).endswith(".mscvt"):
+            raise OSError(code, os.strerror(code), str(path))
+        mkdir(path, *rest, **more)
+
+    monkeypatch.setattr(os, "mkdir", refused)
+    with pytest.raises(MscvtError, match=f"{hidden(tmp_path / 'out')}: {os.strerror(code)}"):
+        convert("hf2mg", sources, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
