@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -20,6 +21,8 @@ class Measured:
 
     seconds: float
     """From its start to its end, as a user sees it."""
+    processor: float
+    """Seconds of work of all its threads and processes, in user and system mode."""
     anonymous: int
     """The most bytes of private memory (RssAnon of all its processes) that were seen at once."""
     output: str
@@ -34,7 +37,7 @@ def run(command: Sequence[str | Path]) -> Measured:
     """
     # Bytecode is cached, as it is wherever a package was installed.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    began = time.perf_counter()
+    before, began = _worked(), time.perf_counter()
     process = subprocess.Popen(
         list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )
@@ -55,7 +58,13 @@ def run(command: Sequence[str | Path]) -> Measured:
     sampler.join()
     if process.returncode:
         sys.exit(f"{' '.join(map(str, command))}\nended with {process.returncode}:\n{errors}")
-    return Measured(seconds, peak, output)
+    return Measured(seconds, _worked() - before, peak, output)
+
+
+def _worked() -> float:
+    """Processor time of all processes that were started and have ended, in seconds."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def mscvt(*arguments: str | Path) -> Measured:

@@ -74,17 +74,28 @@ def measure_model(model: Model, folder: Path) -> dict[str, Any]:
     return found
 
 
-def show(name: str, found: dict[str, Any]) -> None:
-    """Print two lines for a model."""
-    print(f"{name}: {found['source_bytes'] / 1e9:,.0f} GB in {found['source_files']} files")
-    for direction in ("hf2mg", "mg2hf"):
-        s = found[direction]
-        print(
-            f"  {direction}  {s['seconds']:.1f} s, {s['private_bytes'] / 2**20:.0f} MiB; plans {s['files']} files, "
-            f"{s['tensors']:,} tensors, {s['bytes'] / 1e9:,.0f} GB",
-            flush=True,
+_COLUMNS = ("model", "source", "direction", "output", "seconds", "private MiB", "allocating the output")
+
+
+def rows(name: str, found: dict[str, Any]) -> str:
+    """A model's figures as rows of a Markdown table, with `_COLUMNS`."""
+    source, to, back = found["source_bytes"], found["hf2mg"], found["mg2hf"]
+    shown = []
+    for direction, s, size, files, allocating in (
+        ("hf2mg", to, source, found["source_files"], f"{found['allocate_seconds']:.1f} s"),
+        ("mg2hf", back, to["bytes"], to["files"], ""),
+    ):
+        cells = (
+            name,
+            f"{size / 1e9:,.0f} GB, {files} files",
+            direction,
+            f"{s['bytes'] / 1e9:,.0f} GB, {s['files']} files, {s['tensors']:,} tensors",
+            f"{s['seconds']:.1f}",
+            f"{s['private_bytes'] / 2**20:.0f}",
+            allocating,
         )
-    print(f"  all shards allocated in {found['allocate_seconds']:.1f} s")
+        shown.append(f"| {' | '.join(cells)} |")
+    return "\n".join(shown)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -96,14 +107,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=_RESULTS / "planning.json", help="JSON file")
     given = parser.parse_args(arguments)
     report: dict[str, Any] = {"empty_start_seconds": mscvt("plugins").seconds, "models": {}}
-    print(f"empty start {report['empty_start_seconds']:.2f} s")
+    print(f"empty start {report['empty_start_seconds']:.2f} s\n")
+    print(f"| {' | '.join(_COLUMNS)} |\n{'|---' * len(_COLUMNS)}|", flush=True)
     for name in given.model or names:
         with tempfile.TemporaryDirectory(prefix="mscvt-planning-", dir=given.folder) as folder:
             report["models"][name] = measure_model(PLANNING[name](), Path(folder))
-        show(name, report["models"][name])
+        print(rows(name, report["models"][name]), flush=True)
     given.output.parent.mkdir(parents=True, exist_ok=True)
     given.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    print(f"written to {given.output}")
+    print(f"\nwritten to {given.output}")
 
 
 if __name__ == "__main__":

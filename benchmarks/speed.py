@@ -14,7 +14,6 @@ import platform
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -44,6 +43,9 @@ class Round:
     """`cp -r` of what it wrote."""
     synced_copy: float
     """The same, and then until it has reached the disk; a conversion does that too, `cp` does not."""
+    processor: float
+    """Work of all the command's threads; other work on the machine changes it less than the time."""
+    copy_processor: float
     written: int
     """Bytes of the result's files."""
     anonymous: int
@@ -70,14 +72,20 @@ def measure(command: Sequence[str | Path], result: Path, expected: int) -> Round
     written = sum(path.stat().st_size for path in result.rglob("*") if path.is_file())
     copied = result.with_name("copy")
     fetch_memory(result.parent, written)
-    began = time.perf_counter()
-    run(["cp", "-r", result, copied])
-    copy = time.perf_counter() - began
-    run(["sync", "-f", copied])
-    synced = time.perf_counter() - began
+    copy = run(["cp", "-r", result, copied])
+    sync = run(["sync", "-f", copied])
     shutil.rmtree(copied)
     converting = json.loads(measured.output)["seconds"]
-    return Round(measured.seconds, converting, copy, synced, written, measured.anonymous)
+    return Round(
+        total=measured.seconds,
+        converting=converting,
+        copy=copy.seconds,
+        synced_copy=copy.seconds + sync.seconds,
+        processor=measured.processor,
+        copy_processor=copy.processor,
+        written=written,
+        anonymous=measured.anonymous,
+    )
 
 
 def measure_model(model: Model, folder: Path, rounds: int, workers: int | None) -> dict[str, list[Round]]:
@@ -104,6 +112,7 @@ def summary(rounds: Sequence[Round]) -> dict[str, Any]:
         "ratio": [r.total / r.copy for r in rounds],
         "ratio_without_start": [r.converting / r.copy for r in rounds],
         "ratio_synced": [r.total / r.synced_copy for r in rounds],
+        "ratio_processor": [r.processor / r.copy_processor for r in rounds],
     }
     return {
         "seconds": median(r.total for r in rounds),
@@ -119,16 +128,38 @@ def summary(rounds: Sequence[Round]) -> dict[str, Any]:
     }
 
 
-def show(name: str, direction: str, s: dict[str, Any]) -> None:
-    """Print a line for a conversion."""
-    by_round = " ".join(f"{ratio:.2f}" for ratio in s["ratios"])
-    print(
-        f"{name:14} {direction}  {s['seconds']:6.2f} s ({s['seconds_without_start']:.2f} s without start)  "
-        f"cp {s['copy_seconds']:5.2f} s  ratio {s['ratio']:.2f} ({s['ratio_without_start']:.2f} without start, "
-        f"{s['ratio_synced']:.2f} of cp and sync; rounds {by_round})  {s['gigabytes_per_second']:.2f} GB/s  "
-        f"{s['private_bytes'] / 2**20:.0f} MiB",
-        flush=True,
+_COLUMNS = (
+    "scenario",
+    "direction",
+    "writes GB",
+    "seconds",
+    "without start",
+    "`cp`",
+    "ratio",
+    "without start",
+    "of `cp` and sync",
+    "by processor time",
+    "GB/s",
+    "private MiB",
+    "rounds",
+)
+
+
+def row(name: str, direction: str, s: dict[str, Any]) -> str:
+    """A conversion's figures as a row of a Markdown table, with `_COLUMNS`."""
+    measured = (
+        s["written_bytes"] / 1e9,
+        s["seconds"],
+        s["seconds_without_start"],
+        s["copy_seconds"],
+        s["ratio"],
+        s["ratio_without_start"],
+        s["ratio_synced"],
+        s["ratio_processor"],
+        s["gigabytes_per_second"],
     )
+    cells = [name, direction, *(f"{value:.2f}" for value in measured), f"{s['private_bytes'] / 2**20:.0f}"]
+    return f"| {' | '.join(cells)} | {' '.join(f'{ratio:.2f}' for ratio in s['ratios'])} |"
 
 
 def choose_folder(given: Path | None, needed: int) -> Path:
@@ -174,18 +205,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "scenarios": {},
     }
     machine = report["machine"]
-    print(f"{machine['cores']} cores, {machine['file_system']}, scale {given.scale}; empty start {start:.2f} s")
+    print(f"{machine['cores']} cores, {machine['file_system']}, scale {given.scale}; empty start {start:.2f} s\n")
+    print(f"| {' | '.join(_COLUMNS)} |\n{'|---' * len(_COLUMNS)}|", flush=True)
     for name, model in models.items():
         with tempfile.TemporaryDirectory(prefix="mscvt-speed-", dir=parent) as folder:
             found = measure_model(model, Path(folder), given.rounds, given.workers)
         report["scenarios"][name] = {"source_bytes": model.nbytes}
         for direction, rounds in found.items():
             report["scenarios"][name][direction] = summary(rounds)
-            show(name, direction, report["scenarios"][name][direction])
+            print(row(name, direction, report["scenarios"][name][direction]), flush=True)
     output = given.output or _RESULTS / f"speed-{machine['file_system']}-{given.scale}.json"
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    print(f"written to {output}")
+    print(f"\nwritten to {output}")
 
 
 if __name__ == "__main__":

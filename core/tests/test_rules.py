@@ -96,7 +96,7 @@ def test_padding_with_rows_is_a_part_without_a_role():
         (whole("a.weight", "a", "rows hidden"), "rows"),
         (Rule("a.weight", "slot", (Part("a", "slot", {"slot": (0, "queries + more")}),)), "more"),
         (Rule("a.weight", "slot", (Part("a", "slot", within={"slot": ("before", 9)}),)), "before"),
-        (Rule("a.weight", "slot", (Part("a", "slot", each="heads"),)), "heads"),
+        (Rule("a.weight", "heads slot", (Part("a", "slot", each="heads"),)), "heads"),
     ],
 )
 def test_size_that_the_model_lacks_is_named_with_the_rule(rule, size):
@@ -108,3 +108,20 @@ def test_size_that_the_model_lacks_is_named_with_the_rule(rule, size):
 def test_pattern_that_is_none_is_an_error():
     with pytest.raises(MscvtError, match="layout pattern"):
         resolve(whole("a.weight", "a", "(slot hidden"), SIZES)
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        (whole("a.weight", "a", "group hidden", cuts={"groups": "tensor"}), "cuts groups, which it does not have"),
+        (whole("a.weight", "a", "group hidden", cuts={"group": "tp"}), "cuts by tp, expected expert, expert_tensor"),
+        (Rule("a.weight", "slot", (Part("a", "slot", {"queries": (0, 1)}),)), "part a speaks of queries"),
+        (Rule("a.weight", "slot hidden", (Part("a", "hidden"),)), "part a takes more than one index of slot"),
+        (Rule("a.weight", "slot hidden", (Part("a", "slot hidden"),), shape="slot"), "shape 'slot' does not have"),
+    ],
+)
+def test_rule_that_speaks_of_axes_it_does_not_have_is_refused(rule, message):
+    with pytest.raises(MscvtError) as caught:
+        resolve(rule, SIZES)
+    assert message in str(caught.value)
+    assert "'a.weight' is not well formed" in str(caught.value)

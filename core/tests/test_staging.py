@@ -5,6 +5,7 @@ import random
 import shutil
 import threading
 from contextlib import suppress
+from functools import partial
 
 import pytest
 
@@ -26,13 +27,13 @@ def run_until(step, monkeypatch, target, **how):
     with monkeypatch.context() as patched:
         for name in STEPS:
 
-            def counted(*args, _real=getattr(os, name), **kwargs):
+            def counted(*args, real, **kwargs):
                 if next(count) >= step:
                     taken.append(step)
                     raise Killed
-                return _real(*args, **kwargs)
+                return real(*args, **kwargs)
 
-            patched.setattr(os, name, counted)
+            patched.setattr(os, name, partial(counted, real=getattr(os, name)))
 
         def opens(*args, _real=os.open, **kwargs):
             if taken:
@@ -133,6 +134,26 @@ def test_a_run_that_has_all_parts_whole_leaves_the_rename_to_one_still_at_work(t
     assert not target.exists()
     assert again.complete(FILES, lambda folder: (folder / TRACKER).write_text("1"), overwrite=False) is True
     again.close()
+    assert tree(target) == NEW
+    assert not hidden(target).exists()
+
+
+def test_a_run_that_was_refused_or_came_too_early_does_not_keep_the_last_one_from_completing(tmp_path):
+    target = tmp_path / "out"
+    early, last = Staging(target, {"what": "one"}), Staging(target, {"what": "one"})
+    refused = Staging(target, {"what": "one"})
+    early.open(overwrite=False, resume=False, shared=True, files=FILES[:1])
+    early.mark_whole(FILES[:1])
+    last.open(overwrite=False, resume=False, shared=True, files=FILES[1:])
+    with pytest.raises(MscvtError, match="another run is writing"):
+        refused.open(overwrite=False, resume=False, shared=True, files=FILES[1:])
+    assert early.complete(FILES, lambda folder: None, overwrite=False) is False
+    make(last.data, dict.fromkeys(FILES, "new"))
+    last.mark_whole(FILES[1:])
+    # Neither of the others has been closed yet.
+    assert last.complete(FILES, lambda folder: (folder / TRACKER).write_text("1"), overwrite=False) is True
+    for staging in (early, last, refused):
+        staging.close()
     assert tree(target) == NEW
     assert not hidden(target).exists()
 

@@ -131,7 +131,7 @@ def prepare_to_huggingface(request: Request, registry: Registry) -> Conversion:
     Raises:
         MscvtError: Where anything at all is wrong with the options, the plugin or the source.
     """
-    from mscvt.formats.huggingface.config_files import copy_config_files
+    from mscvt.formats.huggingface.config_files import copy_config_files, find_config_files
     from mscvt.formats.huggingface.reader import HuggingFaceSource
     from mscvt.formats.huggingface.writer import allocate, offsets_in, write_index
     from mscvt.formats.megatron.reader import MegatronSource
@@ -142,14 +142,15 @@ def prepare_to_huggingface(request: Request, registry: Registry) -> Conversion:
     faults.raise_if_any("options with impossible values")
     source = MegatronSource(request.load_dir, request.iteration)
     config = read_config(request.hf_cfg_dir) if request.hf_cfg_dir else None
+    config_files = find_config_files(request.hf_cfg_dir) if request.hf_cfg_dir else []
     family, description, h = describe_checkpoint(source.args, config, request, registry)
     topology = description.topology
     source.open_ranks(list(topology.ranks()), *_pipelines_and_experts(topology))
     plan = plan_to_huggingface(description, source.tensors, dtype=_dtype_name(request.dtype))
 
     def finish(folder: Path) -> None:
-        if request.hf_cfg_dir and config is not None:
-            copy_config_files(request.hf_cfg_dir, folder, config, h, family.model_type, request.dtype)
+        if config is not None:
+            copy_config_files(config_files, folder, config, h, family.model_type, request.dtype)
         write_index(folder, plan.files)
 
     return Conversion(

@@ -64,15 +64,19 @@ class Staging:
         if not self.root.exists():
             self._check_free(overwrite)  # so that nothing is made where nothing may be
         with gate(self.root) as entered:
-            is_alone = entered and self._lock_run(shared)
-            self._begin(overwrite, resume, is_alone)
-            if self.is_committed:
-                return
-            for name in ("journal", "complete", "locks"):
-                (self.root / name).mkdir(exist_ok=True)
-            if shared:
-                self._lock_files(files)
-                try_lock(self._held(), self.root, shared=True)
+            try:
+                is_alone = entered and self._lock_run(shared)
+                self._begin(overwrite, resume, is_alone)
+                if self.is_committed:
+                    return
+                for name in ("journal", "complete", "locks"):
+                    (self.root / name).mkdir(exist_ok=True)
+                if shared:
+                    self._lock_files(files)
+                    try_lock(self._held(), self.root, shared=True)
+            except BaseException:
+                self._leave()
+                raise
 
     def _check_place(self) -> None:
         parent = self.target.parent
@@ -223,11 +227,9 @@ class Staging:
         with gate(self.root) as entered:
             if not entered:
                 raise self._taken()
-            if not all(self._mark(file).exists() for file in files):
-                return False
-            if not try_lock(self._held(), self.root):
-                os.close(self._held())  # before the gate opens: the last one who comes must find nobody
-                self._lock = None
+            is_whole = all(self._mark(file).exists() for file in files)
+            if not (is_whole and try_lock(self._held(), self.root)):
+                self._leave()
                 return False
             finish(self.data)
             self._sync_data()
@@ -238,8 +240,7 @@ class Staging:
             self.data.rename(self.target)
             sync(self.target.parent)
             self._remove()
-            os.close(self._held())  # it belongs to a folder that is gone; the next one must not be touched
-            self._lock = None
+            self._release()
         return True
 
     def _sync_data(self) -> None:
@@ -259,13 +260,24 @@ class Staging:
 
     def close(self) -> None:
         """Let go of all locks; the work that is done stays, and where there is none, nothing does."""
-        if self._lock is not None and self.root.exists():
+        if self._lock is not None:
             with gate(self.root) as entered:
-                if entered and self._is_bare() and try_lock(self._held(), self.root):
-                    self._remove()
-        for descriptor in [*self._locks, *([] if self._lock is None else [self._lock])]:
+                if entered:
+                    self._leave()
+        self._release()
+        for descriptor in self._locks:
             os.close(descriptor)
         self._locks.clear()
+
+    def _leave(self) -> None:
+        """Stop being one of the runs; inside the gate, so that the last one who comes to complete finds nobody."""
+        if self._lock is not None and self._is_bare() and try_lock(self._lock, self.root):
+            self._remove()
+        self._release()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
         self._lock = None
 
     def _is_bare(self) -> bool:

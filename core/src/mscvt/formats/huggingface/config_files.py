@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mscvt.config import CONFIG, lookup, model_fields
 from mscvt.family import Hyperparameters, ModelType
+from mscvt.formats.files import file_inside
 
 _ENDINGS = frozenset({".json", ".txt", ".model", ".jinja", ".py", ".tiktoken"})
 _ADAPTED = ("num_layers", "first_k_dense_replace", "mtp_num_layers")
@@ -17,8 +18,20 @@ _ADAPTED = ("num_layers", "first_k_dense_replace", "mtp_num_layers")
 _DTYPE_NAMES: Mapping[str, str] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 
+def find_config_files(folder: Path) -> list[Path]:
+    """Everything in a model's folder that is no weights: configuration, tokenizer, code.
+
+    Raises:
+        MscvtError: Where one of them is a link out of the folder.
+    """
+    names = sorted(path.name for path in folder.iterdir() if path.suffix in _ENDINGS and not path.is_dir())
+    return [
+        file_inside(folder, name, "a configuration file") for name in names if not name.endswith(".index.json")
+    ]
+
+
 def copy_config_files(
-    source: Path,
+    files: Sequence[Path],
     target: Path,
     config: Mapping[str, Any],
     h: Hyperparameters,
@@ -28,16 +41,15 @@ def copy_config_files(
     """Copy everything that is no weights, and make `config.json` say what the weights are.
 
     Args:
-        source: The folder of the original model.
+        files: What `find_config_files` found beside the original model.
         target: Where the weights were written.
-        config: The parsed `config.json` of the source.
+        config: Their parsed `config.json`.
         h: The sizes of the weights.
         model_type: Says where `config.json` holds them.
         dtype: The dtype that the weights were converted to, or None.
     """
-    for path in sorted(source.iterdir()):
-        if path.suffix in _ENDINGS and path.is_file() and not path.name.endswith(".index.json"):
-            shutil.copyfile(path, target / path.name)
+    for path in files:
+        shutil.copyfile(path, target / path.name)
     adapted = adapt_config(config, h, model_type, dtype)
     if adapted != config:
         (target / CONFIG).write_text(json.dumps(adapted, indent=2) + "\n", encoding="utf-8")

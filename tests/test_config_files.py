@@ -1,0 +1,31 @@
+"""What `--hf-cfg-dir` copies, and what it doesn't follow."""
+
+import pytest
+
+from mscvt.errors import MscvtError
+from mscvt.formats.huggingface.config_files import find_config_files
+
+
+def test_weights_and_their_index_are_not_among_the_files(tmp_path):
+    for name in ("config.json", "tokenizer.json", "merges.txt", "model.safetensors", "model.safetensors.index.json"):
+        (tmp_path / name).write_text("{}")
+    (tmp_path / "folder.json").mkdir()
+    assert [path.name for path in find_config_files(tmp_path)] == ["config.json", "merges.txt", "tokenizer.json"]
+
+
+def test_link_out_of_the_folder_is_refused_by_name(tmp_path):
+    (tmp_path / "secret.json").write_text("{}")
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "tokenizer.json").symlink_to(tmp_path / "secret.json")
+    with pytest.raises(MscvtError, match=r"tokenizer\.json.*outside of"):
+        find_config_files(folder)
+
+
+def test_files_of_a_hub_cache_are_found_behind_their_links(tmp_path):
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "abc").write_text("{}")
+    snapshot = tmp_path / "snapshots" / "1"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").symlink_to("../../blobs/abc")
+    assert [path.name for path in find_config_files(snapshot)] == ["config.json"]
