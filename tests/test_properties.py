@@ -196,14 +196,12 @@ def faults(case):
     return found
 
 
-def broken_sources(source):
+def broken_sources(case, source):
     """What is wrong -> tensors that are not this model's."""
-    out = "model.layers.0.self_attn.o_proj.weight"
-    fused = next(
-        name
-        for name in source
-        if name.endswith((".0.self_attn.k_proj.weight", ".0.self_attn.kv_a_proj_with_mqa.weight"))
-    )
+    attention = f"model.layers.{kept_layers(case)[0]}.self_attn."
+    out = attention + "o_proj.weight"
+    latent = case.model_type in WITH_LATENT_ATTENTION
+    fused = attention + ("kv_a_proj_with_mqa.weight" if latent else "k_proj.weight")
     return {
         "missing": _without(source, out),
         "left over": source | {out.replace("weight", "bias"): torch.zeros(3)},
@@ -229,7 +227,7 @@ def test_conversion_is_refused_and_leaves_nothing_for_options_outside_of_the_mod
             assert [path.name for path in folder.iterdir()] == ["hf"], what
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for number, (what, source) in enumerate(broken_sources(weights(case)).items()):
+        for number, (what, source) in enumerate(broken_sources(case, weights(case)).items()):
             hf = save_huggingface(folder / f"hf{number}", case.config, source)
             with pytest.raises(MscvtError):
                 hf2mg(case, hf, folder / "mg")

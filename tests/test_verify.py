@@ -93,7 +93,7 @@ def test_the_first_of_several_differences_is_named_with_small_buffers(copies, mo
     monkeypatch.setattr(mscvt.engine, "DEFAULT_MEMORY", 256)
     hf, mg = copies
     key = "decoder.layers.0.mlp.experts.weight1"
-    for element in (2000, 1500, 700, 2303):
+    for element in (2000, 1500, 701, 700, 2303):
         index = flip_shard(mg, "00_000_000", "model", key, element)
         if element == 700:
             first = index

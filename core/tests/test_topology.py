@@ -135,7 +135,9 @@ def test_counts_and_places_of_the_ways_to_spread_experts():
     assert whole.index(rank) == {TENSOR: 1, EXPERT: 2, EXPERT_TENSOR: 0}
     extended = topology(2, tp=2, ep=3, moe_tp_extend_ep=True)
     assert extended.counts == {TENSOR: 2, EXPERT: 6, EXPERT_TENSOR: 1}
-    assert extended.index(rank) == {TENSOR: 1, EXPERT: 2 * 2 + 1, EXPERT_TENSOR: 0}
+    buckets = [extended.index(Rank(t, 0, e))[EXPERT] for e in range(3) for t in range(2)]
+    assert buckets == [0, 1, 2, 3, 4, 5]  # ep * TP + tp
+    assert extended.index(rank)[EXPERT_TENSOR] == 0
 
 
 @st.composite

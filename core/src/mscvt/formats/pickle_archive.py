@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickletools
 import zipfile
 from collections.abc import Iterator
@@ -42,6 +43,24 @@ def record_starts(path: Path) -> list[int]:
     """
     with _opened(path) as archive:
         return sorted({record.header_offset for record in archive.infolist()} | {archive.start_dir})
+
+
+def skeleton(path: Path) -> bytes:
+    """A digest of all that a reader makes tensors' names, shapes and places from: the pickle, and where records lie.
+
+    Raises:
+        MscvtError: As `globals_in_pickle`.
+    """
+    with _opened(path) as archive:
+        _check_records(path, archive)
+        digest = hashlib.sha256(str(archive.start_dir).encode())
+        for record in archive.infolist():
+            digest.update(f"{record.filename}\0{record.header_offset} {record.file_size}\n".encode())
+            if record.filename.endswith(_PICKLE):
+                if record.file_size > _PICKLE_LIMIT:
+                    raise MscvtError(f"{path}: its pickle has {record.file_size} bytes, more than any checkpoint's")
+                digest.update(archive.read(record))
+    return digest.digest()
 
 
 def globals_in_pickle(path: Path) -> set[str]:

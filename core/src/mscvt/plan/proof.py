@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from mscvt.description import Description, Parameter
 from mscvt.errors import Faults
-from mscvt.layout import uncovered
+from mscvt.layout import Box, Layout, uncovered
 from mscvt.plan.pieces import PieceCache
+from mscvt.topology import Topology
 
 Use = tuple[Parameter, int]
 """A parameter and the number of the part that a Hugging Face tensor is in it."""
@@ -52,21 +53,27 @@ def prove_layouts(
             seen.add(key)
             if fault := cache.incomplete(parameter):
                 faults.add(f"{parameter.key}: {fault}")
+    wholes: dict[int, dict[int, Box]] = {}
     for name, where in uses.items():
         mark = signature(where)
         if mark in seen:
             continue
         seen.add(mark)
-        ways = dict.fromkeys(description.topology.counts, 1)
-        origin = dict.fromkeys(ways, 0)
-        boxes = [
-            piece.huggingface
-            for parameter, part in where
-            for piece in parameter.resolved.layout.pieces(ways, origin)
-            if piece.part == part and piece.huggingface is not None
-        ]
+        boxes = []
+        for parameter, part in where:
+            resolved = parameter.resolved
+            if id(resolved) not in wholes:
+                wholes[id(resolved)] = _whole_boxes(resolved.layout, description.topology)
+            boxes.append(wholes[id(resolved)][part])
         if fault := uncovered([run.size for run in boxes[0].runs], boxes):
             faults.add(f"{name}: {fault}")
+
+
+def _whole_boxes(layout: Layout, topology: Topology) -> dict[int, Box]:
+    """What the uncut tensor takes of each of its parts; worked out at once, as a layout may have hundreds of them."""
+    ways = dict.fromkeys(topology.counts, 1)
+    pieces = layout.pieces(ways, dict.fromkeys(ways, 0))
+    return {piece.part: piece.huggingface for piece in pieces if piece.huggingface is not None}
 
 
 def listed(names: Iterable[str]) -> list[str]:

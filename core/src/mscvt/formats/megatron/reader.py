@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,7 @@ class MegatronSource:
         self.args: dict[str, Any] = dict(vars(args))
         self.files: list[Path] = []
         self.tensors: dict[MegatronName, TensorInfo] = {}
+        self._parsed: dict[bytes, list[tuple[str, str, TensorInfo]]] = {}
         self._maps = MappedFiles(self.files)
 
     def open_ranks(self, ranks: list[Rank], pipelines: int, experts: int) -> None:
@@ -106,6 +108,16 @@ class MegatronSource:
             self._read_rank(rank, path, number)
 
     def _read_rank(self, rank: Rank, path: Path, number: int) -> None:
+        """Note a shard's tensors; most shards of a stage differ in nothing but weights and are parsed once."""
+        from mscvt.formats.pickle_archive import skeleton
+
+        mark = skeleton(path)
+        if mark not in self._parsed:
+            self._parsed[mark] = list(self._parse(path, number))
+        for part, key, info in self._parsed[mark]:
+            self.tensors[rank, part, key] = TensorInfo(info.dtype, info.shape, number, info.offset)
+
+    def _parse(self, path: Path, number: int) -> Iterator[tuple[str, str, TensorInfo]]:
         from mscvt.formats.pickled import tensors_in
 
         state = self._load(path)
@@ -116,7 +128,7 @@ class MegatronSource:
             name = self._only_part(part) if len(parts) == 1 else part
             for key, info in tensors_in(path, number, state[part], f"{part!r}"):
                 if not key.endswith("_extra_state"):
-                    self.tensors[rank, name, key] = info
+                    yield name, key, info
 
     def _only_part(self, part: str) -> str:
         """What we call the single part of a stage; training saves a single virtual stage as `model`."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import mmap
+import warnings
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +45,25 @@ def allocate(
         "iteration": iteration,
     }
     state |= {part: {} for part in parts}
-    # Memory that is never touched is never taken. (FakeTensorMode would do too; importing it takes a second.)
     for (_, part, key), (dtype, shape) in tensors.items():
-        state[part][key] = torch.empty(shape, dtype=getattr(torch, TORCH_NAMES[dtype]))
+        state[part][key] = _unbacked(shape, getattr(torch, TORCH_NAMES[dtype]))
     with torch.serialization.skip_data():
         torch.save(state, path)
     return offsets_in(path, tensors)
+
+
+def _unbacked(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """A tensor of any size that takes no memory: a private read-only mapping is not even reserved.
+
+    FakeTensorMode would do too, but importing it takes a second.
+    """
+    nbytes = prod(shape) * dtype.itemsize
+    if nbytes == 0:
+        return torch.empty(shape, dtype=dtype)
+    mapped = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch warns that the buffer can't be written
+        return torch.frombuffer(mapped, dtype=dtype).view(shape)
 
 
 def offsets_in(path: Path, tensors: Mapping[Name, Any]) -> dict[Name, int]:
