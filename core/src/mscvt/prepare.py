@@ -87,9 +87,7 @@ def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
     )
 
 
-def _with_better_type(
-    error: MscvtError, config: Mapping[str, Any], family: Family, registry: Registry
-) -> MscvtError:
+def _with_better_type(error: MscvtError, config: Mapping[str, Any], family: Family, registry: Registry) -> MscvtError:
     """The same error, hinting at the model type that `config.json` names where that is another one."""
     try:
         better = registry.recognise(config).model_type.name

@@ -25,9 +25,7 @@ def find_config_files(folder: Path) -> list[Path]:
         MscvtError: Where one of them is a link out of the folder.
     """
     names = sorted(path.name for path in folder.iterdir() if path.suffix in _ENDINGS and not path.is_dir())
-    return [
-        file_inside(folder, name, "a configuration file") for name in names if not name.endswith(".index.json")
-    ]
+    return [file_inside(folder, name, "a configuration file") for name in names if not name.endswith(".index.json")]
 
 
 def copy_config_files(
