@@ -1,7 +1,12 @@
 """What `--hf-cfg-dir` copies, and what it doesn't follow."""
 
-import pytest
+import json
 
+import pytest
+from typer.testing import CliRunner
+
+from golden_cases import CASES, build_source, load_case
+from mscvt.cli import main
 from mscvt.errors import MscvtError
 from mscvt.formats.huggingface.config_files import find_config_files
 
@@ -29,3 +34,18 @@ def test_files_of_a_hub_cache_are_found_behind_their_links(tmp_path):
     snapshot.mkdir(parents=True)
     (snapshot / "config.json").symlink_to("../../blobs/abc")
     assert [path.name for path in find_config_files(snapshot)] == ["config.json"]
+
+
+def test_configuration_of_another_family_is_refused(tmp_path):
+    case = load_case(CASES / "qwen3_tp1_tied.json")
+    hf = build_source(case, tmp_path / "hf")
+    app = CliRunner()
+    done = app.invoke(main.app, ["hf2mg", "--load-dir", str(hf), "--save-dir", str(tmp_path / "mg")])
+    assert done.exit_code == 0
+    config = json.loads((hf / "config.json").read_text())
+    (hf / "config.json").write_text(json.dumps(config | {"model_type": "llama"}))
+    back = ["mg2hf", "--load-dir", str(tmp_path / "mg"), "--save-dir", str(tmp_path / "back")]
+    refused = app.invoke(main.app, [*back, "--hf-cfg-dir", str(hf)])
+    assert isinstance(refused.exception, MscvtError)
+    assert "'llama', the checkpoint is qwen3" in refused.exception.message
+    assert not (tmp_path / "back").exists()

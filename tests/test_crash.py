@@ -52,6 +52,7 @@ def seen(request, tmp_path_factory):
     return json.loads(done.stdout)
 
 
+@pytest.mark.xdist_group("crash worker")
 def test_nothing_is_lost_by_kill_9_at_20_random_moments(seen):
     kills = seen["kills"]
     assert kills["kills"] >= 20
@@ -61,6 +62,7 @@ def test_nothing_is_lost_by_kill_9_at_20_random_moments(seen):
     assert kills["partial"] > 5  # otherwise the kills did not hit the writing
 
 
+@pytest.mark.xdist_group("crash worker")
 def test_a_size_limit_is_a_full_disk_and_the_same_command_goes_on(seen):
     limit = seen["limit"]
     assert "the disk is full" in limit["error"]
@@ -94,6 +96,7 @@ def test_a_disk_that_fills_up_in_the_middle_keeps_what_is_done(
     assert tree(target) == wholes[direction]
 
 
+@pytest.mark.xdist_group("crash worker")
 def test_parts_written_at_the_same_time_by_different_processes_complete_the_whole(seen):
     parts = seen["parts"]
     assert [status for status, _ in parts["ends"]] == [0] * len(parts["ends"])

@@ -6,7 +6,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mscvt.errors import MscvtError
@@ -57,7 +57,8 @@ def gate(folder: Path, name: str = "gate") -> Iterator[bool]:
     path = folder / name
     deadline = time.monotonic() + _PATIENCE
     while True:
-        folder.mkdir(exist_ok=True)
+        with suppress(FileExistsError):  # Path.mkdir(exist_ok=True) fails if the folder is removed at this moment
+            os.mkdir(folder)
         try:
             descriptor = open_lock(path)
         except FileNotFoundError:

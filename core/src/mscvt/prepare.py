@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +22,7 @@ from mscvt.plugins import Family, Registry
 from mscvt.recorded import make_args, read_hyperparameters, read_options, with_model_type
 from mscvt.tensors import TORCH_NAMES
 from mscvt.topology import Topology, build_topology
+from mscvt.training import training_flags
 
 DTYPES: Mapping[str, str] = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}
 """Values of `--dtype` -> safetensors' names."""
@@ -81,7 +84,7 @@ def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
         offsets=lambda path, file: offsets_in(path, file.tensors),
         finish=lambda folder: write_tracker(folder, ITERATION),
         open_output=open_output,
-        identity=_identity("hf2mg", request, family, source.files, options),
+        identity=_identity("hf2mg", request, family, source.files, options, config),
         notes=tuple(_left_out_notes(plan.left_out)),
         training_flags=training_flags(options, h, layers),
     )
@@ -158,7 +161,7 @@ def prepare_to_huggingface(request: Request, registry: Registry) -> Conversion:
         offsets=lambda path, file: offsets_in(path),
         finish=finish,
         open_output=lambda folder: HuggingFaceSource(folder).tensor,
-        identity=_identity("mg2hf", request, family, source.files, topology.options),
+        identity=_identity("mg2hf", request, family, source.files, topology.options, config),
         notes=() if config else ("config.json and the tokenizer are not written; --hf-cfg-dir DIR copies them",),
     )
 
@@ -194,6 +197,8 @@ def describe_checkpoint(
             f"--model-type-hf {family.model_type.name} contradicts the checkpoint, whose args record {recorded}",
             hint="Leave the option out: what args record is the default.",
         )
+    if config is not None:
+        _check_same_model(config, family, registry)
     options = with_defaults(read_options(args, request.options))
     configured = None
     if config is not None:
@@ -211,6 +216,17 @@ def describe_checkpoint(
     return family, describe(family, h, topology, selection), h
 
 
+def _check_same_model(config: Mapping[str, Any], family: Family, registry: Registry) -> None:
+    """Refuse a configuration that other families claim and this one does not."""
+    said = config.get("model_type")
+    claims = [name for name, other in registry.families.items() if said in other.model_type.config_model_types]
+    if claims and family.model_type.name not in claims:
+        raise MscvtError(
+            f"config.json says model_type {said!r}, the checkpoint is {family.model_type.name}",
+            hint="Give the folder of this model's configuration.",
+        )
+
+
 def _dtype_name(dtype: str | None) -> str | None:
     return None if dtype is None else DTYPES[dtype]
 
@@ -220,8 +236,16 @@ def _pipelines_and_experts(topology: Topology) -> tuple[int, int]:
     return options.target_pipeline_parallel_size or 1, options.target_expert_parallel_size or 1
 
 
-def _identity(direction: str, request: Request, family: Family, files: list[Path], options: Options) -> dict[str, Any]:
+def _identity(
+    direction: str,
+    request: Request,
+    family: Family,
+    files: list[Path],
+    options: Options,
+    config: Mapping[str, Any] | None,
+) -> dict[str, Any]:
     """What the output's bytes depend on: the source as it is now, and all that was asked for."""
+    configuration = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
     status = [(str(path.relative_to(request.load_dir)), path.stat()) for path in files]
     return {
         "direction": direction,
@@ -231,7 +255,7 @@ def _identity(direction: str, request: Request, family: Family, files: list[Path
         "options": {name: getattr(options, name) for name in options.__dataclass_fields__},
         "dtype": request.dtype,
         "dequantize": request.dequantize,
-        "configuration": str(request.hf_cfg_dir and request.hf_cfg_dir.resolve()),
+        "configuration": configuration,
         "source": [[name, status.st_size, status.st_mtime_ns] for name, status in status],
     }
 
@@ -241,40 +265,3 @@ def _left_out_notes(left_out: Mapping[str, str]) -> list[str]:
     for name, why in left_out.items():
         reasons.setdefault(why, []).append(name)
     return [f"left out, {why}: {len(names)} tensors, {min(names)} and others" for why, names in sorted(reasons.items())]
-
-
-_TRAINING_FLAGS = (
-    ("target_tensor_parallel_size", "--tensor-model-parallel-size"),
-    ("target_pipeline_parallel_size", "--pipeline-model-parallel-size"),
-    ("target_expert_parallel_size", "--expert-model-parallel-size"),
-    ("num_layers_per_virtual_pipeline_stage", "--num-layers-per-virtual-pipeline-stage"),
-    ("num_layer_list", "--num-layer-list"),
-    ("noop_layers", "--noop-layers"),
-    ("moe_grouped_gemm", "--moe-grouped-gemm"),
-    ("moe_tp_extend_ep", "--moe-tp-extend-ep"),
-    ("mla_mm_split", "--mla-mm-split"),
-    ("mtp_num_layers", "--mtp-num-layers"),
-    ("schedules_method", "--schedules-method"),
-    ("transformer_impl", "--transformer-impl"),
-    ("first_k_dense_replace", "--first-k-dense-replace"),
-    ("make_vocab_size_divisible_by", "--make-vocab-size-divisible-by"),
-)
-"""Option -> what the training script calls it."""
-
-
-def training_flags(options: Options, h: Hyperparameters, layers: int) -> str:
-    """What the training script must be told so that it loads the checkpoint."""
-    words = [f"--num-layers {layers + len(options.noop_layers or ())}"]
-    for name, flag in _TRAINING_FLAGS:
-        value = getattr(options, name)
-        if isinstance(value, tuple):
-            value = ",".join(map(str, value))
-        if value is True:
-            words.append(flag)
-        elif value not in (None, False, "", 0):
-            words.append(f"{flag} {value}")
-    if options.expert_tensor_parallel_size != options.target_tensor_parallel_size:
-        words.append(f"--expert-tensor-parallel-size {options.expert_tensor_parallel_size}")
-    if not h.get("tie_word_embeddings"):
-        words.append("--untie-embeddings-and-output-weights")
-    return " ".join(words)
