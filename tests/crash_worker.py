@@ -92,8 +92,9 @@ def kill_at_random(direction: str, sources: Sources, folder: Path, whole: dict[s
         if target.exists():
             seen["different"] += tree(target) != whole
         if status == 0:
-            seen["ends"] += 1
             seen["left"] += [path.name for path in folder.iterdir() if path == hidden(target)]
+        if status == 0 or (target.exists() and not (hidden(target) / "conversion.json").exists()):
+            seen["ends"] += 1  # the second: killed when nothing was left to be done
             shutil.rmtree(target)
         elif status != -signal.SIGKILL:
             raise SystemExit(f"an attempt ended with {status}")

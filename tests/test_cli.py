@@ -114,7 +114,6 @@ def words_of(script):
 def test_convert_takes_the_original_command_lines_unchanged_both_ways(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     case = load_case(CASES / "qwen3_moe_pp4_ep2_vpp1_noop_gemm.json")
-    (tmp_path / "model_weights").mkdir()
     build_source(case, tmp_path / "model_from_hf" / "qwen3_moe_hf")
     assert run_main("convert", *words_of(TO_MEGATRON)).code == 0
     assert megatron_digests(tmp_path / "model_weights" / "qwen3_moe_mcore") == case["mg"]

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,9 @@ import pytest
 import mscvt.engine.sinks
 from mscvt.errors import MscvtError
 from small_conversions import DIRECTIONS, convert, hidden, journalled, make_sources, prepare, tree
+from small_disks import MOUNT, small_disks
 
 WORKER = Path(__file__).with_name("crash_worker.py")
-MOUNT = ["mount", "-t", "tmpfs", "-o"]
 
 
 @pytest.fixture(scope="module")
@@ -37,22 +38,28 @@ def no_sync(monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
-@pytest.fixture(scope="module", params=DIRECTIONS)
-def seen(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp(request.param)
-    done = subprocess.run(
-        [sys.executable, WORKER, request.param, folder],
-        env={**os.environ, "PYTHONPATH": str(WORKER.parent)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+@cache
+def watch(direction):
+    """What the worker saw; started once, whichever test asks first."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, WORKER, direction, folder],
+            env={**os.environ, "PYTHONPATH": str(WORKER.parent)},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-@pytest.mark.xdist_group("crash worker")
+@pytest.fixture(params=DIRECTIONS)
+def seen(request):
+    return watch(request.param)
+
+
+@pytest.mark.xdist_group("crash")
 def test_nothing_is_lost_by_kill_9_at_20_random_moments(seen):
     kills = seen["kills"]
     assert kills["kills"] >= 20
@@ -62,7 +69,7 @@ def test_nothing_is_lost_by_kill_9_at_20_random_moments(seen):
     assert kills["partial"] > 5  # otherwise the kills did not hit the writing
 
 
-@pytest.mark.xdist_group("crash worker")
+@pytest.mark.xdist_group("crash")
 def test_a_size_limit_is_a_full_disk_and_the_same_command_goes_on(seen):
     limit = seen["limit"]
     assert "the disk is full" in limit["error"]
@@ -96,7 +103,7 @@ def test_a_disk_that_fills_up_in_the_middle_keeps_what_is_done(
     assert tree(target) == wholes[direction]
 
 
-@pytest.mark.xdist_group("crash worker")
+@pytest.mark.xdist_group("crash")
 def test_parts_written_at_the_same_time_by_different_processes_complete_the_whole(seen):
     parts = seen["parts"]
     assert [status for status, _ in parts["ends"]] == [0] * len(parts["ends"])
@@ -106,20 +113,6 @@ def test_parts_written_at_the_same_time_by_different_processes_complete_the_whol
     assert {text for text in said if not any(words in text for words in refused)} == {"True", "False"}
     assert parts["is_equal"]
     assert parts["is_hidden_gone"]
-
-
-def small_disks():
-    """A file system of its own can be made by root only; elsewhere the size limit stands alone."""
-    folder = tempfile.mkdtemp()
-    try:
-        made = subprocess.run([*MOUNT, "size=1m", "tmpfs", folder], check=False, capture_output=True)
-        if made.returncode == 0:
-            subprocess.run(["umount", folder], check=True)
-        return ["size=1m"] if made.returncode == 0 else []
-    except FileNotFoundError:
-        return []
-    finally:
-        os.rmdir(folder)
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)

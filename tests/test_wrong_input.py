@@ -195,12 +195,17 @@ def test_save_dir_that_is_a_file_or_a_link_to_one_is_refused(source, tmp_path):
         check_refused("hf2mg", source, tmp_path / name, ["--overwrite"], ["exists and is not a folder"])
 
 
-def test_save_dir_without_parent_is_refused(source, tmp_path):
-    outcome = run_main("hf2mg", "--load-dir", source, "--save-dir", tmp_path / "a" / "b")
+def test_save_dir_below_a_file_is_refused(source, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    outcome = run_main("hf2mg", "--load-dir", source, "--save-dir", tmp_path / "file" / "b")
     assert outcome.code == 1
-    assert f"{tmp_path / 'a'}: no such folder" in outcome.err
-    assert "hint: Create it first" in outcome.err
-    assert not list(tmp_path.iterdir())
+    assert f"error: {tmp_path / 'file'}: " in outcome.err
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_missing_parents_of_the_save_dir_are_made(source, tmp_path):
+    assert run_main("hf2mg", "--load-dir", source, "--save-dir", tmp_path / "a" / "b" / "c").code == 0
+    assert (tmp_path / "a" / "b" / "c" / "latest_checkpointed_iteration.txt").exists()
 
 
 def test_save_dir_that_is_the_load_dir_is_refused(source, tmp_path):

@@ -36,7 +36,6 @@ class Conversion:
         allocate: Makes an output file with room for its tensors; returns their offsets in bytes.
         offsets: The same offsets, of a file that was allocated before.
         finish: Writes what makes the output complete (index, tracker) into its folder, last of all.
-        open_output: Opens a finished output folder, to be compared with what it should hold.
         identity: Everything that the output's bytes depend on.
         notes: What the user should know, one line each.
         training_flags: What to pass to the training script; empty towards Hugging Face.
@@ -47,7 +46,6 @@ class Conversion:
     allocate: Callable[[Path, OutputFile], dict[Name, int]]
     offsets: Callable[[Path, OutputFile], dict[Name, int]]
     finish: Callable[[Path], None]
-    open_output: Callable[[Path], Callable[[Any], SourceTensor]]
     identity: Mapping[str, Any]
     notes: tuple[str, ...] = ()
     training_flags: str = ""

@@ -49,7 +49,6 @@ def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
         MscvtError: Where anything at all is wrong with the options, the plugin or the source.
     """
     from mscvt.formats.huggingface.reader import HuggingFaceSource
-    from mscvt.formats.megatron.reader import MegatronSource
     from mscvt.formats.megatron.writer import allocate, offsets_in, write_tracker
     from mscvt.plan.to_megatron import ITERATION, plan_to_megatron
 
@@ -72,18 +71,12 @@ def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
         parts = [chunk.part for chunk in topology.chunks if chunk.stage == file.labels["pp"]]
         return allocate(path, file.tensors, args, parts, ITERATION)
 
-    def open_output(folder: Path) -> Any:
-        written = MegatronSource(folder, ITERATION)
-        written.open_ranks(list(topology.ranks()), *_pipelines_and_experts(topology))
-        return written.tensor
-
     return Conversion(
         plan=plan,
         open_source=source.tensor,
         allocate=allocate_rank,
         offsets=lambda path, file: offsets_in(path, file.tensors),
         finish=lambda folder: write_tracker(folder, ITERATION),
-        open_output=open_output,
         identity=_identity("hf2mg", request, family, source.files, options, config),
         notes=tuple(_left_out_notes(plan.left_out)),
         training_flags=training_flags(options, h, layers),
@@ -133,7 +126,6 @@ def prepare_to_huggingface(request: Request, registry: Registry) -> Conversion:
         MscvtError: Where anything at all is wrong with the options, the plugin or the source.
     """
     from mscvt.formats.huggingface.config_files import copy_config_files, find_config_files
-    from mscvt.formats.huggingface.reader import HuggingFaceSource
     from mscvt.formats.huggingface.writer import allocate, offsets_in, write_index
     from mscvt.formats.megatron.reader import MegatronSource
     from mscvt.plan.to_huggingface import plan_to_huggingface
@@ -160,7 +152,6 @@ def prepare_to_huggingface(request: Request, registry: Registry) -> Conversion:
         allocate=lambda path, file: allocate(path, file.tensors),
         offsets=lambda path, file: offsets_in(path),
         finish=finish,
-        open_output=lambda folder: HuggingFaceSource(folder).tensor,
         identity=_identity("mg2hf", request, family, source.files, topology.options, config),
         notes=() if config else ("config.json and the tokenizer are not written; --hf-cfg-dir DIR copies them",),
     )

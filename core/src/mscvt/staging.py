@@ -80,8 +80,7 @@ class Staging:
 
     def _check_place(self) -> None:
         parent = self.target.parent
-        if not parent.is_dir():
-            raise MscvtError(f"{parent}: no such folder", hint=f"Create it first: mkdir -p {parent}")
+        parent.mkdir(parents=True, exist_ok=True)
         if not self.target.exists():
             return
         if not self.target.is_dir():

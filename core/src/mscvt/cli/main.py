@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -11,6 +12,9 @@ import typer
 from mscvt.cli import parameters as p
 from mscvt.cli.help_text import PlainGroup, SectionedCommand
 from mscvt.errors import MscvtError
+
+_INTERRUPTED = 130
+"""What a shell expects of a program that Ctrl-C ended."""
 
 app = typer.Typer(
     name="mscvt",
@@ -248,6 +252,15 @@ def main() -> None:
     """Run the command line and exit: 0 where all went well, 1 on an error, 2 on wrong usage, 130 on Ctrl-C."""
     try:
         app()
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(_INTERRUPTED)  # torch takes a second to unload, and nothing is left to be done
+        raise
+    except KeyboardInterrupt:
+        typer.echo("\ninterrupted", err=True)
+        os._exit(_INTERRUPTED)
     except MscvtError as error:
         if "--debug" in sys.argv:
             raise
