@@ -23,7 +23,7 @@ demo: $(READY)
 	$(BIN)/python examples/demo.py
 
 test: $(READY)
-	$(BIN)/python -m pytest --quiet --numprocesses 2 --dist loadgroup
+	$(BIN)/python -m pytest --quiet --numprocesses 2 --dist loadgroup --max-worker-restart 0
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """`python -m mscvt`."""
 
-from mscvt.cli.main import main
+from mscvt.cli.main import run
 
 if __name__ == "__main__":
-    main()
+    run()

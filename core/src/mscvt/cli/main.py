@@ -248,19 +248,25 @@ def _convert(save_model_type: str, given: Mapping[str, Any]) -> None:
     run_convert(save_model_type, given)
 
 
-def main() -> None:
-    """Run the command line and exit: 0 where all went well, 1 on an error, 2 on wrong usage, 130 on Ctrl-C."""
+def run() -> None:
+    """The program: `main`, which ends at once on Ctrl-C where torch would take a second to unload."""
     try:
-        app()
+        main()
     except SystemExit as end:
         if end.code == _INTERRUPTED:
             sys.stdout.flush()
             sys.stderr.flush()
-            os._exit(_INTERRUPTED)  # torch takes a second to unload, and nothing is left to be done
+            os._exit(_INTERRUPTED)
         raise
+
+
+def main() -> None:
+    """Run the command line and exit: 0 where all went well, 1 on an error, 2 on wrong usage, 130 on Ctrl-C."""
+    try:
+        app()
     except KeyboardInterrupt:
         typer.echo("\ninterrupted", err=True)
-        os._exit(_INTERRUPTED)
+        sys.exit(_INTERRUPTED)
     except MscvtError as error:
         if "--debug" in sys.argv:
             raise
