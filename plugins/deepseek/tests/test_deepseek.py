@@ -16,6 +16,7 @@ from transformers import (
 from mscvt import MscvtError
 from mscvt.config import hyperparameters, read_config
 from mscvt.conversion import Settings, run_conversion
+from mscvt.formats.huggingface.reader import HuggingFaceSource
 from mscvt.options import Options
 from mscvt.plugins import load_registry
 from mscvt.prepare import Request, prepare_to_huggingface, prepare_to_megatron
@@ -134,7 +135,7 @@ def test_source_without_the_repeated_embedding_and_head_gets_them_on_the_way_bac
     back = prepare_to_huggingface(Request(tmp_path / "mg", Options()), load_registry())
     run_conversion(back, tmp_path / "back", Settings())
     assert shapes_in(tmp_path / "back") == {name: tuple(tensor.shape) for name, tensor in whole.items()}
-    read = back.open_output(tmp_path / "back")
+    read = HuggingFaceSource(tmp_path / "back").tensor
     for name in ALIASES:
         expected = whole[name]
         found = read(name).region(0, tuple(expected.shape), expected.stride())
