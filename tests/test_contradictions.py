@@ -106,11 +106,20 @@ def test_every_contradiction_is_listed_at_once(checkpoints, tmp_path):
     check_refused("mg2hf", checkpoints / "grouped", tmp_path / "hf", options, ["3 faults", *options])
 
 
-@pytest.mark.parametrize("option", [["--num-layers", "4"], ["--first-k-dense-replace", "1"]])
-def test_reduced_layers_are_refused_towards_huggingface(option, checkpoints, tmp_path):
-    options = ["--load-model-type", "mg", "--save-model-type", "hf", *option]
-    fragments = [" ".join(option), "has no meaning", f"hint: Leave out {option[0]}"]
-    check_refused("convert", checkpoints / "grouped", tmp_path / "hf", options, fragments)
+TO_HUGGING_FACE = ["--load-model-type", "mg", "--save-model-type", "hf"]
+
+
+@pytest.mark.parametrize("option", [["--num-layers", "4"], ["--first-k-dense-replace", "2"]])
+def test_other_layers_than_recorded_are_refused_towards_huggingface(option, checkpoints, tmp_path):
+    fragments = [" ".join(option), "is not what the checkpoint's args record", f"hint: Leave out {option[0]}"]
+    check_refused("convert", checkpoints / "grouped", tmp_path / "hf", [*TO_HUGGING_FACE, *option], fragments)
+
+
+def test_recorded_layers_may_be_repeated_towards_huggingface(checkpoints, tmp_path):
+    layers = ["--num-layers", "8", "--first-k-dense-replace", "1"]
+    given = ["--load-dir", checkpoints / "grouped", "--save-dir", tmp_path / "hf"]
+    outcome = run_main("convert", *given, *TO_HUGGING_FACE, *layers)
+    assert outcome.code == 0, outcome.err
 
 
 def test_what_args_record_may_be_repeated(checkpoints, tmp_path):

@@ -149,7 +149,7 @@ def test_overwrite_refuses_to_replace_the_source(direction, tmp_path):
     source = sources[DIRECTIONS.index(direction)]
     (tmp_path / "link").symlink_to(tmp_path / "both")
     for target in (source, tmp_path / "both", tmp_path / "link"):
-        with pytest.raises(MscvtError, match="holds the source"):
+        with pytest.raises(MscvtError, match="which is read"):
             CliRunner().invoke(
                 app,
                 [direction, "--load-dir", str(source), "--save-dir", str(target), "--overwrite"],

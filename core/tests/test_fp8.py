@@ -47,7 +47,7 @@ SHAPES = [(200, 300), (1, 1), (128, 128), (127, 129), (256, 128), (129, 255), (3
 def test_every_element_is_decoded_with_the_scale_of_its_block(shape):
     values, scales, decoded = quantized("w", shape)
     source = BlockQuantizedTensor(values, scales)
-    assert torch.equal(bits(source.rows(0, shape[0])), bits(decoded))
+    assert torch.equal(bits(source.box(0, shape[0], 0, shape[1])), bits(decoded))
     assert torch.equal(bits(source.region(0, shape, (shape[1], 1))), bits(decoded))
 
 
@@ -71,15 +71,22 @@ def test_region_that_begins_inside_a_block_is_decoded_exactly(offset, extents, s
     assert torch.equal(bits(region), bits(decoded.as_strided(extents, strides, offset)))
 
 
-def test_only_the_rows_of_a_region_are_decoded(monkeypatch):
-    values, scales, _ = quantized("w", (600, 70))
-    asked, plain = [], BlockQuantizedTensor.rows
-    monkeypatch.setattr(
-        BlockQuantizedTensor, "rows", lambda self, first, end: asked.append((first, end)) or plain(self, first, end)
-    )
-    region = BlockQuantizedTensor(values, scales).region(130 * 70 + 5, (3, 60), (70, 1))
-    assert asked == [(130, 133)]
-    assert region.untyped_storage().nbytes() == 3 * 70 * 2
+@pytest.mark.parametrize(
+    ("offset", "extents", "strides", "box"),
+    [
+        (130 * 70 + 5, (3, 60), (70, 1), (130, 133, 5, 65)),
+        (10 * 70 + 60, (4, 500), (1, 70), (10, 510, 60, 64)),
+        (2 * 70 + 60, (20,), (1,), (2, 4, 0, 70)),
+    ],
+)
+def test_only_the_rows_and_columns_of_a_region_are_decoded(offset, extents, strides, box, monkeypatch):
+    values, scales, decoded = quantized("w", (600, 70))
+    asked, plain = [], BlockQuantizedTensor.box
+    monkeypatch.setattr(BlockQuantizedTensor, "box", lambda self, *where: asked.append(where) or plain(self, *where))
+    region = BlockQuantizedTensor(values, scales).region(offset, extents, strides)
+    assert asked == [box]
+    assert region.untyped_storage().nbytes() == (box[1] - box[0]) * (box[3] - box[2]) * 2
+    assert torch.equal(bits(region), bits(decoded.as_strided(extents, strides, offset)))
 
 
 def test_block_is_that_of_the_release():

@@ -4,11 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mscvt.checkpoint_args import make_args
 from mscvt.errors import MscvtError
 from mscvt.family import DECODER, MODEL, ModelType, field_at
 from mscvt.options import Options, with_defaults
 from mscvt.plugins import Family, Plugin
-from mscvt.recorded import make_args, read_hyperparameters, read_options, with_model_type
+from mscvt.recorded import read_hyperparameters, read_options, with_model_type
 
 H = {
     "num_layers": 6,
@@ -25,6 +26,7 @@ H = {
     "seq_length": 64,
     "mtp_num_layers": 0,
 }
+KINDS = ("dense", "moe")
 PLAIN = ModelType("small", ("small",))
 MOE = ModelType(
     "small-moe",
@@ -44,7 +46,7 @@ def family(model_type=PLAIN):
 
 
 def args_of(h=H, layers=6, model_type=PLAIN, **options):
-    return make_args(family(model_type), h, with_defaults(Options(**options)), layers)
+    return make_args(family(model_type), h, with_defaults(Options(**options)), layers, KINDS)
 
 
 def sizes_of(args, configured=None, model_type=PLAIN, **options):
@@ -120,7 +122,7 @@ OPTIONS = st.builds(
 @given(OPTIONS)
 def test_options_are_read_back_as_they_were(options):
     filled = with_defaults(options)
-    args = make_args(family(), H, filled, 6)
+    args = make_args(family(), H, filled, 6, KINDS)
     assert with_defaults(read_options(args, Options())) == filled
     assert with_defaults(read_options(args, options)) == filled, "what agrees with args may be asked for"
     assert with_model_type(args) == "small"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mscvt.errors import Faults
+from mscvt.plan.contents import shown
 from mscvt.sources import PlainTensor, SourceTensor
 from mscvt.tensors import TensorInfo
 
@@ -33,9 +34,8 @@ def check_equal_sources(plan: Plan, open_source: Callable[[Any], SourceTensor]) 
             a, b = (t.region(start, (count,), (1,)).view(torch.uint8) for t in (ours, theirs))
             if not torch.equal(a, b):
                 faults.add(
-                    f"{dropped} differs from {kept}, and Megatron keeps only one of them",
-                    hint="If the second is right, the checkpoint is not what config.json says "
-                    "(tie_word_embeddings, MTP).",
+                    f"{shown(dropped)} differs from {shown(kept)}, and only the second would be converted",
+                    hint="Is the checkpoint what its configuration says (tied embeddings, MTP)?",
                 )
                 break
     faults.raise_if_any("tensors that must be equal are not")

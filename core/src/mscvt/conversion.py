@@ -62,8 +62,8 @@ class Settings:
     resume: bool = False
     only: str | None = None
     verify: bool = False
-    source: Path | None = None
-    """The folder that is read, which must not be replaced."""
+    sources: tuple[Path, ...] = ()
+    """The folders that are read, which must not be replaced."""
     sync_seconds: float = SYNC_SECONDS
     started: Callable[[str, int], None] = field(default=lambda what, nbytes: None)
     """Called when a phase begins: what it is, and how many bytes it will move."""
@@ -97,7 +97,7 @@ def run_conversion(conversion: Conversion, target: Path, settings: Settings) -> 
     staging: Staging | None = None
     try:
         staging = Staging(target, conversion.identity)
-        _check_apart(staging.target, settings.source)
+        _check_apart(staging.target, settings.sources)
         staging.open(
             overwrite=settings.overwrite,
             resume=settings.resume,
@@ -137,10 +137,11 @@ def _write(conversion: Conversion, staging: Staging, chosen: list[OutputFile], s
     )
 
 
-def _check_apart(target: Path, source: Path | None) -> None:
-    """Refuse a target that holds the source, which `--overwrite` would remove with it."""
-    if source is not None and Path(os.path.realpath(source)).is_relative_to(target):
-        raise MscvtError(f"{target}: holds the source, {source}", hint="Choose another --save-dir.")
+def _check_apart(target: Path, sources: tuple[Path, ...]) -> None:
+    """Refuse a target that holds what is read, which `--overwrite` would remove with it."""
+    for source in sources:
+        if Path(os.path.realpath(source)).is_relative_to(target):
+            raise MscvtError(f"{target}: holds {source}, which is read", hint="Choose another --save-dir.")
 
 
 def _disk_error(error: OSError, target: Path) -> MscvtError:

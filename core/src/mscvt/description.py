@@ -13,7 +13,7 @@ from mscvt.dialects.mindspeed import AXIS_LABELS, EMBEDDING, axis_sizes
 from mscvt.errors import Faults, MscvtError
 from mscvt.family import MODEL, MTP, Hyperparameters
 from mscvt.layers import Selection
-from mscvt.options import FEATURES, check_features
+from mscvt.options import check_features
 from mscvt.plugins import Family
 from mscvt.rules import Resolved, Rule, resolve
 from mscvt.topology import DIMENSION_FLAGS, EXPERT, Topology
@@ -55,7 +55,8 @@ class Description:
     aliases: Mapping[str, Alias]
     left_out: Mapping[str, str]
     """Hugging Face name -> why it is not converted (reduced layers, MTP not asked for)."""
-    features: frozenset[str]
+    kinds: frozenset[str]
+    """The kinds of all layers that are kept."""
 
 
 def describe(family: Family, hyperparameters: Hyperparameters, topology: Topology, selection: Selection) -> Description:
@@ -81,14 +82,14 @@ class _Builder:
         self.aliases: dict[str, Alias] = {}
 
     def build(self) -> Description:
-        check_features(self.topology.options, self.family.features, self.family.model_type.name, self.faults)
+        kinds = frozenset(layer.kind for layer in self.selection.kept)
+        features = self.family.features_of(kinds)
+        check_features(self.topology.options, features, self.family.model_type.name, self.faults)
         self.faults.raise_if_any("options that mean nothing to this model")
         self.check_reduced()
         parameters = [*self.first(), *self.layers(), *self.last()]
         self.faults.raise_if_any("the model can't be laid out")
-        return Description(
-            self.topology, tuple(parameters), self.aliases, self.left_out(), self.family.features & set(FEATURES)
-        )
+        return Description(self.topology, tuple(parameters), self.aliases, self.left_out(), kinds)
 
     def check_reduced(self) -> None:
         """Refuse reduced layers that no configuration of the family describes: nobody could read them back."""

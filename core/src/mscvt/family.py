@@ -47,7 +47,7 @@ class ModelType:
     """One value of `--model-type-hf`.
 
     Attributes:
-        name: The value on the command line, for example `qwen3-moe`.
+        name: The value on the command line, for example `mine-moe`.
         config_model_types: Values of `model_type` in `config.json` that mean this type.
         fields: Hyperparameter -> where `config.json` holds it, besides the core's `DECODER_FIELDS`.
         matches: Tells apart types that share a `model_type`; called with the parsed `config.json`.

@@ -28,7 +28,7 @@ class Plugin:
     Attributes:
         distribution: The name of the distribution that declares the entry point.
         version: Its version.
-        entry_point: Name and target, as `llama = mscvt_llama`.
+        entry_point: Name and target, as `mine = mscvt_mine`.
         model_types: What it serves; empty where it failed to load.
         error: Why it could not be loaded, or what it clashes with; None where all is well.
     """
@@ -73,8 +73,13 @@ class Family:
 
     @property
     def features(self) -> frozenset[str]:
-        """The first words of all roles: `moe`, `mla`, `mtp`, `attention`, ..."""
-        return frozenset(role.partition(".")[0] for kind in _KINDS_WITH_FEATURES for role in self.names(kind))
+        """The first words of the roles of all well-known kinds: `moe`, `mla`, `mtp`, `attention`, ..."""
+        return self.features_of(())
+
+    def features_of(self, kinds: Iterable[str]) -> frozenset[str]:
+        """The same, with the roles of the layers' own kinds."""
+        wanted = sorted({*_KINDS_WITH_FEATURES, *kinds})
+        return frozenset(role.partition(".")[0] for kind in wanted for role in self.names(kind))
 
 
 def _check_answer(hook: str, answer: Any) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mscvt import __version__
+from mscvt.checkpoint_args import make_args
 from mscvt.config import hyperparameters, pad_vocabulary, read_config
 from mscvt.conversion import Conversion
 from mscvt.description import Description, describe
@@ -19,7 +20,7 @@ from mscvt.layers import select_layers
 from mscvt.options import Options, check_features, check_values, with_defaults
 from mscvt.plan.contents import OutputFile
 from mscvt.plugins import Family, Registry
-from mscvt.recorded import make_args, read_hyperparameters, read_options, with_model_type
+from mscvt.recorded import read_hyperparameters, read_options, with_model_type
 from mscvt.tensors import TORCH_NAMES
 from mscvt.topology import Topology, build_topology
 from mscvt.training import training_flags
@@ -56,7 +57,7 @@ def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
     family = registry.family(request.model_type) if request.model_type else registry.recognise(config)
     family, description, h, options = describe_configuration(family, config, request)
     layers = sum(1 for _ in description.topology.place_layers())
-    args = make_args(family, h, options, layers)
+    args = make_args(family, h, options, layers, description.kinds)
     source = HuggingFaceSource(request.load_dir, dequantize=request.dequantize)
     try:
         plan = plan_to_megatron(
@@ -64,7 +65,8 @@ def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
         )
     except MscvtError as error:
         raise _with_better_type(error, config, family, registry) from None
-    args["params_dtype"] = TORCH_NAMES[max(source.tensors.values(), key=lambda info: info.nbytes).dtype]
+    largest = max(source.tensors.values(), key=lambda info: info.nbytes)
+    args["params_dtype"] = TORCH_NAMES[_dtype_name(request.dtype) or largest.dtype]
     topology = description.topology
 
     def allocate_rank(path: Path, file: OutputFile) -> dict[Any, int]:
@@ -103,7 +105,10 @@ def describe_configuration(
     faults = Faults()
     check_values(request.options, faults)
     faults.raise_if_any("options with impossible values")
-    check_features(request.options, family.features, family.model_type.name, faults)
+    h = hyperparameters(config, family.model_type, request.load_dir / "config.json")
+    layers = family.call("mscvt_layers", hyperparameters=h)
+    features = family.features_of(layer.kind for layer in layers)
+    check_features(request.options, features, family.model_type.name, faults)
     faults.raise_if_any("options that mean nothing to this model")
     options = with_defaults(request.options)
     if options.transformer_impl == "transformer_engine" and options.mtp_num_layers:
@@ -111,9 +116,8 @@ def describe_configuration(
             f"--transformer-impl transformer_engine and --mtp-num-layers {options.mtp_num_layers} can't be combined",
             hint="Leave out one of them.",
         )
-    h = hyperparameters(config, family.model_type, request.load_dir / "config.json")
     h = pad_vocabulary(h, options.make_vocab_size_divisible_by, options.target_tensor_parallel_size or 1)
-    selection = select_layers(family.call("mscvt_layers", hyperparameters=h), options)
+    selection = select_layers(layers, options)
     topology = build_topology(options, selection.decoder_count)
     description = describe(family, h, topology, selection)
     return family, description, {**h, "mtp_num_layers": options.mtp_num_layers or 0}, options

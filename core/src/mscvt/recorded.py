@@ -1,4 +1,4 @@
-"""What a checkpoint's `args` say: written from a model and its options, and read back as both.
+"""What a checkpoint's `args` say: a model's sizes and the options it was made with.
 
 Names follow Megatron's and MindSpeed-LLM's arguments; `ARGUMENT_NAMES` lists those that differ from the
 hyperparameter's own, the first of which is preferred when reading.
@@ -14,8 +14,7 @@ from typing import Any
 from mscvt.config import check_sizes, complete, model_fields
 from mscvt.errors import Faults, MscvtError
 from mscvt.family import Hyperparameters, ModelType
-from mscvt.options import CHOICES, ROWS, TABLE, Options, check_values
-from mscvt.plugins import Family
+from mscvt.options import CHOICES, ROWS, Options, check_values
 
 ARGUMENT_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -29,69 +28,6 @@ ARGUMENT_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 _DERIVED = frozenset({"num_layers", "num_query_groups", "tie_word_embeddings", "vocab_size", "mtp_num_layers"})
 """Hyperparameters that are not recorded under their own name alone."""
 MODEL_TYPE = "model_type_hf"
-
-
-def make_args(family: Family, h: Hyperparameters, options: Options, layers: int) -> dict[str, Any]:
-    """Everything that the training loader and the way back want to know, as plain values.
-
-    Args:
-        family: The family whose model it is.
-        h: The sizes of the model as it was converted.
-        options: Validated, with defaults.
-        layers: Real decoder layers that are kept.
-    """
-    roles = {role for kind in ("dense", "moe") for role in family.names(kind)}
-    groups = h["num_query_groups"]
-    args: dict[str, Any] = {name: list(v) if isinstance(v, (list, tuple)) else v for name, v in h.items()}
-    args.pop("tie_word_embeddings", None)
-    for name, names in ARGUMENT_NAMES.items():
-        if name in h:
-            args |= dict.fromkeys(names, h[name])
-    args |= {
-        MODEL_TYPE: family.model_type.name,
-        "num_layers": layers + len(options.noop_layers or ()),
-        "num_key_value_heads": groups,
-        "group_query_attention": groups != h["num_attention_heads"],
-        "untie_embeddings_and_output_weights": not h.get("tie_word_embeddings"),
-        "add_position_embedding": True,
-        "qk_layernorm": bool(roles & {"attention.q_norm", "mla.q_norm", "mla.kv_norm"}),
-        "max_position_embeddings": h["seq_length"],
-        "position_embedding_type": "rope",
-        "normalization": "RMSNorm",
-        "swiglu": True,
-        "add_bias_linear": False,
-    }
-    if options.first_k_dense_replace is not None:
-        args["first_k_dense_replace"] = options.first_k_dense_replace
-    if "moe.shared.gate" not in roles:
-        args.pop("n_shared_experts", None)
-    if "mla.kv_down" in roles:
-        args["multi_latent_attention"] = True
-        args.setdefault("q_lora_rank", None)
-    if "moe.router_bias" in roles:
-        args["router_bias"] = True
-    args |= _option_args(options, layers)
-    args |= dict(family.model_type.args)
-    return args
-
-
-def _option_args(options: Options, layers: int) -> dict[str, Any]:
-    """The options under the names that `args` knows them by; what does not apply is None."""
-    args: dict[str, Any] = {}
-    for row in TABLE:
-        if row.recorded:
-            value = getattr(options, row.name)
-            if isinstance(value, tuple):
-                value = ",".join(map(str, value)) or None
-            args[row.recorded[0]] = value
-    virtual = options.num_layers_per_virtual_pipeline_stage
-    stages = options.target_pipeline_parallel_size or 1
-    if virtual:
-        share = (layers + len(options.noop_layers or ())) // stages
-        args["vpp_size"] = args["virtual_pipeline_model_parallel_size"] = share // virtual
-    if options.make_vocab_size_divisible_by:
-        args["make_vocab_size_divisible_by"] = options.make_vocab_size_divisible_by
-    return args
 
 
 def read_options(args: Mapping[str, Any], asked: Options) -> Options:
@@ -119,6 +55,8 @@ def read_options(args: Mapping[str, Any], asked: Options) -> Options:
                 hint="Leave the option out: what args record is the default.",
             )
     faults.raise_if_any("the options and the checkpoint contradict each other")
+    if values["moe_tp_extend_ep"]:  # experts are whole, and training may record that as ETP 1
+        values["expert_tensor_parallel_size"] = None
     options = Options(**values)
     check_values(options, faults)
     faults.raise_if_any("the checkpoint's args record impossible values")
@@ -132,9 +70,9 @@ def _unrecorded(name: str, wanted: Any, args: Mapping[str, Any], faults: Faults)
     """An option that `args` has no value for: recorded as None means that it was not used."""
     row = ROWS[name]
     if not row.recorded:
-        if wanted is not None:
+        if wanted is not None and wanted != _known(name, args):
             faults.add(
-                f"{row.flag} {_shown(wanted)} has no meaning on the way to Hugging Face",
+                f"{row.flag} {_shown(wanted)} is not what the checkpoint's args record",
                 hint=f"Leave out {row.flag}: the checkpoint's args say what it holds.",
             )
         return None
@@ -144,6 +82,14 @@ def _unrecorded(name: str, wanted: Any, args: Mapping[str, Any], faults: Faults)
             hint="Leave the option out: what args record is the default.",
         )
     return wanted
+
+
+def _known(name: str, args: Mapping[str, Any]) -> Any:
+    """What a checkpoint holds of an option that only the way to Megatron needs; layers without the noop ones."""
+    value = args.get(name)
+    if name == "num_layers" and isinstance(value, int) and args.get("noop_layers") is not None:
+        value -= len(_parse("noop_layers", "noop_layers", args["noop_layers"]))
+    return value
 
 
 def _shown(value: Any) -> str:

@@ -16,7 +16,7 @@ from mscvt.comparison import check_equal_sources
 from mscvt.config import read_config
 from mscvt.errors import Faults
 from mscvt.options import Options
-from mscvt.plan.contents import Plan
+from mscvt.plan.contents import Plan, shown
 from mscvt.plugins import Registry
 from mscvt.prepare import DTYPES, Request, describe_checkpoint
 from mscvt.tensors import TensorInfo
@@ -123,22 +123,17 @@ def _check_same_tensors(plan: Plan, existing: Mapping[Any, TensorInfo]) -> None:
     faults = Faults()
     expected = {name: what for file in plan.files for name, what in file.tensors.items()}
     for name in sorted(expected.keys() - existing.keys(), key=str):
-        faults.add(f"missing in the Megatron checkpoint: {_where(name)}")
+        faults.add(f"missing in the Megatron checkpoint: {shown(name)}")
     for name in sorted(existing.keys() - expected.keys(), key=str):
-        faults.add(f"only in the Megatron checkpoint: {_where(name)}")
+        faults.add(f"only in the Megatron checkpoint: {shown(name)}")
     for name, (dtype, shape) in expected.items():
         info = existing.get(name)
         if info is not None and (info.dtype, info.shape) != (dtype, shape):
             faults.add(
-                f"{_where(name)} is {info.dtype} {list(info.shape)}, expected {dtype} {list(shape)}",
+                f"{shown(name)} is {info.dtype} {list(info.shape)}, expected {dtype} {list(shape)}",
                 hint="Where weights were converted to another dtype, say so with --dtype.",
             )
     faults.raise_if_any("the two checkpoints don't hold the same tensors")
-
-
-def _where(name: Any) -> str:
-    rank, part, key = name
-    return f"{key} ({part} of rank tp {rank.tensor}, pp {rank.pipeline}, ep {rank.expert})"
 
 
 def _difference(name: MegatronName, element: int, existing: MegatronSource, folder: Path) -> str:
@@ -148,4 +143,4 @@ def _difference(name: MegatronName, element: int, existing: MegatronSource, fold
         rest, position = divmod(rest, size)
         index.append(position)
     path = existing.files[info.file].relative_to(folder)
-    return f"{_where(name)}, first at index {list(reversed(index))}, in {path}"
+    return f"{shown(name)}, first at index {list(reversed(index))}, in {path}"

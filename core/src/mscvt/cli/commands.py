@@ -51,7 +51,7 @@ def run_convert(save_model_type: str, given: Mapping[str, Any]) -> None:
                 resume=given["resume"],
                 only=given["only"],
                 verify=given["verify"],
-                source=given["load_dir"],
+                sources=tuple(folder for folder in (given["load_dir"], given.get("hf_cfg_dir")) if folder),
                 started=started,
                 progress=progress,
             )
@@ -143,7 +143,7 @@ def list_plugins(*, as_json: bool) -> None:
         typer.echo(json.dumps([asdict(plugin) for plugin in registry.plugins], indent=2))
         return
     if not registry.plugins:
-        typer.echo("no plugins are installed; each family of models has one, such as mscvt-llama")
+        typer.echo("no plugins are installed; each family of models has one, named mscvt-FAMILY")
     for plugin in registry.plugins:
         served = ", ".join(plugin.model_types)
         typer.echo(f"{plugin.distribution} {plugin.version}: {served or plugin.entry_point}")

@@ -27,10 +27,10 @@ app = typer.Typer(
     help="Convert model weights between Hugging Face and Megatron-Core, exactly.",
     epilog="""\b
 Examples:
-  mscvt hf2mg --load-dir Qwen3-8B --save-dir qwen3-tp2 \\
+  mscvt hf2mg --load-dir model-hf --save-dir model-mg \\
       --target-tensor-parallel-size 2
-  mscvt mg2hf --load-dir qwen3-tp2 --save-dir qwen3-hf --hf-cfg-dir Qwen3-8B
-  mscvt verify --hf Qwen3-8B --mg qwen3-tp2
+  mscvt mg2hf --load-dir model-mg --save-dir model-back --hf-cfg-dir model-hf
+  mscvt verify --hf model-hf --mg model-mg
 
 `mscvt COMMAND --help` shows the options of a command.""",
 )
@@ -51,7 +51,7 @@ def _top(
     cls=SectionedCommand,
     epilog="""\b
 Example:
-  mscvt hf2mg --load-dir Qwen3-235B-A22B --save-dir qwen3-mcore \\
+  mscvt hf2mg --load-dir model-hf --save-dir model-mg \\
       --target-pipeline-parallel-size 4 --target-expert-parallel-size 32 \\
       --num-layers-per-virtual-pipeline-stage 8 --noop-layers 94,95 \\
       --moe-grouped-gemm""",
@@ -99,8 +99,8 @@ def hf2mg(
     cls=SectionedCommand,
     epilog="""\b
 Example:
-  mscvt mg2hf --load-dir qwen3-mcore --save-dir qwen3-hf \\
-      --hf-cfg-dir Qwen3-235B-A22B""",
+  mscvt mg2hf --load-dir model-mg --save-dir model-back \\
+      --hf-cfg-dir model-hf""",
 )
 def mg2hf(
     load_dir: p.LoadDir,
@@ -144,7 +144,7 @@ def mg2hf(
     epilog="""\b
 Example:
   mscvt convert --load-model-type hf --save-model-type mg \\
-      --load-dir Qwen3-8B --save-dir qwen3-tp2 \\
+      --load-dir model-hf --save-dir model-mg \\
       --target-tensor-parallel-size 2""",
 )
 def convert(
@@ -206,7 +206,7 @@ def convert(
     cls=SectionedCommand,
     epilog="""\b
 Example:
-  mscvt verify --hf Qwen3-8B --mg qwen3-tp2""",
+  mscvt verify --hf model-hf --mg model-mg""",
 )
 def verify(
     hf: p.Hf,

@@ -40,7 +40,7 @@ ModelTypeHf = Annotated[
         _MODEL,
         "--model-type-hf",
         "TYPE",
-        "Model type, such as qwen3-moe; `mscvt plugins` lists them. Default: what the checkpoint says.",
+        "Model type, one of those that `mscvt plugins` lists. Default: what the checkpoint says.",
     ),
 ]
 HfCfgDir = Annotated[

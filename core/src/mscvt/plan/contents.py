@@ -89,7 +89,7 @@ class Plan:
     files: tuple[OutputFile, ...]
     unit_count: int
     make_units: Callable[[], Iterator[Unit]] = field(repr=False)
-    equal: tuple[tuple[str, str, int], ...] = ()
+    equal: tuple[tuple[Name, Name, int], ...] = ()
     """Source tensors that must hold the same elements, of which only the first is converted, and how many."""
     left_out: Mapping[str, str] = field(default_factory=dict)
     """Source tensors that are not converted -> why."""
@@ -102,6 +102,14 @@ class Plan:
     def nbytes(self) -> int:
         """Bytes of all tensors that are written."""
         return sum(file.nbytes for file in self.files)
+
+
+def shown(name: Name) -> str:
+    """A tensor's name for an error."""
+    if isinstance(name, str):
+        return name
+    rank, part, key = name
+    return f"{key} ({part} of rank tp {rank.tensor}, pp {rank.pipeline}, ep {rank.expert})"
 
 
 def copy_of(target: Box, source: Box | None, number: int | None) -> Copy:

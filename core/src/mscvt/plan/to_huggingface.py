@@ -8,7 +8,7 @@ from math import prod
 from mscvt.description import Description
 from mscvt.errors import Faults
 from mscvt.formats.megatron.reader import MegatronName
-from mscvt.plan.contents import Content, Copy, Name, OutputFile, Plan, Region, Unit, copy_of
+from mscvt.plan.contents import Content, Copy, Name, OutputFile, Plan, Region, Unit, copy_of, shown
 from mscvt.plan.pieces import Index, PieceCache
 from mscvt.plan.proof import Use, huggingface_shape, listed, prove_layouts, signature, uses_by_name
 from mscvt.tensors import FLOATS, ITEM_SIZES, TensorInfo
@@ -48,7 +48,7 @@ def plan_to_huggingface(
         for number, name in enumerate(order):
             yield Unit(number, (planner.content(name),))
 
-    return Plan(tuple(planner.files(shard_bytes)), len(order), units)
+    return Plan(tuple(planner.files(shard_bytes)), len(order), units, tuple(planner.repeated_shares()))
 
 
 class _Planner:
@@ -71,14 +71,14 @@ class _Planner:
                 for tensor, expert in ranks:
                     rank = Rank(tensor, parameter.stage, expert)
                     expected[rank, parameter.part, parameter.key] = shape
-        for shown in listed(map(_shown, expected.keys() - self.source.keys())):
-            faults.add(f"missing: {shown}", hint="Do the checkpoint's args describe it, and is it whole?")
-        for shown in listed(map(_shown, self.source.keys() - expected.keys())):
-            faults.add(f"no rule knows: {shown}", hint="A tensor that nothing takes would be lost.")
+        for name in listed(map(shown, expected.keys() - self.source.keys())):
+            faults.add(f"missing: {name}", hint="Do the checkpoint's args describe it, and is it whole?")
+        for name in listed(map(shown, self.source.keys() - expected.keys())):
+            faults.add(f"no rule knows: {name}", hint="A tensor that nothing takes would be lost.")
         for share, shape in expected.items():
             if share in self.source and self.source[share].shape != shape:
                 faults.add(
-                    f"{_shown(share)} has the shape {list(self.source[share].shape)}, expected {list(shape)} "
+                    f"{shown(share)} has the shape {list(self.source[share].shape)}, expected {list(shape)} "
                     "from the checkpoint's args"
                 )
         faults.raise_if_any("the checkpoint is not what its args describe")
@@ -101,6 +101,15 @@ class _Planner:
         parameter = use[0]
         tensor, expert = self.cache.holders(parameter)[index][0]
         return Rank(tensor, parameter.stage, expert), parameter.part, parameter.key
+
+    def repeated_shares(self) -> Iterator[tuple[Name, Name, int]]:
+        """Shares that must equal others, because they hold the same Hugging Face tensor (tied head, MTP)."""
+        kept = {parameter.names: parameter for parameter in self.description.parameters if not parameter.is_copy}
+        for parameter in self.description.parameters:
+            if parameter.is_copy:
+                for index in self.cache.holders(parameter):
+                    share = self.share((kept[parameter.names], 0), index)
+                    yield share, self.share((parameter, 0), index), self.source[share].numel
 
     def template(self, name: str) -> Template:
         uses = self.uses[name]
@@ -160,8 +169,3 @@ class _Planner:
                 filled += nbytes
         for number, tensors in enumerate(groups, 1):
             yield OutputFile(f"model-{number:05d}-of-{len(groups):05d}.safetensors", tensors, {"file": number})
-
-
-def _shown(name: MegatronName) -> str:
-    rank, part, key = name
-    return f"{key} ({part} of rank tp {rank.tensor}, pp {rank.pipeline}, ep {rank.expert})"

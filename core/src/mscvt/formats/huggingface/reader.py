@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _STEMS = (("model", "safetensors"), ("pytorch_model", "bin"))
 _INDEX_LIMIT = 256 << 20
 SCALE_SUFFIX = "_scale_inv"
-"""What DeepSeek's FP8 releases append to a weight's name for the scales of its blocks."""
+"""What block-scaled FP8 releases append to a weight's name for its scales."""
 
 
 class HuggingFaceSource:

@@ -1,0 +1,77 @@
+"""The `args` that a checkpoint is written with; `mscvt.recorded` reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from mscvt.family import Hyperparameters
+from mscvt.options import TABLE, Options
+from mscvt.plugins import Family
+from mscvt.recorded import ARGUMENT_NAMES, MODEL_TYPE
+
+
+def make_args(
+    family: Family, h: Hyperparameters, options: Options, layers: int, kinds: Iterable[str]
+) -> dict[str, Any]:
+    """Everything that the training loader and the way back want to know, as plain values.
+
+    Args:
+        family: The family whose model it is.
+        h: The sizes of the model as it was converted.
+        options: Validated, with defaults.
+        layers: Real decoder layers that are kept.
+        kinds: The kinds of all layers.
+    """
+    roles = {role for kind in sorted(set(kinds)) for role in family.names(kind)}
+    groups = h["num_query_groups"]
+    args: dict[str, Any] = {name: list(v) if isinstance(v, (list, tuple)) else v for name, v in h.items()}
+    args.pop("tie_word_embeddings", None)
+    for name, names in ARGUMENT_NAMES.items():
+        if name in h:
+            args |= dict.fromkeys(names, h[name])
+    args |= {
+        MODEL_TYPE: family.model_type.name,
+        "num_layers": layers + len(options.noop_layers or ()),
+        "num_key_value_heads": groups,
+        "group_query_attention": groups != h["num_attention_heads"],
+        "untie_embeddings_and_output_weights": not h.get("tie_word_embeddings"),
+        "add_position_embedding": True,
+        "qk_layernorm": bool(roles & {"attention.q_norm", "mla.q_norm", "mla.kv_norm"}),
+        "max_position_embeddings": h["seq_length"],
+        "position_embedding_type": "rope",
+        "normalization": "RMSNorm",
+        "swiglu": True,
+        "add_bias_linear": False,
+    }
+    if options.first_k_dense_replace is not None:
+        args["first_k_dense_replace"] = options.first_k_dense_replace
+    if "moe.shared.gate" not in roles:
+        args.pop("n_shared_experts", None)
+    if "mla.kv_down" in roles:
+        args["multi_latent_attention"] = True
+        args.setdefault("q_lora_rank", None)
+    if "moe.router_bias" in roles:
+        args["router_bias"] = True
+    args |= _option_args(options, layers)
+    args |= dict(family.model_type.args)
+    return args
+
+
+def _option_args(options: Options, layers: int) -> dict[str, Any]:
+    """The options under the names that `args` knows them by; what does not apply is None."""
+    args: dict[str, Any] = {}
+    for row in TABLE:
+        if row.recorded:
+            value = getattr(options, row.name)
+            if isinstance(value, tuple):
+                value = ",".join(map(str, value)) or None
+            args[row.recorded[0]] = value
+    virtual = options.num_layers_per_virtual_pipeline_stage
+    stages = options.target_pipeline_parallel_size or 1
+    if virtual:
+        share = (layers + len(options.noop_layers or ())) // stages
+        args["vpp_size"] = args["virtual_pipeline_model_parallel_size"] = share // virtual
+    if options.make_vocab_size_divisible_by:
+        args["make_vocab_size_divisible_by"] = options.make_vocab_size_divisible_by
+    return args
