@@ -14,6 +14,7 @@ help:
 	@echo "make bench   measure speed and memory (some minutes, 4 GB of disk)"
 
 $(READY): constraints.txt requirements-dev.txt core/pyproject.toml $(addsuffix /pyproject.toml,$(PLUGINS))
+	@echo "setting up .venv, which takes a minute or two"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 		--requirement requirements-dev.txt --editable core $(addprefix --editable ,$(PLUGINS))

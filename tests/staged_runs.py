@@ -1,16 +1,16 @@
 """Runs that use the hidden folder as a conversion does, without converting anything."""
 
-from mscvt.staging import Staging
+from mscvt.staging import REPLACEABLE, Staging
 
 FILES = ("a/x.pt", "a/y.pt", "b/x.pt")
 NEW = {**dict.fromkeys(FILES, "new"), "latest_checkpointed_iteration.txt": "1"}
-OLD = {"iter_0000007/x.pt": "old", "latest_checkpointed_iteration.txt": "7"}
+OLD = {"iter_0000001/x.pt": "old", "latest_checkpointed_iteration.txt": "7"}
 TRACKER = "latest_checkpointed_iteration.txt"
 
 
 def run(target, *, files=FILES, overwrite=False, resume=False, shared=False, identity="one"):
     """What a conversion does with its hidden folder; returns whether the output is complete."""
-    staging = Staging(target, {"what": identity})
+    staging = Staging(target, {"what": identity}, (*REPLACEABLE, *FILES))
     try:
         staging.open(overwrite=overwrite, resume=resume, shared=shared, files=files)
         if staging.is_committed:
@@ -42,7 +42,7 @@ def hidden(target):
 
 def begin(target, *, files=FILES, shared=False, identity="one", overwrite=False):
     """A run that is in the middle of its work."""
-    staging = Staging(target, {"what": identity, "size": 3})
+    staging = Staging(target, {"what": identity, "size": 3}, (*REPLACEABLE, *FILES))
     staging.open(overwrite=overwrite, resume=False, shared=shared, files=files)
     (staging.data / "begun").write_text("")
     return staging

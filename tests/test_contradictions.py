@@ -116,7 +116,7 @@ def test_other_layers_than_recorded_are_refused_towards_huggingface(option, chec
 
 
 def test_recorded_layers_may_be_repeated_towards_huggingface(checkpoints, tmp_path):
-    layers = ["--num-layers", "8", "--first-k-dense-replace", "1"]
+    layers = ["--num-layers", "8"]
     given = ["--load-dir", checkpoints / "grouped", "--save-dir", tmp_path / "hf"]
     outcome = run_main("convert", *given, *TO_HUGGING_FACE, *layers)
     assert outcome.code == 0, outcome.err

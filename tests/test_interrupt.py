@@ -55,7 +55,7 @@ def test_ctrl_c_ends_within_a_second_and_the_same_command_completes(direction, s
     _, said = process.communicate(timeout=20)
     took = time.monotonic() - began
     assert process.returncode == 130
-    assert said.strip() == "interrupted; what is done is kept, the same command goes on from here"
+    assert said.strip() == "interrupted; the same command goes on from what was recorded last"
     assert took < 5  # 0.8 s where nothing else runs; without the limit on waiting it would be a minute
     assert not (tmp_path / "out").exists()
     assert hidden(tmp_path / "out").exists()
@@ -83,7 +83,7 @@ def test_ctrl_c_in_any_phase_says_how_to_go_on(where, direction, sources, tmp_pa
         patched.setattr(where, interrupted)
         result = CliRunner().invoke(app, command(direction, sources, tmp_path / "out"), catch_exceptions=False)
     assert result.exit_code == 130
-    assert "interrupted; what is done is kept, the same command goes on from here" in result.stderr
+    assert "interrupted; the same command goes on from what was recorded last" in result.stderr
     assert not (tmp_path / "out").exists()
     done = CliRunner().invoke(app, command(direction, sources, tmp_path / "out"), catch_exceptions=False)
     assert done.exit_code == 0

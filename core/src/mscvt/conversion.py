@@ -37,6 +37,7 @@ class Conversion:
         offsets: The same offsets, of a file that was allocated before.
         finish: Writes what makes the output complete (index, tracker) into its folder, last of all.
         identity: Everything that the output's bytes depend on.
+        replaceable: Patterns of the names in an output folder, which is all that `--overwrite` may replace.
         notes: What the user should know, one line each.
         training_flags: What to pass to the training script; empty towards Hugging Face.
     """
@@ -47,6 +48,7 @@ class Conversion:
     offsets: Callable[[Path, OutputFile], dict[Name, int]]
     finish: Callable[[Path], None]
     identity: Mapping[str, Any]
+    replaceable: tuple[str, ...]
     notes: tuple[str, ...] = ()
     training_flags: str = ""
 
@@ -96,7 +98,7 @@ def run_conversion(conversion: Conversion, target: Path, settings: Settings) -> 
     nbytes = sum(file.nbytes for file in chosen)
     staging: Staging | None = None
     try:
-        staging = Staging(target, conversion.identity)
+        staging = Staging(target, conversion.identity, conversion.replaceable)
         _check_apart(staging.target, settings.sources)
         staging.open(
             overwrite=settings.overwrite,

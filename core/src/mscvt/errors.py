@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+_SHOWN = 400
+"""Faults that are shown; nobody reads more."""
+
 
 class MscvtError(Exception):
     """What is wrong, where, and what to do about it.
@@ -50,6 +53,11 @@ class Faults:
             return
         hint = " ".join(self._hints) or None
         faults = list(self._faults)
+        if len(faults) > _SHOWN:
+            rest = len(faults) - _SHOWN
+            raise MscvtError(
+                f"{message}: {len(faults)} faults", hint=hint, faults=[*faults[:_SHOWN], f"... and {rest} more"]
+            )
         if len(faults) == 1:
             raise MscvtError(f"{message}: {faults[0]}", hint=hint)
         raise MscvtError(f"{message}: {len(faults)} faults", hint=hint, faults=faults)

@@ -120,14 +120,17 @@ class Registry:
                 f"model type {name!r} is claimed by more than one distribution: {', '.join(self.contested[name])}",
                 hint="Uninstall all but one of them.",
             )
-        broken = [plugin for plugin in self.plugins if plugin.error]
-        faults = [f"{p.distribution} {p.version} ({p.entry_point}): {p.error}" for p in broken]
+        faults = self._broken()
         raise MscvtError(
             f"unknown model type {name!r}; installed: {', '.join(sorted(self.families)) or 'none'}"
-            + (f"; {len(broken)} plugins could not be used" if broken else ""),
+            + (f"; {len(faults)} plugins could not be used" if faults else ""),
             hint="Install the family's plugin (pip install mscvt-...); `mscvt plugins` shows what is there.",
             faults=faults,
         )
+
+    def _broken(self) -> list[str]:
+        """The plugins that can't be used, and why."""
+        return [f"{p.distribution} {p.version} ({p.entry_point}): {p.error}" for p in self.plugins if p.error]
 
     def recognise(self, config: Mapping[str, Any]) -> Family:
         """The one family whose model type a `config.json` names.
@@ -152,6 +155,7 @@ class Registry:
             f"config.json says model_type {said!r}, which no installed plugin claims; "
             f"installed: {', '.join(sorted(self.families)) or 'none'}",
             hint="Install the family's plugin, or choose a compatible type with --model-type-hf.",
+            faults=self._broken(),
         )
 
 

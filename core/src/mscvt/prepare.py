@@ -50,6 +50,7 @@ def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
         MscvtError: Where anything at all is wrong with the options, the plugin or the source.
     """
     from mscvt.formats.huggingface.reader import HuggingFaceSource
+    from mscvt.formats.megatron.paths import TRACKER, iteration_folder
     from mscvt.formats.megatron.writer import allocate, offsets_in, write_tracker
     from mscvt.plan.to_megatron import ITERATION, plan_to_megatron
 
@@ -65,8 +66,7 @@ def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
         )
     except MscvtError as error:
         raise _with_better_type(error, config, family, registry) from None
-    largest = max(source.tensors.values(), key=lambda info: info.nbytes)
-    args["params_dtype"] = TORCH_NAMES[_dtype_name(request.dtype) or largest.dtype]
+    args["params_dtype"] = TORCH_NAMES[plan.largest_dtype]
     topology = description.topology
 
     def allocate_rank(path: Path, file: OutputFile) -> dict[Any, int]:
@@ -79,6 +79,7 @@ def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
         allocate=allocate_rank,
         offsets=lambda path, file: offsets_in(path, file.tensors),
         finish=lambda folder: write_tracker(folder, ITERATION),
+        replaceable=(TRACKER, iteration_folder(ITERATION)),
         identity=_identity("hf2mg", request, family, source.files, options, config),
         notes=tuple(_left_out_notes(plan.left_out)),
         training_flags=training_flags(options, h, layers),
@@ -130,7 +131,7 @@ def prepare_to_huggingface(request: Request, registry: Registry) -> Conversion:
         MscvtError: Where anything at all is wrong with the options, the plugin or the source.
     """
     from mscvt.formats.huggingface.config_files import copy_config_files, find_config_files
-    from mscvt.formats.huggingface.writer import allocate, offsets_in, write_index
+    from mscvt.formats.huggingface.writer import INDEX, allocate, offsets_in, write_index
     from mscvt.formats.megatron.reader import MegatronSource
     from mscvt.plan.to_huggingface import plan_to_huggingface
 
@@ -147,7 +148,7 @@ def prepare_to_huggingface(request: Request, registry: Registry) -> Conversion:
 
     def finish(folder: Path) -> None:
         if config is not None:
-            copy_config_files(config_files, folder, config, h, family.model_type, request.dtype)
+            copy_config_files(config_files, folder, config, h, family.model_type, TORCH_NAMES[plan.largest_dtype])
         write_index(folder, plan.files)
 
     return Conversion(
@@ -156,6 +157,7 @@ def prepare_to_huggingface(request: Request, registry: Registry) -> Conversion:
         allocate=lambda path, file: allocate(path, file.tensors),
         offsets=lambda path, file: offsets_in(path),
         finish=finish,
+        replaceable=("model*.safetensors", INDEX, *(path.name for path in config_files)),
         identity=_identity("mg2hf", request, family, source.files, topology.options, config),
         notes=() if config else ("config.json and the tokenizer are not written; --hf-cfg-dir DIR copies them",),
     )

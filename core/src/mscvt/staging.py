@@ -9,8 +9,7 @@
     .TARGET.mscvt/complete/FILE      empty, one for each output file that is whole
     .TARGET.mscvt/replaced/          what TARGET was before, between the two renames of --overwrite
 
-`data` is made before `conversion.json` and leaves only by the last rename, so a record without data says that
-the result has its final name already.
+`data` is made before the record and leaves only by the last rename: a record without data means that all is done.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +28,17 @@ from mscvt.errors import MscvtError
 from mscvt.journal import drop_journals
 from mscvt.locks import gate, open_lock, try_lock
 
-_OURS = ("latest_checkpointed_iteration.txt", "iter_", "model.safetensors", "model-0", "pytorch_model")
-"""What a folder must hold something of before `--overwrite` may replace it."""
+REPLACEABLE = ("latest_checkpointed_iteration.txt", "iter_0000001", "model*.safetensors", "*.json")
+"""Patterns of all that `--overwrite` may replace, where a conversion does not say so itself."""
 
 
 class Staging:
     """The hidden folder of one conversion; locked from `open` to `close`."""
 
-    def __init__(self, target: Path, identity: Mapping[str, Any]) -> None:
+    def __init__(self, target: Path, identity: Mapping[str, Any], replaceable: Sequence[str] = REPLACEABLE) -> None:
         """Place it beside the target; a link is followed, so that its folder is replaced and not the link."""
         self.target = Path(os.path.realpath(target))
+        self.replaceable = replaceable
         self.root = self.target.parent / f".{self.target.name}.mscvt"
         self.data = self.root / "data"
         self.identity: dict[str, Any] = json.loads(json.dumps(identity, sort_keys=True))
@@ -92,7 +93,7 @@ class Staging:
             )
 
     def _check_free(self, overwrite: bool) -> None:
-        """Refuse a target that holds something, unless it is a checkpoint that may be replaced."""
+        """Refuse a target that holds something, unless it is all what this conversion writes and may be replaced."""
         found = sorted(path.name for path in self.target.iterdir()) if self.target.exists() else []
         if not found:
             return
@@ -101,10 +102,12 @@ class Staging:
                 f"{self.target}: exists and is not empty ({', '.join(found[:5])})",
                 hint="Choose another --save-dir, or replace it with --overwrite.",
             )
-        if not any(name.startswith(_OURS) for name in found):
+        foreign = [name for name in found if not any(fnmatchcase(name, pattern) for pattern in self.replaceable)]
+        if foreign:
             raise MscvtError(
-                f"{self.target}: is no checkpoint, so --overwrite won't replace it (it holds {', '.join(found[:5])})",
-                hint="Choose another --save-dir.",
+                f"{self.target}: is no checkpoint that this conversion could have written, so --overwrite won't "
+                f"replace it (it holds {', '.join(foreign[:5])})",
+                hint="Choose another --save-dir, or move these away first.",
             )
 
     def _lock_run(self, shared: bool) -> bool:

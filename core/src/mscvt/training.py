@@ -19,7 +19,6 @@ _TRAINING_FLAGS = (
     ("schedules_method", "--schedules-method"),
     ("transformer_impl", "--transformer-impl"),
     ("first_k_dense_replace", "--first-k-dense-replace"),
-    ("make_vocab_size_divisible_by", "--make-vocab-size-divisible-by"),
 )
 """Option -> what the training script calls it."""
 
@@ -37,6 +36,8 @@ def training_flags(options: Options, h: Hyperparameters, layers: int) -> str:
             words.append(f"{flag} {value}")
     if options.expert_tensor_parallel_size != options.target_tensor_parallel_size:
         words.append(f"--expert-tensor-parallel-size {options.expert_tensor_parallel_size}")
+    words.append(f"--padded-vocab-size {h['padded_vocab_size']}")
+    words.append(f"--make-vocab-size-divisible-by {options.make_vocab_size_divisible_by or 1}")
     if not h.get("tie_word_embeddings"):
         words.append("--untie-embeddings-and-output-weights")
     return " ".join(words)

@@ -38,7 +38,7 @@ def run_convert(save_model_type: str, given: Mapping[str, Any]) -> None:
         iteration=given.get("iteration"),
     )
     prepare = prepare_to_megatron if save_model_type == "mg" else prepare_to_huggingface
-    with _interruptible("what is done is kept, the same command goes on from here"):
+    with _interruptible("the same command goes on from what was recorded last"):
         conversion = prepare(request, load_registry())
         if given["dry_run"]:
             _report_plan(conversion, given["only"], as_json=given["json"])

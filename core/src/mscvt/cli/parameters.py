@@ -53,17 +53,40 @@ Iteration = Annotated[
 ]
 
 TensorParallel = Annotated[
-    Optional[int], _option(_SPLIT, "--target-tensor-parallel-size", "N", "TP, tensor parallel ranks. Default: 1.")
+    Optional[int],
+    _option(
+        _SPLIT,
+        "--target-tensor-parallel-size",
+        "N",
+        "TP, tensor parallel ranks. Default: 1.",
+    ),
 ]
 PipelineParallel = Annotated[
-    Optional[int], _option(_SPLIT, "--target-pipeline-parallel-size", "N", "PP, pipeline stages. Default: 1.")
+    Optional[int],
+    _option(
+        _SPLIT,
+        "--target-pipeline-parallel-size",
+        "N",
+        "PP, pipeline stages. Default: 1.",
+    ),
 ]
 ExpertParallel = Annotated[
-    Optional[int], _option(_SPLIT, "--target-expert-parallel-size", "N", "EP, expert parallel ranks. Default: 1.")
+    Optional[int],
+    _option(
+        _SPLIT,
+        "--target-expert-parallel-size",
+        "N",
+        "EP, expert parallel ranks. Default: 1.",
+    ),
 ]
 ExpertTensorParallel = Annotated[
     Optional[int],
-    _option(_SPLIT, "--expert-tensor-parallel-size", "N", "ETP, cuts of each expert: 1 or TP. Default: TP."),
+    _option(
+        _SPLIT,
+        "--expert-tensor-parallel-size",
+        "N",
+        "ETP, cuts of each expert: 1 or TP. Default: TP.",
+    ),
 ]
 VirtualStage = Annotated[
     Optional[int],
@@ -104,7 +127,13 @@ VocabMultiple = Annotated[
 ]
 
 MtpLayers = Annotated[
-    Optional[int], _option(_LAYERS, "--mtp-num-layers", "N", "Multi-token prediction layers to take along. Default: 0.")
+    Optional[int],
+    _option(
+        _LAYERS,
+        "--mtp-num-layers",
+        "N",
+        "Multi-token prediction layers to take along. Default: 0.",
+    ),
 ]
 NumLayers = Annotated[
     Optional[int], _option(_LAYERS, "--num-layers", "N", "Take only the first N layers. Default: all.")
@@ -127,9 +156,7 @@ Verify = Annotated[bool, _option(_RUN, "--verify", None, "Read everything again 
 Overwrite = Annotated[
     bool, _option(_RUN, "--overwrite", None, "Replace an existing result; discard another's unfinished work.")
 ]
-Resume = Annotated[
-    bool, _option(_RUN, "--resume", None, "Refuse to begin anew (unfinished work is taken up in any case).")
-]
+Resume = Annotated[bool, _option(_RUN, "--resume", None, "Fail unless there is unfinished work to go on with.")]
 Only = Annotated[
     Optional[str],
     _option(_RUN, "--only", "PART", "Write a part of the files, such as pp=0,ep=4-7 (towards Hugging Face: file=2-3)."),

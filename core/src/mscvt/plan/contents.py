@@ -99,6 +99,11 @@ class Plan:
         return self.make_units()
 
     @property
+    def largest_dtype(self) -> str:
+        """The dtype of the largest tensor, which is the one that the model as a whole is said to have."""
+        return max((what for file in self.files for what in file.tensors.values()), key=lambda what: prod(what[1]))[0]
+
+    @property
     def nbytes(self) -> int:
         """Bytes of all tensors that are written."""
         return sum(file.nbytes for file in self.files)

@@ -15,7 +15,6 @@ from mscvt.formats.files import file_inside
 _ENDINGS = frozenset({".json", ".txt", ".model", ".jinja", ".py", ".tiktoken"})
 _ADAPTED = ("num_layers", "first_k_dense_replace", "mtp_num_layers")
 """What reduced layers change."""
-_DTYPE_NAMES: Mapping[str, str] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 
 def find_config_files(folder: Path) -> list[Path]:
@@ -34,7 +33,7 @@ def copy_config_files(
     config: Mapping[str, Any],
     h: Hyperparameters,
     model_type: ModelType,
-    dtype: str | None,
+    dtype: str,
 ) -> None:
     """Copy everything that is no weights, and make `config.json` say what the weights are.
 
@@ -44,7 +43,7 @@ def copy_config_files(
         config: Their parsed `config.json`.
         h: The sizes of the weights.
         model_type: Says where `config.json` holds them.
-        dtype: The dtype that the weights were converted to, or None.
+        dtype: The dtype of the weights, as `torch` names it.
     """
     for path in files:
         shutil.copyfile(path, target / path.name)
@@ -53,9 +52,7 @@ def copy_config_files(
         (target / CONFIG).write_text(json.dumps(adapted, indent=2) + "\n", encoding="utf-8")
 
 
-def adapt_config(
-    config: Mapping[str, Any], h: Hyperparameters, model_type: ModelType, dtype: str | None
-) -> dict[str, Any]:
+def adapt_config(config: Mapping[str, Any], h: Hyperparameters, model_type: ModelType, dtype: str) -> dict[str, Any]:
     """A `config.json` for the weights: fewer layers where they were reduced, no quantization, the dtype."""
     adapted = dict(config)
     adapted.pop("quantization_config", None)  # weights that were decoded are written as they are
@@ -65,8 +62,7 @@ def adapt_config(
             for path in fields[name].paths:
                 if lookup(config, (path,)) not in (None, h[name]) and "." not in path:
                     adapted[path] = h[name]
-    if dtype is not None:
-        for name in ("dtype", "torch_dtype"):
-            if name in adapted:
-                adapted[name] = _DTYPE_NAMES[dtype]
+    for name in ("dtype", "torch_dtype"):
+        if name in adapted:
+            adapted[name] = dtype
     return adapted
