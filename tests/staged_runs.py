@@ -10,7 +10,7 @@ TRACKER = "latest_checkpointed_iteration.txt"
 
 def run(target, *, files=FILES, overwrite=False, resume=False, shared=False, identity="one"):
     """What a conversion does with its hidden folder; returns whether the output is complete."""
-    staging = Staging(target, {"what": identity}, (*REPLACEABLE, *FILES))
+    staging = Staging(target, {"what": identity}, (*REPLACEABLE, "a", "b"))
     try:
         staging.open(overwrite=overwrite, resume=resume, shared=shared, files=files)
         if staging.is_committed:
@@ -42,7 +42,7 @@ def hidden(target):
 
 def begin(target, *, files=FILES, shared=False, identity="one", overwrite=False):
     """A run that is in the middle of its work."""
-    staging = Staging(target, {"what": identity, "size": 3}, (*REPLACEABLE, *FILES))
+    staging = Staging(target, {"what": identity, "size": 3}, (*REPLACEABLE, "a", "b"))
     staging.open(overwrite=overwrite, resume=False, shared=shared, files=files)
     (staging.data / "begun").write_text("")
     return staging
