@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from mscvt.family import Hyperparameters
+from mscvt.family import DENSE, MOE, Hyperparameters
 from mscvt.options import TABLE, Options
 from mscvt.plugins import Family
 from mscvt.recorded import ARGUMENT_NAMES, MODEL_TYPE
@@ -21,9 +21,9 @@ def make_args(
         h: The sizes of the model as it was converted.
         options: Validated, with defaults.
         layers: Real decoder layers that are kept.
-        kinds: The kinds of all layers.
+        kinds: The kinds of all layers; the well-known ones count in any case.
     """
-    roles = {role for kind in sorted(set(kinds)) for role in family.names(kind)}
+    roles = {role for kind in sorted({DENSE, MOE, *kinds}) for role in family.names(kind)}
     groups = h["num_query_groups"]
     args: dict[str, Any] = {name: list(v) if isinstance(v, (list, tuple)) else v for name, v in h.items()}
     args.pop("tie_word_embeddings", None)
