@@ -36,6 +36,10 @@ class Rank:
     expert: int
 
 
+MegatronName = tuple[Rank, str, str]
+"""A tensor of a checkpoint: rank, part (`model`, `model0`, ...) and key."""
+
+
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """The slots that a stage keeps in one dict of its file."""

@@ -20,9 +20,10 @@ from mscvt.plan.contents import Plan, shown
 from mscvt.plugins import Registry
 from mscvt.prepare import DTYPES, Request, describe_checkpoint
 from mscvt.tensors import TensorInfo
+from mscvt.topology import MegatronName
 
 if TYPE_CHECKING:
-    from mscvt.formats.megatron.reader import MegatronName, MegatronSource
+    from mscvt.formats.megatron.reader import MegatronSource
 
 _PADDING = "the padding of the vocabulary is not compared: training changes it"
 

@@ -7,12 +7,11 @@ from math import prod
 
 from mscvt.description import Description
 from mscvt.errors import Faults
-from mscvt.formats.megatron.reader import MegatronName
 from mscvt.plan.contents import Content, Copy, Name, OutputFile, Plan, Region, Unit, copy_of, shown
 from mscvt.plan.pieces import Index, PieceCache
 from mscvt.plan.proof import Use, huggingface_shape, listed, prove_layouts, signature, uses_by_name
 from mscvt.tensors import FLOATS, ITEM_SIZES, TensorInfo
-from mscvt.topology import Rank
+from mscvt.topology import MegatronName, Rank
 
 SHARD_BYTES = 5_000_000_000
 """The largest file that transformers writes by default."""

@@ -12,10 +12,7 @@ from mscvt.formats.files import MappedFiles, file_inside
 from mscvt.formats.megatron.paths import SHARD, TRACKER, is_rank_folder, iteration_folder, rank_folder
 from mscvt.sources import PlainTensor, SourceTensor
 from mscvt.tensors import TensorInfo
-from mscvt.topology import Rank
-
-MegatronName = tuple[Rank, str, str]
-"""A tensor of a checkpoint: rank, part (`model`, `model0`, ...) and key."""
+from mscvt.topology import MegatronName, Rank
 
 
 def find_iteration(folder: Path, wanted: int | None = None) -> Path:
