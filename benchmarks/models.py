@@ -8,7 +8,7 @@ from math import prod
 from types import MappingProxyType
 from typing import Any
 
-from mscvt.options import TABLE, Options
+from mscvt.model.options import TABLE, Options
 
 Shape = tuple[int, ...]
 

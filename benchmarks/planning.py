@@ -18,8 +18,8 @@ from typing import Any
 from checkpoints import write_checkpoint
 from memory import Measured, mscvt
 from models import PLANNING, Model
-from mscvt.plugins import load_registry
-from mscvt.prepare import Request, prepare_to_megatron
+from mscvt.jobs.prepare import Request, prepare_to_megatron
+from mscvt.plugins.registry import load_registry
 
 _RESULTS = Path(__file__).resolve().parents[1] / "bench-results"
 _SHARD_BYTES = 8_450_000_000

@@ -1,6 +1,6 @@
 """Runs that use the hidden folder as a conversion does, without converting anything."""
 
-from mscvt.staging import REPLACEABLE, Staging
+from mscvt.output.staging import REPLACEABLE, Staging
 
 FILES = ("a/x.pt", "a/y.pt", "b/x.pt")
 NEW = {**dict.fromkeys(FILES, "new"), "latest_checkpointed_iteration.txt": "1"}

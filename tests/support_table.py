@@ -13,8 +13,8 @@ from hypothesis import Phase, given, settings
 
 from golden_cases import CASES as GOLDEN
 from golden_cases import load_case
-from mscvt.options import FEATURES, TABLE, Options
-from mscvt.plugins import Family, load_registry
+from mscvt.model.options import FEATURES, TABLE, Options
+from mscvt.plugins.registry import Family, load_registry
 from mscvt.testing import FamilyContract
 from mscvt.testing.variants import STANDARD
 from random_models import Case, cases

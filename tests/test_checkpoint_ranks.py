@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mscvt.errors import MscvtError
-from mscvt.options import Options
+from mscvt.model.options import Options
 from reference_converter import expected_return
 from small_configurations import DEEPSEEK, LLAMA, MIXTURE, QWEN
 from test_properties import assert_same, read_huggingface

@@ -11,7 +11,7 @@ import pytest
 from command_line import make_source, run_main
 from golden_cases import CASES, build_source, huggingface_digests, load_case, megatron_digests
 from mscvt import __version__
-from mscvt.options import TABLE
+from mscvt.model.options import TABLE
 
 COMMANDS = ("hf2mg", "mg2hf", "convert", "verify", "plugins")
 

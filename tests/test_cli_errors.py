@@ -112,7 +112,7 @@ def test_interruption_says_how_to_go_on(checkpoints, tmp_path, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mscvt.conversion.run_conversion", interrupt)
+    monkeypatch.setattr("mscvt.jobs.conversion.run_conversion", interrupt)
     outcome = run_main("hf2mg", "--load-dir", checkpoints[0], "--save-dir", tmp_path / "mg")
     assert (outcome.code, outcome.out) == (130, "")
     assert "the same command goes on from what was recorded last" in outcome.err

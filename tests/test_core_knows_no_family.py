@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import mscvt
-from mscvt.plugins import load_registry
+from mscvt.plugins.registry import load_registry
 
 
 def test_core_names_no_installed_family():

@@ -11,8 +11,8 @@ import support_table
 from mscvt.cli.main import app
 from mscvt.cli.parameters import read_options
 from mscvt.errors import Faults
-from mscvt.options import check_values
-from mscvt.plugins import load_registry
+from mscvt.model.options import check_values
+from mscvt.plugins.registry import load_registry
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("core/*.md"), *ROOT.glob("plugins/*/*.md")])

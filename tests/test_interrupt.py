@@ -69,10 +69,10 @@ def test_ctrl_c_ends_within_a_second_and_the_same_command_completes(direction, s
 @pytest.mark.parametrize(
     "where",
     [
-        "mscvt.prepare._identity",  # while planning
-        "mscvt.conversion._allocate",
+        "mscvt.jobs.prepare._identity",  # while planning
+        "mscvt.jobs.conversion._allocate",
         "mscvt.engine.run_plan",
-        "mscvt.staging.Staging.complete",
+        "mscvt.output.staging.Staging.complete",
     ],
 )
 def test_ctrl_c_in_any_phase_says_how_to_go_on(where, direction, sources, tmp_path, monkeypatch):

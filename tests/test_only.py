@@ -8,7 +8,7 @@ import pytest
 
 import mscvt.engine.sinks
 from mscvt.errors import MscvtError
-from mscvt.selection import select_files
+from mscvt.plan.selection import select_files
 from small_conversions import DIRECTIONS, PARTS, convert, hidden, make_sources, prepare, tree
 
 

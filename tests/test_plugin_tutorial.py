@@ -8,7 +8,7 @@ import pytest
 
 from mscvt import hookspecs
 from mscvt.dialects import choose_dialect
-from mscvt.options import Options, with_defaults
+from mscvt.model.options import Options, with_defaults
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples/plugin"

@@ -19,13 +19,13 @@ from typer.testing import CliRunner
 
 from golden_cases import CASES, build_source, load_case
 from mscvt.cli.main import app
-from mscvt.conversion import Settings, run_conversion
 from mscvt.errors import MscvtError
-from mscvt.options import TABLE, Options
-from mscvt.plugins import load_registry
-from mscvt.prepare import Request, prepare_to_huggingface, prepare_to_megatron
+from mscvt.jobs.conversion import Settings, run_conversion
+from mscvt.jobs.prepare import Request, prepare_to_huggingface, prepare_to_megatron
+from mscvt.jobs.verify import verify_checkpoints
+from mscvt.model.options import TABLE, Options
+from mscvt.plugins.registry import load_registry
 from mscvt.testing import save_huggingface
-from mscvt.verify import verify_checkpoints
 from random_models import MODEL_TYPES, WITH_EXPERTS, WITH_LATENT_ATTENTION, Case, cases, is_dense
 from random_weights import weights
 from reference_converter import expected_args, expected_return, expected_shards

@@ -7,8 +7,8 @@ import pytest
 
 from command_line import SOURCES, check_refused, make_source
 from mscvt.errors import MscvtError
-from mscvt.options import Options, with_defaults
-from mscvt.topology import build_topology
+from mscvt.model.options import Options, with_defaults
+from mscvt.parallel.topology import build_topology
 
 TP, PP, EP = "--target-tensor-parallel-size", "--target-pipeline-parallel-size", "--target-expert-parallel-size"
 ETP, VPP = "--expert-tensor-parallel-size", "--num-layers-per-virtual-pipeline-stage"

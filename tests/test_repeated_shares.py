@@ -6,8 +6,8 @@ from typer.testing import CliRunner
 from golden_cases import CASES, build_source, load_case
 from mscvt.cli.main import app
 from mscvt.errors import MscvtError
-from mscvt.formats.megatron.reader import MegatronSource
-from mscvt.topology import Rank
+from mscvt.formats.megatron_torch.reader import MegatronSource
+from mscvt.parallel.topology import Rank
 
 
 def run(*arguments):

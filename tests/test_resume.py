@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 import mscvt.engine.sinks
 from mscvt.cli.main import app
-from mscvt.conversion import Settings, run_conversion
 from mscvt.errors import MscvtError
+from mscvt.jobs.conversion import Settings, run_conversion
 from small_conversions import DIRECTIONS, convert, hidden, journalled, make_sources, prepare, tree
 
 OTHER_OPTIONS = {"hf2mg": {"noop_layers": (8, 9)}, "mg2hf": {"dtype": "fp32"}}

@@ -49,5 +49,5 @@ def test_nothing_heavy_is_imported_when_an_option_is_wrong():
 
 def test_interface_for_plugins_imports_nothing_heavy():
     _, modules = imported_by("import sys, mscvt; print(*sys.modules, file=sys.stderr)")
-    assert "mscvt.family" in modules
+    assert "mscvt.model.family" in modules
     assert modules & HEAVY == set()

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from mscvt.errors import MscvtError
-from mscvt.options import Options
+from mscvt.model.options import Options
 from small_configurations import DEEPSEEK, LLAMA, MIXTURE, QWEN
 from trained_checkpoint import EP, PP, TP, Run, forget, nothing
 

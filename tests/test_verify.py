@@ -15,7 +15,7 @@ from golden_cases import CASES, build_source, load_case
 from mscvt.cli.main import app
 from mscvt.errors import MscvtError
 from mscvt.formats.huggingface.reader import HuggingFaceSource
-from mscvt.formats.pickled import load_meta, tensors_in
+from mscvt.formats.torch_zip.pickled import load_meta, tensors_in
 from mscvt.testing import content
 from small_conversions import make_sources
 

@@ -4,10 +4,10 @@ from argparse import Namespace
 
 import torch
 
-from mscvt.conversion import Settings, run_conversion
-from mscvt.options import Options
-from mscvt.plugins import load_registry
-from mscvt.prepare import Request, prepare_to_huggingface, prepare_to_megatron
+from mscvt.jobs.conversion import Settings, run_conversion
+from mscvt.jobs.prepare import Request, prepare_to_huggingface, prepare_to_megatron
+from mscvt.model.options import Options
+from mscvt.plugins.registry import load_registry
 from mscvt.testing import save_huggingface
 from random_models import Case
 from random_weights import weights

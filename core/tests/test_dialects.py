@@ -5,11 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mscvt.dialects import choose_dialect
-from mscvt.dialects.mindspeed import EMBEDDING, axis_sizes
-from mscvt.layout import uncovered
-from mscvt.options import Options
-from mscvt.rules import PADDING, resolve
-from mscvt.topology import EXPERT, EXPERT_TENSOR, TENSOR
+from mscvt.dialects.mindspeed.rules import EMBEDDING, axis_sizes
+from mscvt.layout.layout import uncovered
+from mscvt.layout.rules import PADDING, resolve
+from mscvt.model.options import Options
+from mscvt.parallel.topology import EXPERT, EXPERT_TENSOR, TENSOR
 
 BASE = {"hidden_size": 20, "vocab_size": 22, "padded_vocab_size": 24, "ffn_hidden_size": 12}
 PLAIN = {**BASE, "num_attention_heads": 12, "num_query_groups": 4, "kv_channels": 3}

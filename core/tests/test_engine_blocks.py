@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mscvt.engine.blocks import blocks_of, fill
 from mscvt.plan.contents import Content, Copy, Region
-from mscvt.sources import PlainTensor
+from mscvt.tensors.sources import PlainTensor
 
 DTYPES = {"BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64, "F8_E4M3": torch.float8_e4m3fn}
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}

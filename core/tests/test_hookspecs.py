@@ -9,10 +9,11 @@ from types import ModuleType
 
 import pytest
 
-from mscvt import DECODER, ModelType, defaults, hookimpl, hookspecs
-from mscvt.options import Options
-from mscvt.plugins import load_registry
-from mscvt.prepare import Request, describe_configuration
+from mscvt import DECODER, ModelType, hookimpl
+from mscvt.jobs.prepare import Request, describe_configuration
+from mscvt.model.options import Options
+from mscvt.plugins import defaults, hookspecs
+from mscvt.plugins.registry import load_registry
 
 ROOT = Path(__file__).parents[2]
 HOOKS = {name: getattr(hookspecs, name) for name in dir(hookspecs) if name.startswith("mscvt_")}

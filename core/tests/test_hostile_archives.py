@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mscvt.errors import MscvtError
 from mscvt.formats.huggingface.reader import HuggingFaceSource
-from mscvt.formats.pickled import load_meta, tensors_in
+from mscvt.formats.torch_zip.pickled import load_meta, tensors_in
 
 FUZZ = settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 WEIGHTS = {

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mscvt.config import hyperparameters, model_fields, read_config
-from mscvt.defaults import mscvt_layers
 from mscvt.errors import MscvtError
-from mscvt.family import ModelType, field_at
+from mscvt.model.family import ModelType, field_at
+from mscvt.model.hyperparameters import hyperparameters, model_fields, read_config
+from mscvt.plugins.defaults import mscvt_layers
 
 FUZZ = settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 PLAIN = {

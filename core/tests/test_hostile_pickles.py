@@ -18,9 +18,9 @@ import torch
 
 from mscvt.errors import MscvtError
 from mscvt.formats.huggingface.reader import HuggingFaceSource
-from mscvt.formats.megatron.reader import MegatronSource
-from mscvt.formats.pickled import load_meta
-from mscvt.topology import Rank
+from mscvt.formats.megatron_torch.reader import MegatronSource
+from mscvt.formats.torch_zip.pickled import load_meta
+from mscvt.parallel.topology import Rank
 
 RANK = Rank(0, 0, 0)
 WEIGHTS = {

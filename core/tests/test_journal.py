@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from mscvt.journal import Journal, drop_journals, files_of
+from mscvt.output.journal import Journal, drop_journals, files_of
 
 FILES = ("a/x.pt", "b/x.pt")
 

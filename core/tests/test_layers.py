@@ -3,9 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mscvt.errors import MscvtError
-from mscvt.family import DENSE, MOE, Layer
-from mscvt.layers import select_layers
-from mscvt.options import Options
+from mscvt.model.family import DENSE, MOE, Layer
+from mscvt.model.layers import select_layers
+from mscvt.model.options import Options
 
 
 def model(dense=3, experts=5, mtp=2):

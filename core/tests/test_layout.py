@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mscvt.errors import MscvtError
-from mscvt.layout import Box, Layout, PlacedPart, Run, Segment, parse_axes, uncovered
+from mscvt.layout.layout import Box, Layout, PlacedPart, Run, Segment, parse_axes, uncovered
 
 DIMENSIONS = ("expert", "tensor")
 

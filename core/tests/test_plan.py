@@ -4,17 +4,17 @@ from dataclasses import replace
 
 import pytest
 
-from mscvt.description import Alias, describe
+from mscvt.description.description import Alias, describe
 from mscvt.errors import MscvtError
-from mscvt.family import DECODER, DENSE, MODEL, MOE, MTP, Layer, ModelType
-from mscvt.layers import select_layers
-from mscvt.options import Options, with_defaults
+from mscvt.layout.rules import Part, Rule, whole
+from mscvt.model.family import DECODER, DENSE, MODEL, MOE, MTP, Layer, ModelType
+from mscvt.model.layers import select_layers
+from mscvt.model.options import Options, with_defaults
+from mscvt.parallel.topology import Rank, build_topology
 from mscvt.plan import plan_to_huggingface, plan_to_megatron
 from mscvt.plan.pieces import PieceCache
-from mscvt.plugins import Family, Plugin
-from mscvt.rules import Part, Rule, whole
-from mscvt.tensors import ITEM_SIZES, TensorInfo
-from mscvt.topology import Rank, build_topology
+from mscvt.plugins.registry import Family, Plugin
+from mscvt.tensors.info import ITEM_SIZES, TensorInfo
 
 H = {
     "num_layers": 2,

@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mscvt.checkpoint_args import make_args
+from mscvt.dialects.mindspeed.args_read import read_hyperparameters, read_options, with_model_type
+from mscvt.dialects.mindspeed.args_written import make_args
 from mscvt.errors import MscvtError
-from mscvt.family import DECODER, MODEL, ModelType, field_at
-from mscvt.options import Options, with_defaults
-from mscvt.plugins import Family, Plugin
-from mscvt.recorded import read_hyperparameters, read_options, with_model_type
+from mscvt.model.family import DECODER, MODEL, ModelType, field_at
+from mscvt.model.options import Options, with_defaults
+from mscvt.plugins.registry import Family, Plugin
 
 H = {
     "num_layers": 6,

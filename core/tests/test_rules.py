@@ -1,7 +1,7 @@
 import pytest
 
 from mscvt.errors import MscvtError
-from mscvt.rules import PADDING, Part, Rows, Rule, resolve, whole
+from mscvt.layout.rules import PADDING, Part, Rows, Rule, resolve, whole
 
 SIZES = {"group": 4, "queries": 3, "slot": 5, "channel": 2, "hidden": 7, "expert": 3, "ffn": 6, "vocab": 10, "real": 8}
 

@@ -10,8 +10,8 @@ from functools import partial
 import pytest
 
 from mscvt.errors import MscvtError
-from mscvt.locks import gate
-from mscvt.staging import Staging
+from mscvt.output.locks import gate
+from mscvt.output.staging import Staging
 from staged_runs import FILES, NEW, OLD, TRACKER, begin, hidden, make, run, tree
 
 STEPS = ("rename", "replace", "unlink", "rmdir", "mkdir")

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from mscvt.errors import MscvtError
-from mscvt.staging import Staging
+from mscvt.output.staging import Staging
 from staged_runs import FILES, NEW, OLD, begin, hidden, make, run, tree
 
 

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mscvt.errors import MscvtError
-from mscvt.options import Options, with_defaults
-from mscvt.topology import EXPERT, EXPERT_TENSOR, TENSOR, Chunk, Rank, build_topology
+from mscvt.model.options import Options, with_defaults
+from mscvt.parallel.topology import EXPERT, EXPERT_TENSOR, TENSOR, Chunk, Rank, build_topology
 
 
 def topology(layers, **options):

@@ -4,10 +4,10 @@ This module is what a family's plugin imports; it does not import torch.
 """
 
 from mscvt.errors import MscvtError
-from mscvt.family import DECODER, DENSE, MODEL, MOE, MTP, Hyperparameters, Layer, ModelType, field_at
-from mscvt.hookspecs import API_VERSION, hookimpl
-from mscvt.rules import PADDING, Part, Rows, Rule, whole
-from mscvt.topology import EXPERT, EXPERT_TENSOR, TENSOR, Topology
+from mscvt.layout.rules import PADDING, Part, Rows, Rule, whole
+from mscvt.model.family import DECODER, DENSE, MODEL, MOE, MTP, Hyperparameters, Layer, ModelType, field_at
+from mscvt.parallel.topology import EXPERT, EXPERT_TENSOR, TENSOR, Topology
+from mscvt.plugins.hookspecs import API_VERSION, hookimpl
 
 __version__ = "0.1.0"
 

@@ -14,12 +14,12 @@ from transformers import (
 )
 
 from mscvt import MscvtError
-from mscvt.config import hyperparameters, read_config
-from mscvt.conversion import Settings, run_conversion
 from mscvt.formats.huggingface.reader import HuggingFaceSource
-from mscvt.options import Options
-from mscvt.plugins import load_registry
-from mscvt.prepare import Request, prepare_to_huggingface, prepare_to_megatron
+from mscvt.jobs.conversion import Settings, run_conversion
+from mscvt.jobs.prepare import Request, prepare_to_huggingface, prepare_to_megatron
+from mscvt.model.hyperparameters import hyperparameters, read_config
+from mscvt.model.options import Options
+from mscvt.plugins.registry import load_registry
 from mscvt.testing import FamilyContract, content, save_huggingface, shapes_in, source_shapes, source_tensors
 
 V3 = {

@@ -3,8 +3,8 @@
 import pytest
 from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
-from mscvt.config import hyperparameters, read_config
-from mscvt.plugins import load_registry
+from mscvt.model.hyperparameters import hyperparameters, read_config
+from mscvt.plugins.registry import load_registry
 from mscvt.testing import FamilyContract, shapes_in, source_shapes
 
 CONFIG = {

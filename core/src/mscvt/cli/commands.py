@@ -16,16 +16,16 @@ import typer
 from mscvt.cli.parameters import read_options
 from mscvt.cli.progress import show_progress
 from mscvt.errors import MscvtError
-from mscvt.plugins import load_registry
+from mscvt.plugins.registry import load_registry
 
 if TYPE_CHECKING:
-    from mscvt.conversion import Conversion, Result
+    from mscvt.jobs.conversion import Conversion, Result
 
 
 def run_convert(save_model_type: str, given: Mapping[str, Any]) -> None:
     """Convert, and say what was done."""
-    from mscvt.conversion import Settings, run_conversion
-    from mscvt.prepare import Request, prepare_to_huggingface, prepare_to_megatron
+    from mscvt.jobs.conversion import Settings, run_conversion
+    from mscvt.jobs.prepare import Request, prepare_to_huggingface, prepare_to_megatron
 
     _check_direction(given["load_dir"], save_model_type)
     request = Request(
@@ -112,7 +112,7 @@ def _report(conversion: Conversion, result: Result, *, as_json: bool) -> None:
 
 
 def _report_plan(conversion: Conversion, only: str | None, *, as_json: bool) -> None:
-    from mscvt.selection import select_files
+    from mscvt.plan.selection import select_files
 
     chosen = select_files(conversion.plan.files, only)
     nbytes = sum(file.nbytes for file in chosen)
@@ -153,7 +153,7 @@ def list_plugins(*, as_json: bool) -> None:
 
 def run_verify(given: Mapping[str, Any]) -> None:
     """Compare two checkpoints, and say what differs."""
-    from mscvt.verify import verify_checkpoints
+    from mscvt.jobs.verify import verify_checkpoints
 
     with (
         _interruptible("nothing was changed"),

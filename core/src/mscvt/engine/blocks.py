@@ -11,8 +11,8 @@ import torch
 
 from mscvt.engine.strided import copy_strided
 from mscvt.plan.contents import Content, Copy, Name, Region
-from mscvt.sources import SourceTensor
-from mscvt.tensors import ITEM_SIZES, TORCH_NAMES
+from mscvt.tensors.info import ITEM_SIZES, TORCH_NAMES
+from mscvt.tensors.sources import SourceTensor
 
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """Elements are moved as integers of their size, so that no NaN can change on the way."""

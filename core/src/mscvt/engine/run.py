@@ -13,7 +13,7 @@ import torch
 from mscvt.engine.blocks import Block, blocks_of, fill
 from mscvt.engine.sinks import Sink
 from mscvt.plan.contents import Content, Name, Plan
-from mscvt.sources import SourceTensor
+from mscvt.tensors.sources import SourceTensor
 
 DEFAULT_MEMORY = 64 << 20
 """Bytes of all buffers together. Larger ones are not faster: a block should stay in the processor's cache."""

@@ -13,8 +13,8 @@ import torch
 from mscvt.engine.blocks import Block
 from mscvt.errors import MscvtError
 from mscvt.plan.contents import Name
-from mscvt.sources import SourceTensor
-from mscvt.tensors import ITEM_SIZES
+from mscvt.tensors.info import ITEM_SIZES
+from mscvt.tensors.sources import SourceTensor
 
 _STEP = 1 << 16
 """Elements looked at together where blocks differ, so that finding the first one takes little memory."""

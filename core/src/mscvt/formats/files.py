@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mscvt.errors import MscvtError
-from mscvt.tensors import ITEM_SIZES, TORCH_NAMES, TensorInfo
+from mscvt.tensors.info import ITEM_SIZES, TORCH_NAMES, TensorInfo
 
 if TYPE_CHECKING:
     import torch

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
-from mscvt.layout import Box
-from mscvt.tensors import ITEM_SIZES
+from mscvt.layout.layout import Box
+from mscvt.tensors.info import ITEM_SIZES
 
 Name = Any
 """A tensor's name on its side: a string for Hugging Face, (rank, part, key) for Megatron."""

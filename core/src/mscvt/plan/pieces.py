@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mscvt.description import Parameter
-from mscvt.layout import Piece, uncovered
-from mscvt.rules import Resolved
-from mscvt.topology import EXPERT, Rank, Topology
+from mscvt.description.description import Parameter
+from mscvt.layout.layout import Piece, uncovered
+from mscvt.layout.rules import Resolved
+from mscvt.parallel.topology import EXPERT, Rank, Topology
 
 Index = tuple[int, ...]
 """A place in each of a layout's parallel dimensions, in their order."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from mscvt.description import Description, Parameter
+from mscvt.description.description import Description, Parameter
 from mscvt.errors import Faults
-from mscvt.layout import Box, Layout, uncovered
+from mscvt.layout.layout import Box, Layout, uncovered
+from mscvt.parallel.topology import Topology
 from mscvt.plan.pieces import PieceCache
-from mscvt.topology import Topology
 
 Use = tuple[Parameter, int]
 """A parameter and the number of the part that a Hugging Face tensor is in it."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 
-from mscvt.description import Description
+from mscvt.description.description import Description
 from mscvt.errors import Faults
+from mscvt.parallel.topology import MegatronName, Rank
 from mscvt.plan.contents import Content, Copy, Name, OutputFile, Plan, Region, Unit, copy_of, shown
 from mscvt.plan.pieces import Index, PieceCache
 from mscvt.plan.proof import Use, huggingface_shape, listed, prove_layouts, signature, uses_by_name
-from mscvt.tensors import FLOATS, ITEM_SIZES, TensorInfo
-from mscvt.topology import MegatronName, Rank
+from mscvt.tensors.info import FLOATS, ITEM_SIZES, TensorInfo
 
 SHARD_BYTES = 5_000_000_000
 """The largest file that transformers writes by default."""

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from math import prod
 
-from mscvt.description import Description, Parameter
+from mscvt.description.description import Description, Parameter
 from mscvt.errors import Faults, MscvtError
-from mscvt.formats.megatron.paths import SHARD, iteration_folder, rank_folder
+from mscvt.formats.megatron_torch.paths import SHARD, iteration_folder, rank_folder
+from mscvt.parallel.topology import EXPERT, Rank
 from mscvt.plan.contents import Content, Copy, Name, OutputFile, Plan, Region, Unit, copy_of
 from mscvt.plan.pieces import Index, PieceCache
 from mscvt.plan.proof import huggingface_shape, listed, prove_layouts, uses_by_name
-from mscvt.tensors import FLOATS, TensorInfo
-from mscvt.topology import EXPERT, Rank
+from mscvt.tensors.info import FLOATS, TensorInfo
 
 ITERATION = 1
 

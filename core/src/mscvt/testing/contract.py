@@ -17,17 +17,17 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from mscvt.config import hyperparameters, model_fields, read_config
-from mscvt.conversion import Settings, run_conversion
 from mscvt.errors import MscvtError
-from mscvt.family import MODEL, MTP, Layer
-from mscvt.options import TABLE, Options
-from mscvt.plugins import Family, Registry, load_registry
-from mscvt.prepare import Request, prepare_to_huggingface, prepare_to_megatron
+from mscvt.jobs.conversion import Settings, run_conversion
+from mscvt.jobs.prepare import Request, prepare_to_huggingface, prepare_to_megatron
+from mscvt.jobs.verify import verify_checkpoints
+from mscvt.model.family import MODEL, MTP, Layer
+from mscvt.model.hyperparameters import hyperparameters, model_fields, read_config
+from mscvt.model.options import TABLE, Options
+from mscvt.plugins.registry import Family, Registry, load_registry
 from mscvt.testing.checkpoints import digest, save_huggingface
 from mscvt.testing.sources import mtp_layers, one_name_per_role, source_shapes, source_tensors
 from mscvt.testing.variants import STANDARD
-from mscvt.verify import verify_checkpoints
 
 
 class FamilyContract:

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from mscvt.config import hyperparameters
-from mscvt.description import Description
+from mscvt.description.description import Description
 from mscvt.formats.huggingface.reader import HuggingFaceSource
-from mscvt.options import Options
+from mscvt.jobs.prepare import Request, describe_configuration
+from mscvt.model.hyperparameters import hyperparameters
+from mscvt.model.options import Options
 from mscvt.plan.proof import huggingface_shape, uses_by_name
-from mscvt.plugins import Family
-from mscvt.prepare import Request, describe_configuration
+from mscvt.plugins.registry import Family
 from mscvt.testing.checkpoints import content
 
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mscvt.config import CONFIG, lookup, model_fields
-from mscvt.family import Hyperparameters, ModelType
 from mscvt.formats.files import file_inside
+from mscvt.model.family import Hyperparameters, ModelType
+from mscvt.model.hyperparameters import CONFIG, lookup, model_fields
 
 _ENDINGS = frozenset({".json", ".txt", ".model", ".jinja", ".py", ".tiktoken"})
 _ADAPTED = ("num_layers", "first_k_dense_replace", "mtp_num_layers")

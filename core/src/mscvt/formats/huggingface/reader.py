@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from mscvt.errors import Faults, MscvtError
 from mscvt.formats.files import MappedFiles, file_inside
 from mscvt.formats.huggingface.safetensors_header import read_header
-from mscvt.sources import PlainTensor, SourceTensor
-from mscvt.tensors import TensorInfo
+from mscvt.tensors.info import TensorInfo
+from mscvt.tensors.sources import PlainTensor, SourceTensor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -152,6 +152,6 @@ def _read_file(path: Path, number: int) -> dict[str, TensorInfo]:
         return read_header(path, number)
     if path.suffix != ".bin":
         raise MscvtError(f"{path}: neither .safetensors nor .bin")
-    from mscvt.formats.pickled import load_meta, tensors_in
+    from mscvt.formats.torch_zip.pickled import load_meta, tensors_in
 
     return dict(tensors_in(path, number, load_meta(path), "the file"))

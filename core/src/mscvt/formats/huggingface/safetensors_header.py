@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mscvt.errors import MscvtError
-from mscvt.tensors import ITEM_SIZES, TensorInfo
+from mscvt.tensors.info import ITEM_SIZES, TensorInfo
 
 _HEADER_LIMIT = 100_000_000
 """Bytes; the limit that the safetensors library sets itself."""

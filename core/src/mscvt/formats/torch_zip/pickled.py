@@ -19,8 +19,8 @@ from typing import Any
 import torch
 
 from mscvt.errors import MscvtError
-from mscvt.formats.pickle_archive import globals_in_pickle, record_starts
-from mscvt.tensors import TORCH_NAMES, TensorInfo
+from mscvt.formats.torch_zip.archive import globals_in_pickle, record_starts
+from mscvt.tensors.info import TORCH_NAMES, TensorInfo
 
 _PLAIN = frozenset(
     {

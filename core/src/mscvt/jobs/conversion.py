@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mscvt.comparison import check_equal_sources, compare_written
-from mscvt.disk import sync
 from mscvt.errors import MscvtError
-from mscvt.journal import Journal
+from mscvt.jobs.comparison import check_equal_sources, compare_written
+from mscvt.output.disk import sync
+from mscvt.output.journal import Journal
+from mscvt.output.staging import Staging
 from mscvt.plan.contents import Name, OutputFile, Plan
-from mscvt.selection import select_files
-from mscvt.sources import SourceTensor
-from mscvt.staging import Staging
+from mscvt.plan.selection import select_files
+from mscvt.tensors.sources import SourceTensor
 
 SYNC_SECONDS = 30.0
 """How much work an interruption may cost at most, in time."""

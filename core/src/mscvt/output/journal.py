@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from mscvt.disk import sync, write_whole
+from mscvt.output.disk import sync, write_whole
 
 
 class Journal:

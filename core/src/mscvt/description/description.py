@@ -9,14 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mscvt.dialects import Dialect, choose_dialect
-from mscvt.dialects.mindspeed import AXIS_LABELS, EMBEDDING, axis_sizes
+from mscvt.dialects.mindspeed.rules import AXIS_LABELS, EMBEDDING, axis_sizes
 from mscvt.errors import Faults, MscvtError
-from mscvt.family import MODEL, MTP, Hyperparameters
-from mscvt.layers import Selection
-from mscvt.options import check_features
-from mscvt.plugins import Family
-from mscvt.rules import Resolved, Rule, resolve
-from mscvt.topology import DIMENSION_FLAGS, EXPERT, Topology
+from mscvt.layout.rules import Resolved, Rule, resolve
+from mscvt.model.family import MODEL, MTP, Hyperparameters
+from mscvt.model.layers import Selection
+from mscvt.model.options import check_features
+from mscvt.parallel.topology import DIMENSION_FLAGS, EXPERT, Topology
+from mscvt.plugins.registry import Family
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mscvt.family import Hyperparameters
-from mscvt.options import Options
+from mscvt.model.family import Hyperparameters
+from mscvt.model.options import Options
 
 _TRAINING_FLAGS = (
     ("target_tensor_parallel_size", "--tensor-model-parallel-size"),

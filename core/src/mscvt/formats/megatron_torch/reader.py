@@ -9,10 +9,10 @@ from typing import Any
 
 from mscvt.errors import MscvtError
 from mscvt.formats.files import MappedFiles, file_inside
-from mscvt.formats.megatron.paths import SHARD, TRACKER, is_rank_folder, iteration_folder, rank_folder
-from mscvt.sources import PlainTensor, SourceTensor
-from mscvt.tensors import TensorInfo
-from mscvt.topology import MegatronName, Rank
+from mscvt.formats.megatron_torch.paths import SHARD, TRACKER, is_rank_folder, iteration_folder, rank_folder
+from mscvt.parallel.topology import MegatronName, Rank
+from mscvt.tensors.info import TensorInfo
+from mscvt.tensors.sources import PlainTensor, SourceTensor
 
 
 def find_iteration(folder: Path, wanted: int | None = None) -> Path:
@@ -106,7 +106,7 @@ class MegatronSource:
 
     def _read_rank(self, rank: Rank, path: Path, number: int) -> None:
         """Note a shard's tensors; most shards of a stage differ in nothing but weights and are parsed once."""
-        from mscvt.formats.pickle_archive import skeleton
+        from mscvt.formats.torch_zip.archive import skeleton
 
         mark = skeleton(path)
         if mark not in self._parsed:
@@ -115,7 +115,7 @@ class MegatronSource:
             self.tensors[rank, part, key] = TensorInfo(info.dtype, info.shape, number, info.offset)
 
     def _parse(self, path: Path, number: int) -> Iterator[tuple[str, str, TensorInfo]]:
-        from mscvt.formats.pickled import tensors_in
+        from mscvt.formats.torch_zip.pickled import tensors_in
 
         state = self._load(path)
         parts = [key for key in state if isinstance(key, str) and _is_model_part(key)]
@@ -137,7 +137,7 @@ class MegatronSource:
         return file_inside(self.folder, f"{name}/{SHARD}", "a rank's shard")
 
     def _load(self, path: Path) -> dict[Any, Any]:
-        from mscvt.formats.pickled import load_meta
+        from mscvt.formats.torch_zip.pickled import load_meta
 
         state = load_meta(path)
         if not isinstance(state, dict):

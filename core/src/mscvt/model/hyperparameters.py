@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mscvt.errors import Faults, MscvtError
-from mscvt.family import DECODER_FIELDS, Field, Hyperparameters, ModelType
 from mscvt.formats.files import file_inside
+from mscvt.model.family import DECODER_FIELDS, Field, Hyperparameters, ModelType
 
 CONFIG = "config.json"
 _CONFIG_LIMIT = 16 << 20

@@ -1,14 +1,14 @@
-"""The `args` that a checkpoint is written with; `mscvt.recorded` reads them."""
+"""The `args` that a checkpoint is written with; `mscvt.dialects.mindspeed.args_read` reads them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
-from mscvt.family import DENSE, MOE, Hyperparameters
-from mscvt.options import TABLE, Options
-from mscvt.plugins import Family
-from mscvt.recorded import ARGUMENT_NAMES, MODEL_TYPE
+from mscvt.dialects.mindspeed.args_read import ARGUMENT_NAMES, MODEL_TYPE
+from mscvt.model.family import DENSE, MOE, Hyperparameters
+from mscvt.model.options import TABLE, Options
+from mscvt.plugins.registry import Family
 
 
 def make_args(

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mscvt.errors import Faults
-from mscvt.family import DENSE, Layer
-from mscvt.options import Options, flag
+from mscvt.model.family import DENSE, Layer
+from mscvt.model.options import Options, flag
 
 
 @dataclass(frozen=True, slots=True)

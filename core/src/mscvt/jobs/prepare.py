@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from mscvt import __version__
-from mscvt.checkpoint_args import make_args
-from mscvt.config import hyperparameters, pad_vocabulary, read_config
-from mscvt.conversion import Conversion
-from mscvt.description import Description, describe
+from mscvt.description.description import Description, describe
+from mscvt.dialects.mindspeed.args_read import read_hyperparameters, read_options, with_model_type
+from mscvt.dialects.mindspeed.args_written import make_args
+from mscvt.dialects.mindspeed.launch import training_flags
 from mscvt.errors import Faults, MscvtError
-from mscvt.family import Hyperparameters
-from mscvt.layers import select_layers
-from mscvt.options import Options, check_features, check_values, with_defaults
+from mscvt.jobs.conversion import Conversion
+from mscvt.model.family import Hyperparameters
+from mscvt.model.hyperparameters import hyperparameters, pad_vocabulary, read_config
+from mscvt.model.layers import select_layers
+from mscvt.model.options import Options, check_features, check_values, with_defaults
+from mscvt.parallel.topology import Topology, build_topology
 from mscvt.plan.contents import OutputFile
-from mscvt.plugins import Family, Registry
-from mscvt.recorded import read_hyperparameters, read_options, with_model_type
-from mscvt.tensors import TORCH_NAMES
-from mscvt.topology import Topology, build_topology
-from mscvt.training import training_flags
+from mscvt.plugins.registry import Family, Registry
+from mscvt.tensors.info import TORCH_NAMES
 
 DTYPES: Mapping[str, str] = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}
 """Values of `--dtype` -> safetensors' names."""
@@ -50,8 +50,8 @@ def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
         MscvtError: Where anything at all is wrong with the options, the plugin or the source.
     """
     from mscvt.formats.huggingface.reader import HuggingFaceSource
-    from mscvt.formats.megatron.paths import TRACKER, iteration_folder
-    from mscvt.formats.megatron.writer import allocate, offsets_in, write_tracker
+    from mscvt.formats.megatron_torch.paths import TRACKER, iteration_folder
+    from mscvt.formats.megatron_torch.writer import allocate, offsets_in, write_tracker
     from mscvt.plan.to_megatron import ITERATION, plan_to_megatron
 
     config = read_config(request.load_dir)
@@ -132,7 +132,7 @@ def prepare_to_huggingface(request: Request, registry: Registry) -> Conversion:
     """
     from mscvt.formats.huggingface.config_files import copy_config_files, find_config_files
     from mscvt.formats.huggingface.writer import INDEX, allocate, offsets_in, write_index
-    from mscvt.formats.megatron.reader import MegatronSource
+    from mscvt.formats.megatron_torch.reader import MegatronSource
     from mscvt.plan.to_huggingface import plan_to_huggingface
 
     faults = Faults()

@@ -10,10 +10,10 @@ from typing import Any
 
 import pluggy
 
-from mscvt import defaults, hookspecs
 from mscvt.errors import MscvtError
-from mscvt.family import MODEL, Layer, ModelType
-from mscvt.rules import Rule
+from mscvt.layout.rules import Rule
+from mscvt.model.family import MODEL, Layer, ModelType
+from mscvt.plugins import defaults, hookspecs
 
 GROUP = "mscvt"
 PROJECT = "mscvt"

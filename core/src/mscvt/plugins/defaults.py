@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mscvt.family import DENSE, Hyperparameters, Layer
-from mscvt.hookspecs import hookimpl
-from mscvt.rules import Rule
-from mscvt.topology import Topology
+from mscvt.layout.rules import Rule
+from mscvt.model.family import DENSE, Hyperparameters, Layer
+from mscvt.parallel.topology import Topology
+from mscvt.plugins.hookspecs import hookimpl
 
 
 @hookimpl

@@ -13,7 +13,7 @@ from functools import cached_property
 from math import prod
 
 from mscvt.errors import Faults
-from mscvt.options import Options, flag
+from mscvt.model.options import Options, flag
 
 TENSOR, EXPERT, EXPERT_TENSOR = "tensor", "expert", "expert_tensor"
 """The parallel dimensions that a layout can be cut by; EXPERT counts the buckets that experts go round."""

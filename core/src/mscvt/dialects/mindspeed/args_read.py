@@ -11,10 +11,10 @@ from dataclasses import fields
 from types import MappingProxyType
 from typing import Any
 
-from mscvt.config import check_sizes, complete, model_fields
 from mscvt.errors import Faults, MscvtError
-from mscvt.family import Hyperparameters, ModelType
-from mscvt.options import CHOICES, ROWS, Options, check_values
+from mscvt.model.family import Hyperparameters, ModelType
+from mscvt.model.hyperparameters import check_sizes, complete, model_fields
+from mscvt.model.options import CHOICES, ROWS, Options, check_values
 
 ARGUMENT_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {

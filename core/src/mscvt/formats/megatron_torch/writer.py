@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from mscvt.formats.megatron.paths import TRACKER
-from mscvt.formats.pickled import load_meta, tensors_in
+from mscvt.formats.megatron_torch.paths import TRACKER
+from mscvt.formats.torch_zip.pickled import load_meta, tensors_in
 from mscvt.plan.contents import Name
-from mscvt.tensors import TORCH_NAMES
+from mscvt.tensors.info import TORCH_NAMES
 
 CHECKPOINT_VERSION = 3.0
 

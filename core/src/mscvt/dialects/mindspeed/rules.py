@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from mscvt.family import Hyperparameters
-from mscvt.options import Options
-from mscvt.rules import PADDING, Part, Rows, Rule, whole
-from mscvt.topology import EXPERT, EXPERT_TENSOR, TENSOR
+from mscvt.layout.rules import PADDING, Part, Rows, Rule, whole
+from mscvt.model.family import Hyperparameters
+from mscvt.model.options import Options
+from mscvt.parallel.topology import EXPERT, EXPERT_TENSOR, TENSOR
 
 AXIS_LABELS: Mapping[str, str] = MappingProxyType(
     {

@@ -23,10 +23,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from mscvt.disk import sync, write_whole
 from mscvt.errors import MscvtError
-from mscvt.journal import drop_journals
-from mscvt.locks import gate, open_lock, try_lock
+from mscvt.output.disk import sync, write_whole
+from mscvt.output.journal import drop_journals
+from mscvt.output.locks import gate, open_lock, try_lock
 
 REPLACEABLE = ("latest_checkpointed_iteration.txt", "iter_0000001", "model*.safetensors", "*.json")
 """Patterns of all that `--overwrite` may replace, where a conversion does not say so itself."""

@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mscvt.errors import Faults, MscvtError
-from mscvt.layout import Layout, PlacedPart, Segment, parse_axes
-from mscvt.topology import DIMENSION_FLAGS
+from mscvt.layout.layout import Layout, PlacedPart, Segment, parse_axes
+from mscvt.parallel.topology import DIMENSION_FLAGS
 
 Size = int | str
 Sizes = Mapping[str, int]

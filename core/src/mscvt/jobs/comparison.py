@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from mscvt.errors import Faults
 from mscvt.plan.contents import shown
-from mscvt.sources import PlainTensor, SourceTensor
-from mscvt.tensors import TensorInfo
+from mscvt.tensors.info import TensorInfo
+from mscvt.tensors.sources import PlainTensor, SourceTensor
 
 if TYPE_CHECKING:
-    from mscvt.conversion import Conversion, Settings
+    from mscvt.jobs.conversion import Conversion, Settings
     from mscvt.plan.contents import Name, OutputFile, Plan
 
 

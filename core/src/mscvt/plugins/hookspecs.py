@@ -1,7 +1,7 @@
 """The hooks that a family's plugin implements: one for who it is, four for what differs.
 
 Hooks are called only on the plugin that serves the model type, then on the core's defaults
-(`mscvt.defaults`); the first answer that is not None holds. A hook may leave out arguments it does not use.
+(`mscvt.plugins.defaults`); the first answer that is not None holds. A hook may leave out arguments it does not use.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 
 import pluggy
 
-from mscvt.family import Hyperparameters, Layer, ModelType
-from mscvt.rules import Rule
-from mscvt.topology import Topology
+from mscvt.layout.rules import Rule
+from mscvt.model.family import Hyperparameters, Layer, ModelType
+from mscvt.parallel.topology import Topology
 
 hookspec = pluggy.HookspecMarker("mscvt")
 hookimpl = pluggy.HookimplMarker("mscvt")

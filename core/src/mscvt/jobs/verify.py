@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mscvt.comparison import check_equal_sources
-from mscvt.config import read_config
 from mscvt.errors import Faults
-from mscvt.options import Options
+from mscvt.jobs.comparison import check_equal_sources
+from mscvt.jobs.prepare import DTYPES, Request, describe_checkpoint
+from mscvt.model.hyperparameters import read_config
+from mscvt.model.options import Options
+from mscvt.parallel.topology import MegatronName
 from mscvt.plan.contents import Plan, shown
-from mscvt.plugins import Registry
-from mscvt.prepare import DTYPES, Request, describe_checkpoint
-from mscvt.tensors import TensorInfo
-from mscvt.topology import MegatronName
+from mscvt.plugins.registry import Registry
+from mscvt.tensors.info import TensorInfo
 
 if TYPE_CHECKING:
-    from mscvt.formats.megatron.reader import MegatronSource
+    from mscvt.formats.megatron_torch.reader import MegatronSource
 
 _PADDING = "the padding of the vocabulary is not compared: training changes it"
 
@@ -77,7 +77,7 @@ def verify_checkpoints(
     from mscvt.engine import DEFAULT_MEMORY, run_plan
     from mscvt.engine.sinks import CompareSink
     from mscvt.formats.huggingface.reader import HuggingFaceSource
-    from mscvt.formats.megatron.reader import MegatronSource
+    from mscvt.formats.megatron_torch.reader import MegatronSource
     from mscvt.plan.to_megatron import plan_to_megatron
 
     began = time.monotonic()

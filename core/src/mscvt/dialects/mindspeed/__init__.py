@@ -1,0 +1,1 @@
+"""MindSpeed-LLM: keys, layouts, options, args, pipelines, launch flags."""

@@ -1,0 +1,1 @@
+"""Layouts: where tensors lie in one another. Knows no file, flag or family."""

@@ -1,0 +1,1 @@
+"""Which rank and chunk holds which slot."""

@@ -1,0 +1,1 @@
+"""The hooks of families, and finding the plugins that implement them."""
