@@ -1,1 +1,1 @@
-"""Layouts: where tensors lie in one another. Knows no file, flag or family."""
+"""Where tensors lie in one another: named axes, cuts, walks and their proof. Knows no file, flag or family."""

@@ -1,231 +1,306 @@
-"""Layouts: where the tensors of one vocabulary lie in a tensor of the other.
+"""Layouts: a rule with a model's sizes. Both sides are of one type, and either can be walked from the other.
 
-A Megatron tensor is described by *named axes in memory order* (`(group slot channel) hidden`), by the
-axes that each parallel dimension cuts, and by its *parts*: for every Hugging Face tensor in it, the
-range it takes on those axes and the order of the axes in its own memory. From a layout and a rank
-follow *pieces*: pairs of boxes, one on each side, that hold the same elements. Swapping the two sides
-of a piece gives the way back; nothing in this module knows a direction, a file or a family.
-
-Three types because there are three questions: `Layout` says where things lie in the whole tensor,
-`Box` what a region of one tensor in memory is, `Piece` which two boxes are the same elements.
-All sizes, starts and offsets count elements, never bytes.
+A `Side` is a tensor, or one tensor for each index of the axes that its name holds: runs of rows (`Segment`) with named
+axes in memory order. Elements on two sides are the same where the same indices of the same axes stand. What a rank
+holds of a side is a `Share`; its pieces are walks (`mscvt.layout.pairs.Pair`) through the share and the other side.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
+from typing import NamedTuple
 
 from mscvt.errors import MscvtError
-
-Groups = tuple[tuple[str, ...], ...]
-_TOKEN = re.compile(r"\(([^()]*)\)|(\w+)")
-_WORD = re.compile(r"\w+")
-
-
-def parse_axes(pattern: str) -> Groups:
-    """Read a pattern like `(group slot channel) hidden`: one group of axes per dimension.
-
-    >>> parse_axes("(group slot channel) hidden")
-    (('group', 'slot', 'channel'), ('hidden',))
-
-    Raises:
-        MscvtError: Where the pattern is empty, repeats an axis or holds anything but words and groups.
-    """
-    groups = tuple(tuple((match[1] if match[2] is None else match[2]).split()) for match in _TOKEN.finditer(pattern))
-    axes = [axis for group in groups for axis in group]
-    words = all(_WORD.fullmatch(axis) for axis in axes)
-    if _TOKEN.sub("", pattern).strip() or not axes or not words or len(set(axes)) != len(axes):
-        raise MscvtError(f"layout pattern {pattern!r} is not a list of distinct axes and (groups)")
-    return groups
+from mscvt.layout.notation import evaluate, parse
+from mscvt.layout.pairs import Loop, Pair, clip, pair, uncovered
+from mscvt.layout.rules import PADDING, Rule, check_rule, fields_in
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A range of one axis of a tensor in memory."""
+class Run(NamedTuple):
+    """A range of an axis."""
 
     axis: str
-    size: int
-    """The whole axis, in this tensor."""
     start: int
     extent: int
 
 
 @dataclass(frozen=True, slots=True)
-class Box:
-    """A strided region of one tensor: one run per axis, slowest axis first."""
+class Segment:
+    """A run of rows with axes of its own."""
 
-    runs: tuple[Run, ...]
-    base: int = 0
-    """Elements that lie before the axes begin (segments stacked above)."""
+    groups: tuple[tuple[Run, ...], ...]
+    """The dimensions, each a group of axes; all of them in memory order."""
+    held: tuple[Run, ...]
+    """Axes that are not in memory, because the tensor's name holds them."""
 
     @property
-    def extents(self) -> tuple[int, ...]:
-        """The region's shape, by axis."""
-        return tuple(run.extent for run in self.runs)
+    def runs(self) -> tuple[Run, ...]:
+        """The axes in memory order."""
+        return tuple(run for group in self.groups for run in group)
 
     @property
     def numel(self) -> int:
-        """Elements of the region."""
-        return prod(self.extents)
+        """Elements of the rows."""
+        return prod(run.extent for run in self.runs)
 
     @property
-    def strides(self) -> dict[str, int]:
-        """Elements from one index of an axis to the next, by axis."""
-        strides, step = {}, 1
-        for run in reversed(self.runs):
-            strides[run.axis] = step
-            step *= run.size
-        return strides
-
-    @property
-    def offset(self) -> int:
-        """Where the region's first element lies in the tensor."""
-        strides = self.strides
-        return self.base + sum(run.start * strides[run.axis] for run in self.runs)
+    def axes(self) -> frozenset[str]:
+        """All axes, also those of the name."""
+        return frozenset(run.axis for run in (*self.runs, *self.held))
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """The same elements on both sides; `huggingface` is None for padding that has no source."""
+class Side:
+    """A tensor, or one for each index of the axes that its name holds."""
 
-    part: int
-    megatron: Box
-    huggingface: Box | None
-
-
-@dataclass(frozen=True, slots=True)
-class PlacedPart:
-    """One Hugging Face tensor in a layout: `groups` is its own shape and memory order."""
-
-    groups: Groups
-    at: Mapping[str, tuple[int, int]]
-    """Axis of the Megatron tensor -> (start, extent) that this part takes; absent axes are taken whole."""
-    within: Mapping[str, tuple[int, int]]
-    """Axis -> (start, size) in the Hugging Face tensor, where that has more of the axis than is taken."""
+    name: str
+    """Whose it is, for errors: a key or a role."""
+    segments: tuple[Segment, ...]
+    held: tuple[str, ...] = ()
+    """The axes that its name holds, in order."""
+    dimensions: tuple[tuple[str, ...], ...] | None = None
+    """The axes of each dimension, where the shape does not follow the memory order."""
     is_padding: bool = False
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The tensor's shape."""
+        if self.dimensions is not None:
+            sizes = {run.axis: run.extent for run in self.segments[0].runs}
+            return tuple(prod(sizes[axis] for axis in group) for group in self.dimensions)
+        shapes = [tuple(prod(run.extent for run in group) for group in segment.groups) for segment in self.segments]
+        return (sum(shape[0] for shape in shapes), *shapes[0][1:])
+
+    @property
+    def numel(self) -> int:
+        """The tensor's elements."""
+        return sum(segment.numel for segment in self.segments)
+
+
+class Piece(NamedTuple):
+    """Where elements of a share lie on the other side."""
+
+    source: int
+    """Which of the other side's tensors it is."""
+    held: tuple[int, ...]
+    """The index of each axis that the other one's name holds."""
+    pair: Pair
+    """Left is the share, right the other tensor."""
+
 
 @dataclass(frozen=True, slots=True)
-class Segment:
-    """Rows of a Megatron tensor with axes and parts of their own; `axes` is the memory order."""
+class Share:
+    """What the ranks at one place in the cut dimensions hold of a side."""
 
-    axes: tuple[tuple[str, int], ...]
-    shape: Groups
-    parts: tuple[int, ...]
-    """Which of the layout's parts lie here."""
+    index: tuple[int, ...]
+    """The place in each of the layout's `dimensions`."""
+    numbers: tuple[int, ...]
+    """The index of each axis that its name holds, counted inside of the rank."""
+    shape: tuple[int, ...]
+    pieces: tuple[Piece, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class Layout:
-    """A whole Megatron tensor: segments stacked along the first dimension, and what cuts which axis."""
+    """The two sides of a rule. On the left one tensor of the training stack, on the right what it is made of."""
 
-    segments: tuple[Segment, ...]
-    parts: tuple[PlacedPart, ...]
+    left: tuple[Side, ...]
+    right: tuple[Side, ...]
     cuts: Mapping[str, str]
-    """Axis -> the parallel dimension that cuts it."""
+    """Axis of the left, or leading axes together -> parallel dimension."""
 
     @property
     def dimensions(self) -> tuple[str, ...]:
-        """The parallel dimensions that tell one rank's tensor from another's."""
+        """The parallel dimensions that tell one rank's share from another's."""
         return tuple(sorted(set(self.cuts.values())))
+
+    def inverse(self) -> Layout:
+        """The same layout seen from the other side, uncut."""
+        return Layout(self.right, self.left, {})
 
     def uneven(self, counts: Mapping[str, int]) -> Iterator[tuple[str, int, str, int]]:
         """Yield (axis, size, dimension, count) for every cut axis that does not divide evenly."""
-        for segment in self.segments:
-            for axis, size in segment.axes:
-                dimension = self.cuts.get(axis)
-                if dimension is not None and size % counts[dimension]:
-                    yield axis, size, dimension, counts[dimension]
+        for side in self.left:
+            for segment in side.segments:
+                sizes = {run.axis: run.extent for run in (*segment.runs, *segment.held)}
+                for cut, dimension in self.cuts.items():
+                    size = prod(sizes.get(axis, 1) for axis in cut.split())
+                    if cut.split()[0] in sizes and size % counts[dimension]:
+                        yield cut, size, dimension, counts[dimension]
 
-    def shape(self, counts: Mapping[str, int]) -> tuple[int, ...]:
-        """The shape of one rank's tensor, where `counts` says how many ways each dimension cuts."""
-        shapes = []
-        for segment in self.segments:
-            sizes = {
-                axis: size // counts[self.cuts[axis]] if axis in self.cuts else size for axis, size in segment.axes
-            }
-            shapes.append(tuple(prod(sizes[axis] for axis in group) for group in segment.shape))
-        return (sum(shape[0] for shape in shapes), *shapes[0][1:])
+    def shares(self, counts: Mapping[str, int], indices: Iterable[tuple[int, ...]]) -> Iterator[Share]:
+        """What the ranks at these places in `dimensions` hold of the left; `counts` is how many ways each one cuts."""
+        side = self.left[0]
+        for index in indices:
+            place = dict(zip(self.dimensions, index, strict=True))
+            local = self._local(side, counts, place)
+            held = next(({run.axis: run for run in s.held} for s in local.segments), {})
+            ranges = [range(held[axis].start, held[axis].start + held[axis].extent) for axis in side.held]
+            for at in product(*ranges):
+                numbers = tuple(i - held[axis].start for axis, i in zip(side.held, at, strict=True))
+                pieces, shape = self._pieces(local, dict(zip(side.held, at, strict=True))), local.shape
+                if rows := [cut for cut in self.cuts if " " in cut]:
+                    pieces, shape = self._cut_rows(pieces, shape, counts[self.cuts[rows[0]]], place[self.cuts[rows[0]]])
+                yield Share(index, numbers, shape, pieces)
 
-    def part_shape(self, part: int) -> tuple[int, ...]:
-        """The shape that a part's Hugging Face tensor must have."""
-        placed = self.parts[part]
-        sizes = dict(next(segment.axes for segment in self.segments if part in segment.parts))
-        return tuple(
-            prod(placed.within.get(axis, (0, placed.at.get(axis, (0, sizes[axis]))[1]))[1] for axis in group)
-            for group in placed.groups
+    def uncut(self, side: int = 0) -> Iterator[tuple[tuple[int, ...], tuple[Piece, ...]]]:
+        """Yield the index of each axis that the name of a tensor on the left holds, and the whole tensor's pieces."""
+        whole = self.left[side]
+        ranges = [_range_of(whole, axis) for axis in whole.held]
+        for at in product(*ranges):
+            yield at, self._pieces(whole, dict(zip(whole.held, at, strict=True)))
+
+    def fault(self) -> str | None:
+        """Prove that each element of the left comes from exactly one place; says what is wrong."""
+        for number, side in enumerate(self.left):
+            for _, pieces in self.uncut(number):
+                if wrong := uncovered(side.numel, [piece.pair for piece in pieces]):
+                    return wrong
+        return None
+
+    def _local(self, side: Side, counts: Mapping[str, int], place: Mapping[str, int]) -> Side:
+        """What one rank holds of a side, its axes numbered as in the whole."""
+
+        def cut(run: Run) -> Run:
+            dimension = self.cuts.get(run.axis)
+            if dimension is None:
+                return run
+            share = run.extent // counts[dimension]
+            return Run(run.axis, run.start + place[dimension] * share, share)
+
+        return replace(
+            side,
+            segments=tuple(
+                Segment(tuple(tuple(map(cut, group)) for group in s.groups), tuple(map(cut, s.held)))
+                for s in side.segments
+            ),
         )
 
-    def pieces(self, counts: Mapping[str, int], index: Mapping[str, int]) -> list[Piece]:
-        """All pieces of the tensor of the rank whose place in each parallel dimension is `index`."""
-        pieces, base = [], 0
-        for segment in self.segments:
-            owned = {}
-            for axis, size in segment.axes:
-                if axis in self.cuts:
-                    share = size // counts[self.cuts[axis]]
-                    owned[axis] = (index[self.cuts[axis]] * share, share)
-                else:
-                    owned[axis] = (0, size)
-            for part in segment.parts:
-                piece = _piece(part, self.parts[part], segment, owned, base)
-                if piece is not None:
-                    pieces.append(piece)
-            base += prod(share for _, share in owned.values())
-        return pieces
+    @staticmethod
+    def _cut_rows(
+        pieces: Sequence[Piece], shape: tuple[int, ...], count: int, index: int
+    ) -> tuple[tuple[Piece, ...], tuple[int, ...]]:
+        """Cut the first dimension into equal runs of rows, wherever that divides its axes."""
+        rows = shape[0] // count
+        numel = rows * prod(shape[1:])
+        clipped = tuple(
+            piece._replace(pair=walk) for piece in pieces for walk in clip(piece.pair, index * numel, (index + 1) * numel)
+        )
+        return clipped, (rows, *shape[1:])
+
+    def _pieces(self, ours: Side, at: Mapping[str, int]) -> tuple[Piece, ...]:
+        """The pieces of a tensor on the left, whose name's axes are `at`."""
+        found: list[Piece] = []
+        base = 0
+        for segment in ours.segments:
+            left = {run.axis: (run.start, run.extent, stride) for run, stride in _strides(segment)}
+            left |= {axis: (index, 1, 0) for axis, index in at.items()}
+            for number, theirs in enumerate(self.right):
+                found += _meet(number, theirs, segment, left, base)
+            base += segment.numel
+        return tuple(found)
 
 
-def _piece(
-    number: int, part: PlacedPart, segment: Segment, owned: Mapping[str, tuple[int, int]], base: int
-) -> Piece | None:
-    """The overlap of a part with what a rank owns of a segment, or None where they don't meet."""
-    megatron, theirs = [], {}
-    for axis, size in segment.axes:
-        first, share = owned[axis]
-        start, extent = part.at.get(axis, (0, size))
-        low, high = max(start, first), min(start + extent, first + share)
-        if low >= high:
-            return None
-        megatron.append(Run(axis, share, low - first, high - low))
-        inner_start, inner_size = part.within.get(axis, (0, extent))
-        theirs[axis] = Run(axis, inner_size, inner_start + low - start, high - low)
-    box = Box(tuple(megatron), base)
-    if part.is_padding:
-        return Piece(number, box, None)
-    return Piece(number, box, Box(tuple(theirs[axis] for group in part.groups for axis in group)))
+def _meet(
+    number: int, theirs: Side, segment: Segment, left: Mapping[str, tuple[int, int, int]], base: int
+) -> Iterator[Piece]:
+    """Where the other side's tensors hold elements of a run of rows; `left` is start, extent and stride by axis."""
+    their_base = 0
+    for other in theirs.segments:
+        if other.axes == segment.axes:
+            right = {run.axis: (run.start, run.extent, stride) for run, stride in _strides(other)}
+            right |= {run.axis: (run.start, run.extent, 0) for run in other.held}
+            low = {axis: max(left[axis][0], right[axis][0]) for axis in left}
+            high = {axis: min(sum(left[axis][:2]), sum(right[axis][:2])) for axis in left}
+            if all(low[axis] < high[axis] for axis in left):
+                for at in product(*(range(low[axis], high[axis]) for axis in theirs.held)):
+                    pinned = dict(zip(theirs.held, at, strict=True))
+                    lows = {**low, **pinned}
+                    walk = pair(
+                        base + sum((lows[axis] - start) * stride for axis, (start, _, stride) in left.items()),
+                        their_base + sum((lows[axis] - start) * stride for axis, (start, _, stride) in right.items()),
+                        [
+                            Loop(high[axis] - low[axis], stride, right[axis][2])
+                            for axis, (_, _, stride) in left.items()
+                            if axis not in pinned
+                        ],
+                    )
+                    yield Piece(number, at, walk)
+        their_base += other.numel
 
 
-def uncovered(sizes: Sequence[int], boxes: Sequence[Box]) -> str | None:
-    """Prove that boxes over the same axes cover them exactly once.
+def _strides(segment: Segment) -> list[tuple[Run, int]]:
+    """The axes in memory, each with the elements from one index to the next."""
+    found, step = [], 1
+    for run in reversed(segment.runs):
+        found.append((run, step))
+        step *= run.extent
+    return found[::-1]
 
-    The axes are divided at every edge of a box; each cell of that grid must lie in exactly one box.
 
-    Returns:
-        None where the proof holds, else what is wrong.
+def _range_of(side: Side, axis: str) -> range:
+    run = next(run for run in side.segments[0].held if run.axis == axis)
+    return range(run.start, run.start + run.extent)
+
+
+def resolve(rule: Rule, sizes: Mapping[str, int], held: Sequence[frozenset[str]]) -> Layout:
+    """Put sizes into a rule.
+
+    Args:
+        rule: The rule.
+        sizes: The size of each axis, and of what its parts speak of.
+        held: For each source of the rule, the axes that its name holds.
+
+    Raises:
+        MscvtError: Where the rule contradicts itself, or speaks of a size that the model does not have.
     """
-    if any(tuple(run.size for run in box.runs) != tuple(sizes) for box in boxes):
-        return "its parts do not agree on the axes of the tensor"
-    if 0 in sizes:
-        return None
-    edges = []
-    for dim, size in enumerate(sizes):
-        marks = {0, size}
-        for box in boxes:
-            run = box.runs[dim]
-            marks.update((run.start, run.start + run.extent))
-        edges.append({mark: i for i, mark in enumerate(sorted(marks))})
-    cells: dict[tuple[int, ...], int] = {}
-    for box in boxes:
-        ranges = [range(edges[dim][run.start], edges[dim][run.start + run.extent]) for dim, run in enumerate(box.runs)]
-        for cell in product(*ranges):
-            cells[cell] = cells.get(cell, 0) + 1
-    total = prod(len(marks) - 1 for marks in edges)
-    if any(count > 1 for count in cells.values()):
-        return "some of its elements come from more than one place"
-    if len(cells) != total:
-        return "some of its elements come from nowhere"
-    return None
+    check_rule(rule)
+    try:
+        left = _side(rule.key, rule.axes, sizes, fields_in(rule.key), rule.shape)
+        right = tuple(
+            _side(source.role, source.axes, sizes, axes, "")
+            for source, axes in zip(rule.sources, held, strict=True)
+            if not (source.role == PADDING and _is_empty(source.axes, sizes))
+        )
+    except MscvtError as error:
+        raise MscvtError(f"rule {rule.key!r} {error.message}", hint=error.hint) from None
+    return Layout((left,), right, rule.cuts)
+
+
+def _side(name: str, pattern: str, sizes: Mapping[str, int], held: frozenset[str], shape: str) -> Side:
+    segments = []
+    for groups in parse(pattern):
+        runs = [[_run(span.axis, span.start, span.stop, sizes, pattern) for span in group] for group in groups]
+        segments.append(
+            Segment(
+                tuple(
+                    tuple(run for run in group if run.axis not in held)
+                    for group in runs
+                    if not group or any(run.axis not in held for run in group)
+                ),
+                tuple(run for group in runs for run in group if run.axis in held),
+            )
+        )
+    order = [run.axis for run in segments[0].held]
+    dimensions = tuple(tuple(span.axis for span in group) for group in parse(shape)[0]) if shape else None
+    return Side(name, tuple(segments), tuple(order), dimensions, name == PADDING)
+
+
+def _run(axis: str, start: str, stop: str, sizes: Mapping[str, int], pattern: str) -> Run:
+    size = evaluate(axis, sizes)
+    first, end = evaluate(start, sizes), evaluate(stop, sizes) if stop else size
+    if not 0 <= first <= end <= size:
+        raise MscvtError(f"takes {axis}[{first}:{end}] in {pattern!r}, and {axis} has the size {size}")
+    return Run(axis, first, end - first)
+
+
+def _is_empty(pattern: str, sizes: Mapping[str, int]) -> bool:
+    return any(
+        _run(span.axis, span.start, span.stop, sizes, pattern).extent == 0
+        for groups in parse(pattern)
+        for group in groups
+        for span in group
+    )

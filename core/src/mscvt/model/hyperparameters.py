@@ -9,7 +9,8 @@ from typing import Any
 
 from mscvt.errors import Faults, MscvtError
 from mscvt.formats.files import file_inside
-from mscvt.model.family import DECODER_FIELDS, Field, Hyperparameters, ModelType
+from mscvt.model.family import Hyperparameters, ModelType
+from mscvt.model.fields import DECODER_FIELDS, Field
 
 CONFIG = "config.json"
 _CONFIG_LIMIT = 16 << 20
@@ -18,7 +19,6 @@ _MOST: Mapping[str, int] = {"num_layers": 1 << 14, "mtp_num_layers": 1 << 14, "n
 """What things that are described one by one may count at most; published models have some hundreds."""
 _MOST_LAYER_EXPERTS = 1 << 18
 """Layers times experts; the largest published models have some ten thousand."""
-_MAY_BE_ZERO = frozenset({"first_k_dense_replace", "mtp_num_layers", "n_shared_experts"})
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -88,45 +88,27 @@ def hyperparameters(config: Mapping[str, Any], model_type: ModelType, where: Pat
 
 
 def check_sizes(values: Mapping[str, Any], model_type: ModelType, faults: Faults) -> None:
-    """Add a fault for each value that is not of the kind that its field's default is, or not of its size.
-
-    A field without a default, or whose default is None or a whole number, holds a positive whole number.
-    """
+    """Add a fault for each value that is not of its field's kind, or not of its size."""
     for name, entry in model_fields(model_type).items():
         value = values.get(name)
-        if value is None:
-            continue
-        least, most = 0 if name in _MAY_BE_ZERO else 1, _MOST.get(name, 2**40)
-        if isinstance(entry.default, bool):
-            expected = None if isinstance(value, bool) else "true or false"
-        elif isinstance(entry.default, float):
-            expected = None if _is_whole(value) or isinstance(value, float) else "a number"
-        elif isinstance(entry.default, (list, tuple)):
-            is_list = isinstance(value, (list, tuple)) and all(map(_is_whole, value))
-            expected = None if is_list else "a list of whole numbers"
-        elif isinstance(entry.default, (str, dict)) or (_is_whole(value) and least <= value <= most):
-            expected = None
-        else:
-            expected = f"a whole number of at least {least}" + (f" and at most {most}" if name in _MOST else "")
-        if expected:
-            faults.add(f"{entry.paths[0]} is {_shown(value)}, expected {expected}")
+        if value is not None and (expected := entry.expected(value, _MOST.get(name, 2**40))):
+            faults.add(f"{(*entry.paths, name)[0]} is {shown_value(value)}, expected {expected}")
     layers, experts = values.get("num_layers"), values.get("num_experts")
     if not faults and layers and experts and layers * experts > _MOST_LAYER_EXPERTS:
         faults.add(f"{layers} layers with {experts} experts each are more than any model has")
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _shown(value: Any) -> str:
+def shown_value(value: Any) -> str:
+    """A value for an error; a file may hold anything."""
     text = repr(value) if isinstance(value, (int, float, str, bool)) else type(value).__name__
     return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def complete(values: dict[str, Any], faults: Faults) -> None:
     """Derive what a configuration may leave out: kv groups and the size of a head, where heads have one size."""
-    heads, hidden = values["num_attention_heads"], values["hidden_size"]
+    heads, hidden = values.get("num_attention_heads"), values["hidden_size"]
+    if heads is None:
+        return
     values.setdefault("num_query_groups", heads)
     if values.get("kv_lora_rank"):
         values.pop("kv_channels", None)

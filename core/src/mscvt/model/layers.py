@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mscvt.errors import Faults
-from mscvt.model.family import DENSE, Layer
+from mscvt.model.family import MOE, Layer
 from mscvt.model.options import Options, flag
 
 
@@ -43,7 +43,7 @@ def select_layers(layers: Sequence[Layer], options: Options) -> Selection:
             hint=f"Give {flag('num_layers')} at most {len(decoder)}; noop layers are not counted.",
         )
     elif dense is not None:
-        leading = next((i for i, layer in enumerate(decoder) if layer.kind != DENSE), len(decoder))
+        leading = next((i for i, layer in enumerate(decoder) if MOE[-1] in layer.kind), len(decoder))
         pool = decoder[: min(dense, leading)] + decoder[leading:]
         if dense > leading:
             faults.add(

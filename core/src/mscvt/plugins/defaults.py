@@ -30,7 +30,7 @@ def mscvt_placement(topology: Topology, layers: Sequence[Layer]) -> Sequence[tup
     for layer in layers:
         if layer.mtp is None:
             chunk, number = next(slots)
-            places.append((chunk.stage, chunk.part, number))
+            places.append((chunk.stage, chunk.name, number))
         else:
-            places.append((topology.last.stage, topology.last.part, layer.mtp))
+            places.append((topology.last.stage, topology.last.name, layer.mtp))
     return places

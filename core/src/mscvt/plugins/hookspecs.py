@@ -1,7 +1,7 @@
 """The hooks that a family's plugin implements: one for who it is, four for what differs.
 
-Hooks are called only on the plugin that serves the model type, then on the core's defaults
-(`mscvt.plugins.defaults`); the first answer that is not None holds. A hook may leave out arguments it does not use.
+Hooks are called only on the plugin that serves the model type, then on the core's defaults (`mscvt.plugins.defaults`);
+the first answer that is not None holds. A hook may leave out arguments it does not use.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mscvt.parallel.topology import Topology
 hookspec = pluggy.HookspecMarker("mscvt")
 hookimpl = pluggy.HookimplMarker("mscvt")
 
-API_VERSION = 1
+API_VERSION = 2
 """The version of these hooks. A plugin's module states the one it was made for as `MSCVT_API`."""
 
 
@@ -30,11 +30,12 @@ def mscvt_model_types() -> Sequence[ModelType]:  # type: ignore[empty-body]
 
 
 @hookspec(firstresult=True)
-def mscvt_names(model_type: str, kind: str) -> Mapping[str, str] | None:
-    """Name the Hugging Face tensor of each role in a layer of this kind.
+def mscvt_names(model_type: str, block: str, hyperparameters: Hyperparameters) -> Mapping[str, str] | None:
+    """Name the Hugging Face tensor of each role in a block.
 
-    Called with the kinds `model` (outside of the layers), `dense`, `moe`, `mtp` (what an MTP layer has
-    besides its decoder layer) and those that `mscvt_layers` returns. None means that there is no such kind.
+    Called with the blocks `model` (outside of the layers), `mtp` (what an MTP layer has besides its decoder layer)
+    and those of the kinds that `mscvt_layers` returns, such as `attention`, `mlp` and `moe`; the names of a layer's
+    blocks are merged. None means that there is no such block.
     """
 
 
@@ -42,8 +43,8 @@ def mscvt_names(model_type: str, kind: str) -> Mapping[str, str] | None:
 def mscvt_layers(model_type: str, hyperparameters: Hyperparameters) -> Sequence[Layer] | None:
     """Enumerate the layers of the model, decoder layers first, then MTP layers.
 
-    Called with the model's full configuration (or with what a checkpoint recorded of it); reducing
-    layers is the core's work. None means one `dense` layer for each of `num_layers`.
+    Called with the model's full configuration (or with what a checkpoint recorded of it); reducing layers is the
+    core's work. None means one layer of `attention` and `mlp` for each of `num_layers`.
     """
 
 
@@ -51,8 +52,8 @@ def mscvt_layers(model_type: str, hyperparameters: Hyperparameters) -> Sequence[
 def mscvt_split_rules(model_type: str, hyperparameters: Hyperparameters) -> Sequence[Rule] | None:
     """Return rules of the family's own: key, layout and cuts for roles that the dialect doesn't know.
 
-    Called once a conversion. They are tried before the dialect's rules, so a rule may also replace one of
-    those. None means no rules.
+    Called once a conversion. They are tried before the dialect's rules, so a rule may also replace one of those. None
+    means no rules.
     """
 
 
@@ -60,8 +61,8 @@ def mscvt_split_rules(model_type: str, hyperparameters: Hyperparameters) -> Sequ
 def mscvt_placement(
     model_type: str, topology: Topology, layers: Sequence[Layer]
 ) -> Sequence[tuple[int, str, int]] | None:
-    """Place every layer, decoder and MTP: (stage, part, number inside the part), in the order of `layers`.
+    """Place every layer, decoder and MTP: (stage, chunk, number inside the chunk), in the order of `layers`.
 
-    Called once a conversion. None means the core's placement: decoder layers fill the slots that are not
-    noop, MTP layers stand in the last chunk under their own number.
+    Called once a conversion. None means the core's placement: decoder layers fill the slots that are not noop, MTP
+    layers stand in the last chunk under their own number.
     """

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import Any
@@ -11,91 +11,14 @@ from typing import Any
 import pluggy
 
 from mscvt.errors import MscvtError
-from mscvt.layout.rules import Rule
-from mscvt.model.family import MODEL, Layer, ModelType
+from mscvt.model.family import ModelType
+from mscvt.model.fields import Field
 from mscvt.plugins import defaults, hookspecs
+from mscvt.plugins.family import Family, Plugin, is_plain
 
 GROUP = "mscvt"
 PROJECT = "mscvt"
-_KINDS_WITH_FEATURES = ("dense", "moe", "mtp")
 _HOOKS = frozenset(name for name in dir(hookspecs) if name.startswith("mscvt_"))
-
-
-@dataclass(frozen=True, slots=True)
-class Plugin:
-    """A distribution's plugin, loaded or not.
-
-    Attributes:
-        distribution: The name of the distribution that declares the entry point.
-        version: Its version.
-        entry_point: Name and target, as `mine = mscvt_mine`.
-        model_types: What it serves; empty where it failed to load.
-        error: Why it could not be loaded, or what it clashes with; None where all is well.
-    """
-
-    distribution: str
-    version: str
-    entry_point: str
-    model_types: tuple[str, ...] = ()
-    error: str | None = None
-
-
-@dataclass(frozen=True)
-class Family:
-    """A model type together with the hooks of the plugin that serves it."""
-
-    model_type: ModelType
-    plugin: Plugin
-    hooks: Mapping[str, Any] = field(repr=False)
-
-    def call(self, hook: str, **arguments: Any) -> Any:
-        """Call a hook on the serving plugin, then on the core's defaults.
-
-        Raises:
-            MscvtError: Where the plugin itself raises one, or fails in any other way.
-        """
-        try:
-            answer = self.hooks[hook](model_type=self.model_type.name, **arguments)
-            _check_answer(hook, answer)
-        except MscvtError:
-            raise
-        except Exception as error:
-            raise MscvtError(
-                f"plugin {self.plugin.distribution} {self.plugin.version} failed in {hook}: "
-                f"{type(error).__name__}: {error}",
-                hint="Report this to the plugin's authors; --debug shows the traceback.",
-            ) from error
-        return answer
-
-    def names(self, kind: str) -> Mapping[str, str]:
-        """Role -> name for a kind of layer; empty where the family has no such kind."""
-        return self.call("mscvt_names", kind=kind) or {}
-
-    @property
-    def features(self) -> frozenset[str]:
-        """The first words of the roles of all well-known kinds: `moe`, `mla`, `mtp`, `attention`, ..."""
-        return self.features_of(())
-
-    def features_of(self, kinds: Iterable[str]) -> frozenset[str]:
-        """The same, with the roles of the layers' own kinds."""
-        wanted = sorted({*_KINDS_WITH_FEATURES, *kinds})
-        return frozenset(role.partition(".")[0] for kind in wanted for role in self.names(kind))
-
-
-def _check_answer(hook: str, answer: Any) -> None:
-    """Raise TypeError for an answer that is not what the hook's signature says."""
-    if hook == "mscvt_names" and answer is not None:
-        items = answer.items() if isinstance(answer, Mapping) else [(answer, None)]
-        expected = all(isinstance(role, str) and isinstance(name, str) for role, name in items)
-    else:
-        kind = _ITEMS.get(hook)
-        expected = kind is None or (isinstance(answer, Sequence) and all(isinstance(item, kind) for item in answer))
-    if not expected:
-        raise TypeError(f"it returned {answer!r:.200}")
-
-
-_ITEMS: Mapping[str, type] = {"mscvt_layers": Layer, "mscvt_split_rules": Rule, "mscvt_placement": tuple}
-"""Hook -> what the sequence that it returns consists of."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +65,7 @@ class Registry:
         matching = [
             family
             for _, family in sorted(self.families.items())
-            if said in family.model_type.config_model_types and family.model_type.matches(config)
+            if said in family.model_type.config_model_types and family.matches(config)
         ]
         if len(matching) == 1:
             return matching[0]
@@ -266,7 +189,29 @@ def _model_types(hooks: Mapping[str, Any]) -> tuple[ModelType, ...]:
     names = [model_type.name for model_type in types]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise MscvtError(f"mscvt_model_types returns more than one model type named {', '.join(repeated)}")
-    for name in names:
-        if not hooks["mscvt_names"](model_type=name, kind=MODEL):
-            raise MscvtError(f"mscvt_names gives no names of kind 'model' for {name!r}")
+    for model_type in types:
+        _check_model_type(model_type)
     return tuple(types)
+
+
+def _check_model_type(model_type: ModelType) -> None:
+    """Refuse what would only be noticed in the middle of a conversion, or harm another family.
+
+    Raises:
+        MscvtError: The first fault.
+    """
+    name = model_type.name
+    if not isinstance(name, str) or not name:
+        raise MscvtError(f"a model type is named {name!r}, expected a word")
+    for attribute in ("config_model_types", "ignored"):
+        value = getattr(model_type, attribute)
+        if isinstance(value, str) or not all(isinstance(item, str) for item in value):
+            raise MscvtError(f"{attribute} of {name!r} is {value!r}, expected a tuple of strings: ({value!r},)")
+    for field, entry in model_type.fields.items():
+        if not isinstance(entry, Field):
+            raise MscvtError(f"field {field!r} of {name!r} is {entry!r}, expected count({entry!r}) or the like")
+    for attribute in ("matches", "sizes"):
+        if not callable(getattr(model_type, attribute)):
+            raise MscvtError(f"{attribute} of {name!r} is {getattr(model_type, attribute)!r}, expected a function")
+    if not callable(model_type.args) and not is_plain(dict(model_type.args)):
+        raise MscvtError(f"args of {name!r} are not all plain values (numbers, text, lists): {model_type.args!r:.200}")

@@ -1,0 +1,111 @@
+"""Fields: where `config.json` holds a hyperparameter, and what kind of value it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+COUNT, NUMBER, FLAG, COUNTS, TEXT, WORDS, TABLE = "count", "number", "flag", "counts", "text", "words", "table"
+"""The kinds of values: a whole number, any number, true or false, a list of whole numbers, a string, a list of
+strings, and an object whose content is the family's business."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """Where `config.json` holds one hyperparameter.
+
+    `paths` are tried in order, dots going into nested objects, because transformers 4 and 5 differ. A field without a
+    default must be there; `default=None` means that a model may lack it.
+    """
+
+    paths: tuple[str, ...]
+    kind: str
+    default: Any = ...
+    least: int = 0
+    """The smallest whole number that it may be."""
+
+    def expected(self, value: Any, most: int = 2**40) -> str | None:
+        """What the value should be, where it is something else."""
+        if self.kind == COUNT:
+            fits = is_whole(value) and self.least <= value <= most
+            upper = f" and at most {most}" if most < 2**40 else ""
+            return None if fits else f"a whole number of at least {self.least}{upper}"
+        fits = {
+            NUMBER: isinstance(value, float) or (is_whole(value) and abs(value) < 2**63),
+            FLAG: isinstance(value, bool),
+            COUNTS: isinstance(value, (list, tuple)) and all(map(is_whole, value)),
+            TEXT: isinstance(value, str),
+            WORDS: isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value),
+            TABLE: isinstance(value, Mapping),
+        }[self.kind]
+        return None if fits else _EXPECTED[self.kind]
+
+
+_EXPECTED = {
+    NUMBER: "a number",
+    FLAG: "true or false",
+    COUNTS: "a list of whole numbers",
+    TEXT: "a string",
+    WORDS: "a list of strings",
+    TABLE: "an object",
+}
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value is a whole number; true and false are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def count(*paths: str, default: int | None = ..., least: int = 1) -> Field:  # type: ignore[assignment]
+    """A whole number of at least `least`."""
+    return Field(paths, COUNT, default, least)
+
+
+def number(*paths: str, default: float | None = ...) -> Field:  # type: ignore[assignment]
+    """Any number."""
+    return Field(paths, NUMBER, default)
+
+
+def flag(*paths: str, default: bool | None = ...) -> Field:  # type: ignore[assignment]
+    """True or false."""
+    return Field(paths, FLAG, default)
+
+
+def counts(*paths: str, default: tuple[int, ...] | None = ...) -> Field:  # type: ignore[assignment]
+    """A list of whole numbers."""
+    return Field(paths, COUNTS, default)
+
+
+def text(*paths: str, default: str | None = ...) -> Field:  # type: ignore[assignment]
+    """A string."""
+    return Field(paths, TEXT, default)
+
+
+def words(*paths: str, default: tuple[str, ...] | None = ...) -> Field:  # type: ignore[assignment]
+    """A list of strings."""
+    return Field(paths, WORDS, default)
+
+
+def table(*paths: str, default: Mapping[str, Any] | None = ...) -> Field:  # type: ignore[assignment]
+    """An object."""
+    return Field(paths, TABLE, default)
+
+
+DECODER_FIELDS: Mapping[str, Field] = MappingProxyType(
+    {
+        "num_layers": count("num_hidden_layers"),
+        "hidden_size": count("hidden_size"),
+        "ffn_hidden_size": count("intermediate_size"),
+        "num_attention_heads": count("num_attention_heads"),
+        "num_query_groups": count("num_key_value_heads", default=None),
+        "kv_channels": count("head_dim", default=None),
+        "vocab_size": count("vocab_size"),
+        "tie_word_embeddings": flag("tie_word_embeddings", default=False),
+        "norm_epsilon": number("rms_norm_eps", default=1e-6),
+        "rotary_base": number("rope_theta", "rope_parameters.rope_theta", default=10000.0),
+        "seq_length": count("max_position_embeddings", default=4096),
+    }
+)
+"""What every decoder's configuration holds, under the names that all of transformers shares."""

@@ -1,0 +1,135 @@
+"""Roles, and blocks of the names that transformers usually gives them. A plain family is a sum of blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from mscvt.model.family import Names
+
+ROLES: Mapping[str, str] = MappingProxyType(
+    {
+        "embedding": "the vocabulary's rows",
+        "head": "the output layer; the embedding itself where they are tied",
+        "norm.final": "the norm after the last layer",
+        "norm.input": "the norm before attention",
+        "norm.pre_mlp": "the norm before the MLP or the experts",
+        "attention.q": "query projection, heads in the order of their kv groups",
+        "attention.k": "key projection, a head for each kv group",
+        "attention.v": "value projection, a head for each kv group",
+        "attention.q_norm": "norm of each query head",
+        "attention.k_norm": "norm of each key head",
+        "attention.proj": "output projection of attention",
+        "mlp.gate": "the rows of the MLP that go through the activation",
+        "mlp.up": "the rows of the MLP that the activated ones are multiplied with",
+        "mlp.down": "back to the hidden size",
+        "moe.router": "scores of the experts",
+        "moe.router_bias": "what is added to the scores to choose experts; keeps its dtype",
+        "moe.shared.gate": "as mlp.gate, of the experts that see every token",
+        "moe.shared.up": "as mlp.up, of the same",
+        "moe.shared.down": "as mlp.down, of the same",
+        "moe.expert.gate": "as mlp.gate, of each expert",
+        "moe.expert.up": "as mlp.up, of each expert",
+        "moe.expert.down": "as mlp.down, of each expert",
+        "mla.q_down": "latent attention: the query's compression, or the whole query where it is not compressed",
+        "mla.q_norm": "latent attention: norm of the compressed query",
+        "mla.q_up": "latent attention: each head's query, nope then rope rows",
+        "mla.kv_down": "latent attention: compression of key and value, then the shared rope rows",
+        "mla.kv_norm": "latent attention: norm of the compressed key and value",
+        "mla.kv_up": "latent attention: each head's key (nope rows), then its value",
+        "mla.proj": "latent attention: output projection",
+        "mtp.embedding_norm": "multi-token prediction: norm of the next token's embedding",
+        "mtp.hidden_norm": "multi-token prediction: norm of the hidden state",
+        "mtp.proj": "multi-token prediction: the projection of both, side by side",
+        "mtp.final_norm": "multi-token prediction: the norm after the layer",
+    }
+)
+"""Every role that the core knows -> what it is. A family's own roles are those that its own rules speak of."""
+
+_LAYER = "model.layers.{layer}."
+
+ENDS: Names = MappingProxyType(
+    {"embedding": "model.embed_tokens.weight", "norm.final": "model.norm.weight", "head": "lm_head.weight"}
+)
+"""Outside of the layers."""
+
+NORMS: Names = MappingProxyType(
+    {
+        "norm.input": _LAYER + "input_layernorm.weight",
+        "norm.pre_mlp": _LAYER + "post_attention_layernorm.weight",
+    }
+)
+
+ATTENTION: Names = MappingProxyType(
+    {
+        "attention.q": _LAYER + "self_attn.q_proj.weight",
+        "attention.k": _LAYER + "self_attn.k_proj.weight",
+        "attention.v": _LAYER + "self_attn.v_proj.weight",
+        "attention.proj": _LAYER + "self_attn.o_proj.weight",
+    }
+)
+
+QK_NORM: Names = MappingProxyType(
+    {
+        "attention.q_norm": _LAYER + "self_attn.q_norm.weight",
+        "attention.k_norm": _LAYER + "self_attn.k_norm.weight",
+    }
+)
+
+LATENT_ATTENTION: Names = MappingProxyType(
+    {
+        "mla.q_down": _LAYER + "self_attn.q_a_proj.weight",
+        "mla.q_norm": _LAYER + "self_attn.q_a_layernorm.weight",
+        "mla.q_up": _LAYER + "self_attn.q_b_proj.weight",
+        "mla.kv_down": _LAYER + "self_attn.kv_a_proj_with_mqa.weight",
+        "mla.kv_norm": _LAYER + "self_attn.kv_a_layernorm.weight",
+        "mla.kv_up": _LAYER + "self_attn.kv_b_proj.weight",
+        "mla.proj": _LAYER + "self_attn.o_proj.weight",
+    }
+)
+
+FULL_QUERY: Names = MappingProxyType(
+    {
+        **{role: name for role, name in LATENT_ATTENTION.items() if role not in ("mla.q_norm", "mla.q_up")},
+        "mla.q_down": _LAYER + "self_attn.q_proj.weight",
+    }
+)
+"""Latent attention without compression of the query."""
+
+MLP: Names = MappingProxyType(
+    {f"mlp.{half}": f"{_LAYER}mlp.{half}_proj.weight" for half in ("gate", "up", "down")}
+)
+
+EXPERTS: Names = MappingProxyType(
+    {
+        "moe.router": _LAYER + "mlp.gate.weight",
+        **{f"moe.expert.{half}": f"{_LAYER}mlp.experts.{{expert}}.{half}_proj.weight" for half in ("gate", "up", "down")},
+    }
+)
+"""The router and one tensor for each matrix of each expert."""
+
+SHARED_EXPERTS: Names = MappingProxyType(
+    {f"moe.shared.{half}": f"{_LAYER}mlp.shared_experts.{half}_proj.weight" for half in ("gate", "up", "down")}
+)
+
+ROUTER_BIAS: Names = MappingProxyType({"moe.router_bias": _LAYER + "mlp.gate.e_score_correction_bias"})
+
+MTP_ENDS: Names = MappingProxyType(
+    {
+        "mtp.embedding_norm": _LAYER + "enorm.weight",
+        "mtp.hidden_norm": _LAYER + "hnorm.weight",
+        "mtp.proj": _LAYER + "eh_proj.weight",
+        "mtp.final_norm": _LAYER + "shared_head.norm.weight",
+    }
+)
+"""What an MTP layer has besides the decoder layer in it."""
+
+MTP_COPIES: Names = MappingProxyType(
+    {"embedding": _LAYER + "embed_tokens.weight", "head": _LAYER + "shared_head.head.weight"}
+)
+"""Tensors of the ends that a checkpoint repeats in each MTP layer."""
+
+DECODER: Mapping[str, Names] = MappingProxyType(
+    {"model": ENDS, "attention": MappingProxyType({**NORMS, **ATTENTION}), "mlp": MLP}
+)
+"""Block -> names of a plain pre-norm decoder with gated MLP."""

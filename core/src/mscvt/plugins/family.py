@@ -1,0 +1,177 @@
+"""A family: a model type together with the hooks of the plugin that serves it, whose answers are checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from mscvt.errors import Faults, MscvtError
+from mscvt.layout.rules import Rule, check_rule, fields_in
+from mscvt.model.family import MTP, Hyperparameters, Layer, ModelType
+from mscvt.parallel.topology import Topology
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """A distribution's plugin, loaded or not.
+
+    Attributes:
+        distribution: The name of the distribution that declares the entry point.
+        version: Its version.
+        entry_point: Name and target, as `mine = mscvt_mine`.
+        model_types: What it serves; empty where it failed to load.
+        error: Why it could not be loaded, or what it clashes with; None where all is well.
+    """
+
+    distribution: str
+    version: str
+    entry_point: str
+    model_types: tuple[str, ...] = ()
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Family:
+    """A model type and its hooks. Every method raises MscvtError, naming plugin and hook, for an answer that is wrong."""
+
+    model_type: ModelType
+    plugin: Plugin
+    hooks: Mapping[str, Any] = field(repr=False)
+
+    def names(self, blocks: Iterable[str], h: Hyperparameters) -> Mapping[str, str]:
+        """Role -> name, merged from blocks; empty where the family has none of them."""
+        merged: dict[str, str] = {}
+        for block in blocks:
+            names = self._call("mscvt_names", block=block, hyperparameters=h)
+            if names is None:
+                continue
+            if not isinstance(names, Mapping) or not all(
+                isinstance(role, str) and isinstance(name, str) for role, name in names.items()
+            ):
+                raise self._wrong("mscvt_names", f"it returned {names!r:.200} for {block!r}, expected role -> name")
+            for role, name in names.items():
+                try:
+                    fields_in(name)
+                except ValueError as error:
+                    raise self._wrong("mscvt_names", f"{role} has the name {name!r}: {error}") from None
+                if merged.setdefault(role, name) != name:
+                    raise self._wrong(
+                        "mscvt_names", f"{role} has two names in one layer, {merged[role]!r} and {name!r} ({block!r})"
+                    )
+        return merged
+
+    def layer_names(self, layer: Layer, h: Hyperparameters) -> Mapping[str, str]:
+        """Role -> name of a layer's tensors, without what an MTP layer has besides."""
+        names = self.names(layer.kind, h)
+        for role, name in names.items():
+            if "layer" not in fields_in(name):
+                raise self._wrong("mscvt_names", f"{role} of a layer has the name {name!r}, which needs {{layer}}")
+        if not names:
+            raise self._wrong(
+                "mscvt_names", f"it names no tensors of layers of the kind {layer.kind!r}, which mscvt_layers enumerates"
+            )
+        return names
+
+    def layers(self, h: Hyperparameters) -> tuple[Layer, ...]:
+        """The model's layers, decoder layers first."""
+        layers = self._sequence("mscvt_layers", Layer, hyperparameters=h)
+        for layer in layers:
+            if isinstance(layer.kind, str) or not all(isinstance(block, str) for block in layer.kind):
+                raise self._wrong(
+                    "mscvt_layers", f"layer {layer.index} has the kind {layer.kind!r}, expected a tuple of blocks"
+                )
+        if sorted(layers, key=lambda layer: layer.mtp is not None) != list(layers):
+            raise self._wrong("mscvt_layers", "an MTP layer stands before a decoder layer")
+        return layers
+
+    def rules(self, h: Hyperparameters) -> tuple[Rule, ...]:
+        """The family's own rules."""
+        rules = self._sequence("mscvt_split_rules", Rule, hyperparameters=h)
+        for rule in rules:
+            if rule.key.startswith(("decoder.layers.", "mtp.layers.")):
+                raise self._wrong(
+                    "mscvt_split_rules", f"the key {rule.key!r} has the layer's prefix, which is put before it"
+                )
+            try:
+                check_rule(rule)
+            except MscvtError as error:
+                raise MscvtError(self._where("mscvt_split_rules", error.message), faults=error.faults) from None
+        return rules
+
+    def placement(self, topology: Topology, layers: Sequence[Layer]) -> list[tuple[int, str, int]]:
+        """(Stage, chunk, number inside the chunk) of each layer."""
+        places = self._sequence("mscvt_placement", tuple, topology=topology, layers=layers)
+        if len(places) != len(layers):
+            raise self._wrong("mscvt_placement", f"it placed {len(places)} of {len(layers)} layers")
+        slots = {(chunk.stage, chunk.name): len(chunk.slots) for chunk in topology.chunks}
+        faults = Faults()
+        for layer, place in zip(layers, places, strict=True):
+            if len(place) != 3 or place[:2] not in slots:
+                faults.add(f"layer {layer.index} is placed at {place!r}, there is no such stage and chunk")
+            elif layer.mtp is None and not (isinstance(place[2], int) and 0 <= place[2] < slots[place[:2]]):
+                faults.add(f"layer {layer.index} is placed at {place!r}, the chunk has {slots[place[:2]]} slots")
+        faults.raise_if_any(self._where("mscvt_placement", "it placed layers where nothing is"))
+        return list(places)
+
+    def sizes(self, h: Hyperparameters) -> Mapping[str, int]:
+        """The sizes that the model type adds."""
+        sizes = self._try("sizes", lambda: self.model_type.sizes(h))
+        if not isinstance(sizes, Mapping) or not all(type(size) is int and size >= 0 for size in sizes.values()):
+            raise self._wrong("sizes", f"it returned {sizes!r:.200}, expected names of whole numbers")
+        return sizes
+
+    def args(self, h: Hyperparameters) -> Mapping[str, Any]:
+        """What the model type adds to `args`."""
+        given = self.model_type.args
+        args = self._try("args", lambda: given(h)) if callable(given) else given
+        if not isinstance(args, Mapping) or not is_plain(dict(args)):
+            raise self._wrong("args", f"it gives {args!r:.200}, expected names of plain values (numbers, text, lists)")
+        return args
+
+    def matches(self, config: Mapping[str, Any]) -> bool:
+        """Whether a configuration whose `model_type` is this type's is one of this type."""
+        return bool(self._try("matches", lambda: self.model_type.matches(config)))
+
+    def features(self, layers: Iterable[Layer], h: Hyperparameters) -> frozenset[str]:
+        """The first words of the roles of some layers: `moe`, `mla`, `mtp`, `attention`, ..."""
+        kinds = {(*layer.kind, *((MTP,) if layer.mtp is not None else ())) for layer in layers}
+        return frozenset(role.partition(".")[0] for kind in sorted(kinds) for role in self.names(kind, h))
+
+    def _sequence(self, hook: str, item: type[T], **arguments: Any) -> tuple[T, ...]:
+        answer = self._call(hook, **arguments)
+        if not isinstance(answer, Sequence) or not all(isinstance(one, item) for one in answer):
+            raise self._wrong(hook, f"it returned {answer!r:.200}, expected a list of {item.__name__}")
+        return tuple(answer)
+
+    def _call(self, hook: str, **arguments: Any) -> Any:
+        """Call a hook on the serving plugin, then on the core's defaults."""
+        return self._try(hook, lambda: self.hooks[hook](model_type=self.model_type.name, **arguments))
+
+    def _try(self, what: str, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except MscvtError:
+            raise
+        except Exception as error:
+            raise MscvtError(
+                self._where(what, f"failed: {type(error).__name__}: {error}"),
+                hint="Report this to the plugin's authors; --debug shows the traceback.",
+            ) from error
+
+    def _where(self, hook: str, what: str) -> str:
+        return f"plugin {self.plugin.distribution} {self.plugin.version}, {hook} for {self.model_type.name}: {what}"
+
+    def _wrong(self, hook: str, what: str) -> MscvtError:
+        return MscvtError(self._where(hook, what), hint="This is a fault of the plugin; report it to its authors.")
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value consists of None, numbers, text, lists and tables of them alone."""
+    if isinstance(value, (list, tuple)):
+        return all(map(is_plain, value))
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and is_plain(item) for key, item in value.items())
+    return value is None or type(value) in (bool, int, float, str)
