@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mscvt.dialects.mindspeed.options import Options
 from mscvt.errors import Faults
 from mscvt.model.family import DENSE, Layer
-from mscvt.model.options import Options, flag
+from mscvt.model.options import flag
 
 
 @dataclass(frozen=True, slots=True)

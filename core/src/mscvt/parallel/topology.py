@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 
+from mscvt.dialects.mindspeed.options import Options
 from mscvt.errors import Faults
-from mscvt.model.options import Options, flag
+from mscvt.model.options import flag
 
 TENSOR, EXPERT, EXPERT_TENSOR = "tensor", "expert", "expert_tensor"
 """The parallel dimensions that a layout can be cut by; EXPERT counts the buckets that experts go round."""

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
+from mscvt.dialects.mindspeed.options import Options
 from mscvt.layout.rules import PADDING, Part, Rows, Rule, whole
 from mscvt.model.family import Hyperparameters
-from mscvt.model.options import Options
 from mscvt.parallel.topology import EXPERT, EXPERT_TENSOR, TENSOR
 
 AXIS_LABELS: Mapping[str, str] = MappingProxyType(
