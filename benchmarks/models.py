@@ -8,7 +8,8 @@ from math import prod
 from types import MappingProxyType
 from typing import Any
 
-from mscvt.model.options import TABLE, Options
+from mscvt.dialects.mindspeed.options import Options
+from mscvt.model.options import rows
 
 Shape = tuple[int, ...]
 
@@ -30,7 +31,7 @@ class Model:
     def flags(self) -> list[str]:
         """The options as `mscvt hf2mg` takes them."""
         found = []
-        for row in TABLE:
+        for row in rows(Options).values():
             value = getattr(self.options, row.name)
             if value is True:
                 found.append(row.flag)

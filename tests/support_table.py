@@ -13,7 +13,8 @@ from hypothesis import Phase, given, settings
 
 from golden_cases import CASES as GOLDEN
 from golden_cases import load_case
-from mscvt.model.options import FEATURES, TABLE, Options
+from mscvt.dialects.mindspeed.options import Options
+from mscvt.model.options import FEATURES, rows
 from mscvt.plugins.registry import Family, load_registry
 from mscvt.testing import FamilyContract
 from mscvt.testing.variants import STANDARD
@@ -72,7 +73,7 @@ def in_words(words: Iterable[str]) -> set[str]:
     """The options that a command line gives, other than as their defaults."""
     given = list(words)
     found = set()
-    for row in TABLE:
+    for row in rows(Options).values():
         if row.flag in given:
             value = given[given.index(row.flag) + 1 :][:1]
             if value != [str(row.default)]:
@@ -82,7 +83,7 @@ def in_words(words: Iterable[str]) -> set[str]:
 
 def in_options(options: Options) -> set[str]:
     """The same for options that were read already."""
-    return {row.name for row in TABLE if getattr(options, row.name) not in (None, row.default)}
+    return {row.name for row in rows(Options).values() if getattr(options, row.name) not in (None, row.default)}
 
 
 def used_by_golden_cases() -> Used:
@@ -159,7 +160,7 @@ def render() -> str:
         lines.append(f"| `{name}` | `{family.plugin.distribution}` | {said} | {parts} |\n")
     lines.append(LEGEND)
     lines.append("| option | " + " | ".join(f"`{name}`" for name in known) + " |\n" + "|---" * (len(known) + 1) + "|\n")
-    for row in TABLE:
+    for row in rows(Options).values():
         cells = []
         for name, family in known.items():
             marks = " ".join(mark for mark, used in evidence.items() if (name, row.name) in used)

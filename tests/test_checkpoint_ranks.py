@@ -7,8 +7,8 @@ from argparse import Namespace
 import pytest
 import torch
 
+from mscvt.dialects.mindspeed.options import Options
 from mscvt.errors import MscvtError
-from mscvt.model.options import Options
 from reference_converter import expected_return
 from small_configurations import DEEPSEEK, LLAMA, MIXTURE, QWEN
 from test_properties import assert_same, read_huggingface

@@ -11,7 +11,8 @@ import pytest
 from command_line import make_source, run_main
 from golden_cases import CASES, build_source, huggingface_digests, load_case, megatron_digests
 from mscvt import __version__
-from mscvt.model.options import TABLE
+from mscvt.dialects.mindspeed.options import Options
+from mscvt.model.options import rows
 
 COMMANDS = ("hf2mg", "mg2hf", "convert", "verify", "plugins")
 
@@ -39,7 +40,7 @@ def test_help_shows_an_example_that_fits_for_each_command(command, monkeypatch):
 def test_help_writes_options_out_in_any_terminal(columns, monkeypatch):
     monkeypatch.setenv("COLUMNS", columns)
     words = run_main("hf2mg", "--help").out.split()
-    assert {row.flag for row in TABLE} <= set(words)
+    assert {row.flag for row in rows(Options).values()} <= set(words)
     assert words.count("[required]") == 2
     assert "<bool>" not in words
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from mscvt import hookspecs
-from mscvt.dialects import choose_dialect
-from mscvt.model.options import Options, with_defaults
+from mscvt.dialects.mindspeed.options import Options
+from mscvt.dialects.mindspeed.rules import choose_dialect
+from mscvt.model.options import with_defaults
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples/plugin"

@@ -19,11 +19,12 @@ from typer.testing import CliRunner
 
 from golden_cases import CASES, build_source, load_case
 from mscvt.cli.main import app
+from mscvt.dialects.mindspeed.options import Options
 from mscvt.errors import MscvtError
 from mscvt.jobs.conversion import Settings, run_conversion
 from mscvt.jobs.prepare import Request, prepare_to_huggingface, prepare_to_megatron
 from mscvt.jobs.verify import verify_checkpoints
-from mscvt.model.options import TABLE, Options
+from mscvt.model.options import rows
 from mscvt.plugins.registry import load_registry
 from mscvt.testing import save_huggingface
 from random_models import MODEL_TYPES, WITH_EXPERTS, WITH_LATENT_ATTENTION, Case, cases, is_dense
@@ -259,8 +260,8 @@ GARBAGE = st.one_of(
     st.text(st.characters(codec="utf-8"), max_size=8),
     st.sampled_from(["", ",", "0,", "1,,2", "1e3", "0x10", "None", "true", "--help", "dualpipev", "../..", "\\0"]),
 )
-SWITCHES = tuple(row.flag for row in TABLE if isinstance(row.default, bool))
-FLAGS = (*(row.flag for row in TABLE), "--model-type-hf", "--dtype", "--only")
+SWITCHES = tuple(row.flag for row in rows(Options).values() if row.is_switch)
+FLAGS = (*(row.flag for row in rows(Options).values()), "--model-type-hf", "--dtype", "--only")
 
 
 @pytest.fixture(scope="module")

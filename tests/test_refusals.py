@@ -6,8 +6,9 @@ import shutil
 import pytest
 
 from command_line import SOURCES, check_refused, make_source
+from mscvt.dialects.mindspeed.options import Options
 from mscvt.errors import MscvtError
-from mscvt.model.options import Options, with_defaults
+from mscvt.model.options import with_defaults
 from mscvt.parallel.topology import build_topology
 
 TP, PP, EP = "--target-tensor-parallel-size", "--target-pipeline-parallel-size", "--target-expert-parallel-size"

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+from mscvt.dialects.mindspeed.options import Options
 from mscvt.errors import MscvtError
-from mscvt.model.options import Options
 from small_configurations import DEEPSEEK, LLAMA, MIXTURE, QWEN
 from trained_checkpoint import EP, PP, TP, Run, forget, nothing
 

@@ -4,11 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mscvt.dialects import choose_dialect
-from mscvt.dialects.mindspeed.rules import EMBEDDING, axis_sizes
+from mscvt.dialects.mindspeed.options import Options
+from mscvt.dialects.mindspeed.rules import EMBEDDING, axis_sizes, choose_dialect
 from mscvt.layout.layout import uncovered
 from mscvt.layout.rules import PADDING, resolve
-from mscvt.model.options import Options
 from mscvt.parallel.topology import EXPERT, EXPERT_TENSOR, TENSOR
 
 BASE = {"hidden_size": 20, "vocab_size": 22, "padded_vocab_size": 24, "ffn_hidden_size": 12}

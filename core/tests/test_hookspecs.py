@@ -10,8 +10,8 @@ from types import ModuleType
 import pytest
 
 from mscvt import DECODER, ModelType, hookimpl
+from mscvt.dialects.mindspeed.options import Options
 from mscvt.jobs.prepare import Request, describe_configuration
-from mscvt.model.options import Options
 from mscvt.plugins import defaults, hookspecs
 from mscvt.plugins.registry import load_registry
 

@@ -2,10 +2,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mscvt.dialects.mindspeed.options import Options
 from mscvt.errors import MscvtError
 from mscvt.model.family import DENSE, MOE, Layer
 from mscvt.model.layers import select_layers
-from mscvt.model.options import Options
 
 
 def model(dense=3, experts=5, mtp=2):

@@ -5,11 +5,12 @@ from dataclasses import replace
 import pytest
 
 from mscvt.description.description import Alias, describe
+from mscvt.dialects.mindspeed.options import Options
 from mscvt.errors import MscvtError
 from mscvt.layout.rules import Part, Rule, whole
 from mscvt.model.family import DECODER, DENSE, MODEL, MOE, MTP, Layer, ModelType
 from mscvt.model.layers import select_layers
-from mscvt.model.options import Options, with_defaults
+from mscvt.model.options import with_defaults
 from mscvt.parallel.topology import Rank, build_topology
 from mscvt.plan import plan_to_huggingface, plan_to_megatron
 from mscvt.plan.pieces import PieceCache

@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 
 from mscvt.dialects.mindspeed.args_read import read_hyperparameters, read_options, with_model_type
 from mscvt.dialects.mindspeed.args_written import make_args
+from mscvt.dialects.mindspeed.options import Options
 from mscvt.errors import MscvtError
 from mscvt.model.family import DECODER, MODEL, ModelType, field_at
-from mscvt.model.options import Options, with_defaults
+from mscvt.model.options import with_defaults
 from mscvt.plugins.registry import Family, Plugin
 
 H = {

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mscvt.dialects.mindspeed.options import Options
 from mscvt.errors import MscvtError
-from mscvt.model.options import Options, with_defaults
+from mscvt.model.options import with_defaults
 from mscvt.parallel.topology import EXPERT, EXPERT_TENSOR, TENSOR, Chunk, Rank, build_topology
 
 

@@ -5,9 +5,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from mscvt import MscvtError
+from mscvt.dialects.mindspeed.options import Options
 from mscvt.jobs.prepare import Request, prepare_to_megatron
 from mscvt.model.hyperparameters import hyperparameters, read_config
-from mscvt.model.options import Options
 from mscvt.plugins.registry import load_registry
 from mscvt.testing import FamilyContract, content, save_huggingface, shapes_in, source_shapes, source_tensors
 

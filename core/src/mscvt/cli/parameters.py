@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Optional
 
 import typer
 
-from mscvt.model.options import Options
+from mscvt.dialects.mindspeed.options import Options
 
 
 def _option(panel: str, flag: str, metavar: str | None, text: str, **more: Any) -> Any:

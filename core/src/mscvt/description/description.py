@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from mscvt.dialects import Dialect, choose_dialect
-from mscvt.dialects.mindspeed.rules import AXIS_LABELS, EMBEDDING, axis_sizes
+from mscvt.dialects.mindspeed.rules import AXIS_LABELS, EMBEDDING, Dialect, axis_sizes, choose_dialect
 from mscvt.errors import Faults, MscvtError
 from mscvt.layout.rules import Resolved, Rule, resolve
 from mscvt.model.family import MODEL, MTP, Hyperparameters

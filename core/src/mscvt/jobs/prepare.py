@@ -14,12 +14,13 @@ from mscvt.description.description import Description, describe
 from mscvt.dialects.mindspeed.args_read import read_hyperparameters, read_options, with_model_type
 from mscvt.dialects.mindspeed.args_written import make_args
 from mscvt.dialects.mindspeed.launch import training_flags
+from mscvt.dialects.mindspeed.options import Options
 from mscvt.errors import Faults, MscvtError
 from mscvt.jobs.conversion import Conversion
 from mscvt.model.family import Hyperparameters
 from mscvt.model.hyperparameters import hyperparameters, pad_vocabulary, read_config
 from mscvt.model.layers import select_layers
-from mscvt.model.options import Options, check_features, check_values, with_defaults
+from mscvt.model.options import check_features, check_values, with_defaults
 from mscvt.parallel.topology import Topology, build_topology
 from mscvt.plan.contents import OutputFile
 from mscvt.plugins.registry import Family, Registry

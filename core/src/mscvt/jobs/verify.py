@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mscvt.dialects.mindspeed.options import Options
 from mscvt.errors import Faults
 from mscvt.jobs.comparison import check_equal_sources
 from mscvt.jobs.prepare import DTYPES, Request, describe_checkpoint
 from mscvt.model.hyperparameters import read_config
-from mscvt.model.options import Options
 from mscvt.parallel.topology import MegatronName
 from mscvt.plan.contents import Plan, shown
 from mscvt.plugins.registry import Registry

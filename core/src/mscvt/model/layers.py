@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mscvt.errors import Faults
 from mscvt.model.family import MOE, Layer
-from mscvt.model.options import Options, flag
+from mscvt.model.options import flag
 
 
 @dataclass(frozen=True, slots=True)

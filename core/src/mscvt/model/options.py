@@ -1,142 +1,186 @@
-"""The options that decide what a Megatron checkpoint looks like, as one table.
+"""Tables of options: a frozen dataclass whose fields carry what is to be known of each option.
 
-The same names serve the command line (`--noop-layers`), the errors and the `args` that a checkpoint
-records; a row says where a value is recorded and what a model must have for the option to mean something.
+    @dataclass(frozen=True, slots=True)
+    class Options:
+        noop_layers: tuple[int, ...] | None = option(default=(), metavar="N,N,...", help="Slots that hold no layer.")
+
+An instance holds what was asked for, and None where nothing was. The same rows make the command line, its help, the
+errors, the documentation and the names under which a checkpoint records the values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from types import MappingProxyType, NoneType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from mscvt.errors import Faults
+from mscvt.model.values import KINDS, SWITCH, Kind, shown
+
+_KEY = "option"
+T = TypeVar("T")
+
+FEATURES: Mapping[str, str] = MappingProxyType(
+    {
+        "moe": "experts (mixture of experts)",
+        "mla": "multi-head latent attention",
+        "mtp": "multi-token prediction layers",
+    }
+)
+"""The prefix of the roles that a part of a model has -> what it is called."""
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What was asked for; None means that nothing was, so that a recorded value or the default holds."""
-
-    target_tensor_parallel_size: int | None = None
-    target_pipeline_parallel_size: int | None = None
-    target_expert_parallel_size: int | None = None
-    expert_tensor_parallel_size: int | None = None
-    num_layers_per_virtual_pipeline_stage: int | None = None
-    num_layer_list: tuple[int, ...] | None = None
-    noop_layers: tuple[int, ...] | None = None
-    moe_grouped_gemm: bool | None = None
-    moe_tp_extend_ep: bool | None = None
-    mla_mm_split: bool | None = None
-    mtp_num_layers: int | None = None
-    schedules_method: str | None = None
-    transformer_impl: str | None = None
-    num_layers: int | None = None
-    first_k_dense_replace: int | None = None
-    make_vocab_size_divisible_by: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class OptionRow:
-    """One option: its default, what a model must have for it, and where `args` records it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One option of a table."""
 
     name: str
-    default: Any
+    kind: Kind
+    is_optional: bool
+    """Whether the field's type allows None."""
+    help: str
+    """One or two short sentences; the documentation shows them too."""
+    panel: str = "Running"
+    """The section of the help and of the documentation."""
+    metavar: str = ""
+    default: Any = None
+    """The value that holds where nothing was asked for."""
+    same_as: str | None = None
+    """Another option of the table, whose value is the default."""
+    unset: str = ""
+    """What holds where the option is not given, where the default itself doesn't say it."""
+    holds: str = ""
+    """What must hold, for the documentation."""
+    least: int | None = None
+    choices: tuple[str, ...] = ()
+    """The values that are allowed; empty where all of the kind are."""
+    aliases: tuple[str, ...] = ()
+    """Other spellings, with their dashes."""
     recorded: tuple[str, ...] = ()
-    """Names in `args` that hold the value, the first of which is written."""
+    """Names in a checkpoint's `args` that hold the value, the first of which is written."""
     feature: str | None = None
-    """The prefix of the roles that a model must have (`moe`), or None for every model."""
+    """A key of `FEATURES` that a model must have, or None for every model."""
 
     @property
     def flag(self) -> str:
         """How the option is written on the command line."""
-        return "--" + self.name.replace("_", "-")
+        return flag(self.name)
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """All spellings, the option's own first."""
+        return (self.flag, *self.aliases)
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether the option takes no value."""
+        return self.kind is SWITCH
+
+    @property
+    def is_required(self) -> bool:
+        """Whether it must be given."""
+        return not self.is_optional and self.default is None
+
+    @property
+    def otherwise(self) -> str:
+        """What holds where the option is not given, in words; empty where there is nothing to say."""
+        if self.is_required:
+            return "required"
+        return self.unset or ("" if self.default in (None, False, ()) else shown(self.default))
 
 
-TABLE: tuple[OptionRow, ...] = (
-    OptionRow("target_tensor_parallel_size", 1, ("tensor_model_parallel_size",)),
-    OptionRow("target_pipeline_parallel_size", 1, ("pipeline_model_parallel_size",)),
-    OptionRow("target_expert_parallel_size", 1, ("expert_model_parallel_size",), "moe"),
-    OptionRow("expert_tensor_parallel_size", None, ("expert_tensor_parallel_size",), "moe"),
-    OptionRow("num_layers_per_virtual_pipeline_stage", None, ("num_layers_per_virtual_pipeline_stage",)),
-    OptionRow("num_layer_list", (), ("num_layer_list",)),
-    OptionRow("noop_layers", (), ("noop_layers",)),
-    OptionRow("moe_grouped_gemm", False, ("moe_grouped_gemm",), "moe"),
-    OptionRow("moe_tp_extend_ep", False, ("moe_tp_extend_ep",), "moe"),
-    OptionRow("mla_mm_split", False, ("mla_mm_split",), "mla"),
-    OptionRow("mtp_num_layers", 0, ("mtp_num_layers",), "mtp"),
-    OptionRow("schedules_method", None, ("schedules_method",)),
-    OptionRow("transformer_impl", "local", ("transformer_impl",)),
-    OptionRow("num_layers", None),
-    OptionRow("first_k_dense_replace", None, (), "moe"),
-    OptionRow("make_vocab_size_divisible_by", None),
-)
-ROWS: Mapping[str, OptionRow] = {row.name: row for row in TABLE}
-CHOICES: Mapping[str, tuple[str, ...]] = {
-    "schedules_method": ("dualpipev",),
-    "transformer_impl": ("local", "transformer_engine"),
-}
-_POSITIVE = (
-    "target_tensor_parallel_size",
-    "target_pipeline_parallel_size",
-    "target_expert_parallel_size",
-    "expert_tensor_parallel_size",
-    "num_layers_per_virtual_pipeline_stage",
-    "num_layers",
-    "make_vocab_size_divisible_by",
-)
-_NOT_NEGATIVE = ("mtp_num_layers", "first_k_dense_replace")
+def option(**details: Any) -> Any:
+    """A field of a table of options, which is None where nothing was asked for.
+
+    Args:
+        **details: Fields of `Row`, of which `help` is needed.
+    """
+    return field(default=None, metadata={_KEY: details})
+
+
+def rows(table: type[Any]) -> Mapping[str, Row]:
+    """The rows of a table, by name, in the order in which they are written.
+
+    Raises:
+        TypeError: Where a field is no `option`, or its type is none of `KINDS`.
+    """
+    return _rows(table)  # type: ignore[arg-type]  # a class can be hashed
+
+
+@cache
+def _rows(table: type[Any]) -> Mapping[str, Row]:
+    hints = get_type_hints(table)
+    found = {}
+    for entry in fields(table):
+        details = entry.metadata.get(_KEY)
+        kind, is_optional = _kind_of(hints[entry.name])
+        if details is None or kind is None:
+            raise TypeError(f"{table.__name__}.{entry.name}: {hints[entry.name]} is no option")
+        default = {"default": False} if kind is SWITCH else {}
+        found[entry.name] = Row(name=entry.name, kind=kind, is_optional=is_optional, **default | details)
+    return MappingProxyType(found)
+
+
+def _kind_of(hint: Any) -> tuple[Kind | None, bool]:
+    if get_origin(hint) in (Union, UnionType):
+        inner = [argument for argument in get_args(hint) if argument is not NoneType]
+        return (KINDS.get(inner[0]) if len(inner) == 1 else None), True
+    return KINDS.get(hint), False
 
 
 def flag(name: str) -> str:
     """The command-line spelling of an option's name."""
-    return ROWS[name].flag
+    return "--" + name.replace("_", "-")
 
 
-def with_defaults(options: Options) -> Options:
-    """Fill in the default of everything that was not asked for; ETP becomes TP."""
-    values = {field.name: ROWS[field.name].default for field in fields(options) if getattr(options, field.name) is None}
-    filled = replace(options, **values)
-    if filled.expert_tensor_parallel_size is None:
-        filled = replace(filled, expert_tensor_parallel_size=filled.target_tensor_parallel_size)
-    return filled
+def with_defaults(options: T) -> T:
+    """Fill in the default of everything that was not asked for."""
+    table = rows(type(options))
+    values = {name: row.default for name, row in table.items() if getattr(options, name) is None}
+    for name, row in table.items():
+        source = row.same_as
+        if values.get(name, ...) is None and source is not None:
+            asked = getattr(options, source)
+            values[name] = values[source] if asked is None else asked
+    return replace(options, **values)  # type: ignore[type-var]  # a table is a dataclass
 
 
-def check_values(options: Options, faults: Faults) -> None:
+def check_values(options: Any, faults: Faults) -> None:
     """Add a fault for every value that no model could have."""
-    for names, least in ((_POSITIVE, 1), (_NOT_NEGATIVE, 0)):
-        for name in names:
-            value = getattr(options, name)
-            if value is not None and value < least:
-                faults.add(
-                    f"{flag(name)} {value}: must be at least {least}",
-                    hint=f"Give {flag(name)} a number of at least {least}, or leave it out.",
-                )
-    for name, choices in CHOICES.items():
-        value = getattr(options, name)
-        if value is not None and value not in choices:
+    for row in rows(type(options)).values():
+        value, least = getattr(options, row.name), row.least
+        if value is None:
+            continue
+        if least is not None and any(number < least for number in _numbers(value)):
             faults.add(
-                f"{flag(name)} {value}: must be one of {', '.join(choices)}",
-                hint=f"Choose one of these, or leave out {flag(name)}.",
+                f"{row.flag} {shown(value)}: must be at least {least}",
+                hint=f"Give {row.flag} a number of at least {least}, or leave it out.",
+            )
+        if row.choices and value not in row.choices:
+            faults.add(
+                f"{row.flag} {value}: must be one of {', '.join(row.choices)}",
+                hint=f"Choose one of these, or leave out {row.flag}.",
             )
 
 
-def check_features(options: Options, features: frozenset[str], model_type: str, faults: Faults) -> None:
+def _numbers(value: Any) -> Iterable[int]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def check_features(options: Any, features: frozenset[str], model_type: str, faults: Faults) -> None:
     """Add a fault for every option that says something about a part that the model doesn't have."""
-    defaults = with_defaults(Options(target_tensor_parallel_size=options.target_tensor_parallel_size))
-    for row in TABLE:
+    table = rows(type(options))
+    sources = {row.same_as for row in table.values()} - {None}
+    defaults = with_defaults(type(options)(**{name: getattr(options, name) for name in sources if name}))
+    for row in table.values():
         value = getattr(options, row.name)
         if row.feature is None or row.feature in features or value is None:
             continue
         if value != getattr(defaults, row.name):
-            shown = "" if value is True else f" {value}"
+            said = "" if value is True else f" {shown(value)}"
             faults.add(
-                f"{row.flag}{shown}: {model_type} models have no {FEATURES[row.feature]}",
+                f"{row.flag}{said}: {model_type} models have no {FEATURES[row.feature]}",
                 hint=f"Leave out {row.flag}.",
             )
-
-
-FEATURES: Mapping[str, str] = {
-    "moe": "experts (mixture of experts)",
-    "mla": "multi-head latent attention",
-    "mtp": "multi-token prediction layers",
-}

@@ -17,13 +17,14 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from mscvt.dialects.mindspeed.options import Options
 from mscvt.errors import MscvtError
 from mscvt.jobs.conversion import Settings, run_conversion
 from mscvt.jobs.prepare import Request, prepare_to_huggingface, prepare_to_megatron
 from mscvt.jobs.verify import verify_checkpoints
 from mscvt.model.family import MODEL, MTP, Layer
 from mscvt.model.hyperparameters import hyperparameters, model_fields, read_config
-from mscvt.model.options import TABLE, Options
+from mscvt.model.options import rows
 from mscvt.plugins.registry import Family, Registry, load_registry
 from mscvt.testing.checkpoints import digest, save_huggingface
 from mscvt.testing.sources import mtp_layers, one_name_per_role, source_shapes, source_tensors
@@ -222,7 +223,7 @@ class FamilyContract:
     ) -> None:
         """Options for experts, latent attention or MTP are refused where there are none."""
         (tmp_path / "config.json").write_text(json.dumps(self.config), encoding="utf-8")
-        for row in TABLE:
+        for row in rows(Options).values():
             if row.feature is not None and row.feature not in family.features:
                 asked: dict[str, Any] = {row.name: True if row.default is False else 2}
                 options = Options(**asked)

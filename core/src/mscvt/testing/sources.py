@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from mscvt.description.description import Description
+from mscvt.dialects.mindspeed.options import Options
 from mscvt.formats.huggingface.reader import HuggingFaceSource
 from mscvt.jobs.prepare import Request, describe_configuration
 from mscvt.model.hyperparameters import hyperparameters
-from mscvt.model.options import Options
 from mscvt.plan.proof import huggingface_shape, uses_by_name
 from mscvt.plugins.registry import Family
 from mscvt.testing.checkpoints import content

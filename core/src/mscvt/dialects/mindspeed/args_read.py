@@ -7,14 +7,14 @@ hyperparameter's own, the first of which is preferred when reading.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
 from types import MappingProxyType
 from typing import Any
 
+from mscvt.dialects.mindspeed.options import Options
 from mscvt.errors import Faults, MscvtError
 from mscvt.model.family import Hyperparameters, ModelType
 from mscvt.model.hyperparameters import check_sizes, complete, model_fields
-from mscvt.model.options import CHOICES, ROWS, Options, check_values
+from mscvt.model.options import check_values, flag, rows
 
 ARGUMENT_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -38,14 +38,14 @@ def read_options(args: Mapping[str, Any], asked: Options) -> Options:
     """
     faults = Faults()
     values: dict[str, Any] = {}
-    for field in fields(Options):
-        row, wanted = ROWS[field.name], getattr(asked, field.name)
+    for row in rows(Options).values():
+        wanted = getattr(asked, row.name)
         name = next((n for n in row.recorded if args.get(n) is not None), None)
         if name is None:
-            values[field.name] = _unrecorded(row.name, wanted, args, faults)
+            values[row.name] = _unrecorded(row.name, wanted, args, faults)
             continue
         recorded = _parse(row.name, name, args[name])
-        values[field.name] = recorded
+        values[row.name] = recorded
         is_target = row.name.startswith("target_") and wanted == 1  # Hugging Face has one rank
         if row.name == "noop_layers" and wanted:
             wanted = tuple(sorted(wanted))
@@ -68,7 +68,7 @@ _NEVER_WITHOUT = frozenset({"target_tensor_parallel_size", "target_pipeline_para
 
 def _unrecorded(name: str, wanted: Any, args: Mapping[str, Any], faults: Faults) -> Any:
     """An option that `args` has no value for: recorded as None means that it was not used."""
-    row = ROWS[name]
+    row = rows(Options)[name]
     if not row.recorded:
         if wanted is not None and wanted != _known(name, args):
             faults.add(
@@ -98,7 +98,8 @@ def _shown(value: Any) -> str:
 
 def _parse(name: str, recorded_name: str, value: Any) -> Any:
     """A recorded value in the type that `Options` has; training scripts record lists as text, list or set."""
-    default = ROWS[name].default
+    row = rows(Options)[name]
+    default = row.default
     try:
         if isinstance(default, tuple):
             items: Iterable[Any] = (value.split(",") if value.strip() else ()) if isinstance(value, str) else value
@@ -106,9 +107,9 @@ def _parse(name: str, recorded_name: str, value: Any) -> Any:
             return tuple(sorted(numbers)) if name == "noop_layers" else numbers
         if isinstance(default, bool) and isinstance(value, (bool, int)):
             return bool(value)
-        if name in CHOICES and isinstance(value, str):
+        if row.choices and isinstance(value, str):
             return value
-        if not isinstance(default, bool) and name not in CHOICES:
+        if not isinstance(default, bool) and not row.choices:
             return _whole(value)
     except (TypeError, ValueError):
         pass
@@ -181,7 +182,7 @@ def _derived(
         values["num_layers"] = recorded - len(noop) if is_count else recorded
         if is_count and noop and recorded <= len(noop):
             faults.add(
-                f"{ROWS['noop_layers'].flag} {_shown(noop)}: covers all {recorded} slots (num_layers), no layer is left"
+                f"{flag('noop_layers')} {_shown(noop)}: covers all {recorded} slots (num_layers), no layer is left"
             )
     elif configured is not None:
         values["num_layers"] = configured["num_layers"]

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from mscvt.dialects.mindspeed.args_read import ARGUMENT_NAMES, MODEL_TYPE
+from mscvt.dialects.mindspeed.options import Options
 from mscvt.model.family import DENSE, MOE, Hyperparameters
-from mscvt.model.options import TABLE, Options
+from mscvt.model.options import rows
 from mscvt.plugins.registry import Family
 
 
@@ -61,7 +62,7 @@ def make_args(
 def _option_args(options: Options, layers: int) -> dict[str, Any]:
     """The options under the names that `args` knows them by; what does not apply is None."""
     args: dict[str, Any] = {}
-    for row in TABLE:
+    for row in rows(Options).values():
         if row.recorded:
             value = getattr(options, row.name)
             if isinstance(value, tuple):

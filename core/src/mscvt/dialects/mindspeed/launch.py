@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from mscvt.dialects.mindspeed.options import Options
 from mscvt.model.family import Hyperparameters
-from mscvt.model.options import Options
 
 _TRAINING_FLAGS = (
     ("target_tensor_parallel_size", "--tensor-model-parallel-size"),

@@ -1,0 +1,165 @@
+"""MindSpeed's options: what decides how a Megatron checkpoint looks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mscvt.model.options import option
+
+_SPLIT = "Parallel layout"
+_TENSORS = "Tensors"
+_LAYERS = "Layers"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What was asked for; None means that nothing was, so that a recorded value or the default holds."""
+
+    target_tensor_parallel_size: int | None = option(
+        panel=_SPLIT,
+        metavar="N",
+        help="TP: rows or columns of matrices are divided among N ranks.",
+        default=1,
+        least=1,
+        holds="kv groups, heads, FFN sizes and vocabulary are divisible by TP",
+        recorded=("tensor_model_parallel_size",),
+        aliases=("--tp", "--tensor-model-parallel-size"),
+    )
+    target_pipeline_parallel_size: int | None = option(
+        panel=_SPLIT,
+        metavar="N",
+        help="PP: layers are divided among N stages.",
+        default=1,
+        least=1,
+        holds="L is divisible by PP, or a layer list is given",
+        recorded=("pipeline_model_parallel_size",),
+        aliases=("--pp", "--pipeline-model-parallel-size"),
+    )
+    target_expert_parallel_size: int | None = option(
+        panel=_SPLIT,
+        metavar="N",
+        help="EP: experts are divided among N ranks.",
+        default=1,
+        least=1,
+        holds="the model has experts, and their number is divisible by EP",
+        recorded=("expert_model_parallel_size",),
+        feature="moe",
+        aliases=("--ep", "--expert-model-parallel-size"),
+    )
+    expert_tensor_parallel_size: int | None = option(
+        panel=_SPLIT,
+        metavar="N",
+        help="ETP: into how many parts each expert is cut, 1 or TP.",
+        same_as="target_tensor_parallel_size",
+        unset="TP",
+        least=1,
+        holds="1 or TP; with 1, TP must be a multiple of EP or EP of TP, "
+        "and only the ranks that hold something new are written",
+        recorded=("expert_tensor_parallel_size",),
+        feature="moe",
+        aliases=("--etp",),
+    )
+    num_layers_per_virtual_pipeline_stage: int | None = option(
+        panel=_SPLIT,
+        metavar="N",
+        help="VPP: each stage has chunks of N layers, model0, model1, ...",
+        unset="none",
+        least=1,
+        holds="L / PP is divisible by N; not with a layer list or dualpipev",
+        recorded=("num_layers_per_virtual_pipeline_stage",),
+        aliases=("--vpp",),
+    )
+    num_layer_list: tuple[int, ...] | None = option(
+        panel=_SPLIT,
+        metavar="N,N,...",
+        help="Layers of each stage in order, for example 3,4,4,3.",
+        default=(),
+        unset="even",
+        holds="one entry for each stage, their sum is R; not with VPP, noop layers or dualpipev",
+        recorded=("num_layer_list",),
+    )
+    noop_layers: tuple[int, ...] | None = option(
+        panel=_SPLIT,
+        metavar="N,N,...",
+        help="Slots, counted from 0 over all L, that hold no layer, for example 94,95.",
+        default=(),
+        unset="none",
+        holds="each below L, none twice, not all of them",
+        recorded=("noop_layers",),
+    )
+    schedules_method: str | None = option(
+        panel=_SPLIT,
+        metavar="dualpipev",
+        help="Stage p holds the p-th and the p-th last piece of the layers, as model0 and model1.",
+        unset="none",
+        choices=("dualpipev",),
+        holds="L / PP is even; not with VPP or a layer list",
+        recorded=("schedules_method",),
+    )
+    moe_grouped_gemm: bool | None = option(
+        panel=_TENSORS,
+        help="All experts of a rank are in one tensor, as grouped GEMM wants them.",
+        unset="one by one",
+        holds="the model has experts",
+        recorded=("moe_grouped_gemm",),
+        feature="moe",
+    )
+    moe_tp_extend_ep: bool | None = option(
+        panel=_TENSORS,
+        help="Experts are not cut; whole ones go round EP x TP ranks.",
+        unset="off",
+        holds="experts are divisible by EP x TP; not with ETP 1",
+        recorded=("moe_tp_extend_ep",),
+        feature="moe",
+    )
+    mla_mm_split: bool | None = option(
+        panel=_TENSORS,
+        help="The two up projections of latent attention are four tensors.",
+        unset="off",
+        holds="the model has latent attention",
+        recorded=("mla_mm_split",),
+        feature="mla",
+    )
+    transformer_impl: str | None = option(
+        panel=_TENSORS,
+        metavar="IMPL",
+        help="Names of tensors: local or transformer_engine.",
+        default="local",
+        choices=("local", "transformer_engine"),
+        holds="transformer_engine not with MTP layers",
+        recorded=("transformer_impl",),
+    )
+    make_vocab_size_divisible_by: int | None = option(
+        panel=_TENSORS,
+        metavar="N",
+        help="Pad the vocabulary with zero rows to a multiple of N x TP; the way back cuts them off.",
+        unset="no padding",
+        least=1,
+    )
+    mtp_num_layers: int | None = option(
+        panel=_LAYERS,
+        metavar="N",
+        help="Multi-token prediction layers to take along; the others are left out, and said so.",
+        default=0,
+        least=0,
+        holds="at most those of the model",
+        recorded=("mtp_num_layers",),
+        feature="mtp",
+    )
+    num_layers: int | None = option(
+        panel=_LAYERS,
+        metavar="N",
+        help="Take only the first N layers (MTP and noop layers not counted), to try out training.",
+        unset="all",
+        least=1,
+        holds="at most those of the model",
+    )
+    first_k_dense_replace: int | None = option(
+        panel=_LAYERS,
+        metavar="K",
+        help="With --num-layers: dense layers 0 to K - 1, then layers with experts.",
+        unset="the model's own",
+        least=0,
+        holds="at most the model's leading dense layers",
+        feature="moe",
+    )
