@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
+from mscvt.plan.to_huggingface import plan_to_huggingface
+
 from golden_cases import CASES, build_source, load_case
 from mscvt.dialects.mindspeed.options import Options
 from mscvt.jobs.conversion import Conversion, Result, Settings, run_conversion
 from mscvt.jobs.prepare import Request, prepare_to_huggingface, prepare_to_megatron
-from mscvt.plan.to_huggingface import plan_to_huggingface
 from mscvt.plugins.registry import load_registry
 
 DIRECTIONS = ("hf2mg", "mg2hf")

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from mscvt.plan.pieces import PieceCache
 
 from mscvt.description.description import Alias, describe
 from mscvt.dialects.mindspeed.options import Options
@@ -13,7 +14,6 @@ from mscvt.model.layers import select_layers
 from mscvt.model.options import with_defaults
 from mscvt.parallel.topology import Rank, build_topology
 from mscvt.plan import plan_to_huggingface, plan_to_megatron
-from mscvt.plan.pieces import PieceCache
 from mscvt.plugins.registry import Family, Plugin
 from mscvt.tensors.info import ITEM_SIZES, TensorInfo
 

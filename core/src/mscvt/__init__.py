@@ -4,34 +4,71 @@ This module is what a family's plugin imports; it does not import torch.
 """
 
 from mscvt.errors import MscvtError
-from mscvt.layout.rules import PADDING, Part, Rows, Rule, whole
-from mscvt.model.family import DECODER, DENSE, MODEL, MOE, MTP, Hyperparameters, Layer, ModelType, field_at
-from mscvt.parallel.topology import EXPERT, EXPERT_TENSOR, TENSOR, Topology
+from mscvt.layout.rules import EXPERT, EXPERT_TENSOR, PADDING, TENSOR, Rule, Source, whole
+from mscvt.model.family import DENSE, MODEL, MOE, MTP, Hyperparameters, Layer, ModelType
+from mscvt.model.fields import DECODER_FIELDS, Field, count, counts, flag, number, table, text, words
+from mscvt.parallel.topology import Topology
+from mscvt.plugins.blocks import (
+    ATTENTION,
+    DECODER,
+    ENDS,
+    EXPERTS,
+    FULL_QUERY,
+    LATENT_ATTENTION,
+    MLP,
+    MTP_COPIES,
+    MTP_ENDS,
+    NORMS,
+    QK_NORM,
+    ROLES,
+    ROUTER_BIAS,
+    SHARED_EXPERTS,
+)
 from mscvt.plugins.hookspecs import API_VERSION, hookimpl
 
 __version__ = "0.1.0"
 
 __all__ = [
     "API_VERSION",
+    "ATTENTION",
     "DECODER",
+    "DECODER_FIELDS",
     "DENSE",
+    "ENDS",
     "EXPERT",
+    "EXPERTS",
     "EXPERT_TENSOR",
+    "FULL_QUERY",
+    "LATENT_ATTENTION",
+    "MLP",
     "MODEL",
     "MOE",
     "MTP",
+    "MTP_COPIES",
+    "MTP_ENDS",
+    "NORMS",
     "PADDING",
+    "QK_NORM",
+    "ROLES",
+    "ROUTER_BIAS",
+    "SHARED_EXPERTS",
     "TENSOR",
+    "Field",
     "Hyperparameters",
     "Layer",
     "ModelType",
     "MscvtError",
-    "Part",
-    "Rows",
     "Rule",
+    "Source",
     "Topology",
     "__version__",
-    "field_at",
+    "count",
+    "counts",
+    "flag",
     "hookimpl",
+    "number",
+    "table",
+    "text",
     "whole",
+    "words",
 ]

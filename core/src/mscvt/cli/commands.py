@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 def run_convert(save_model_type: str, given: Mapping[str, Any]) -> None:
     """Convert, and say what was done."""
     from mscvt.jobs.conversion import Settings, run_conversion
-    from mscvt.jobs.prepare import Request, prepare_to_huggingface, prepare_to_megatron
+    from mscvt.jobs.prepare import prepare_to_huggingface, prepare_to_megatron
+    from mscvt.jobs.request import Request
 
     _check_direction(given["load_dir"], save_model_type)
     request = Request(

@@ -1,36 +1,39 @@
-"""The description of a model: every Megatron tensor, its place, its layout and its Hugging Face names.
+"""The description of a model: every tensor of the training stack, its place, its layout and its Hugging Face names.
 
-This is the one thing that both directions, the verification and the inspection are made from.
+This is the one thing that every direction, the verification and the inspection are made from.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
+from typing import Any
 
-from mscvt.dialects.mindspeed.rules import AXIS_LABELS, EMBEDDING, Dialect, axis_sizes, choose_dialect
+from mscvt.description.chosen import RuleBook, choose_rules
+from mscvt.dialects.dialect import Dialect
 from mscvt.errors import Faults, MscvtError
-from mscvt.layout.rules import Resolved, Rule, resolve
-from mscvt.model.family import MODEL, MTP, Hyperparameters
+from mscvt.layout.layout import Layout
+from mscvt.layout.rules import Rule, fields_in
+from mscvt.model.family import MODEL, MTP, Hyperparameters, Layer
 from mscvt.model.layers import Selection
 from mscvt.model.options import check_features
-from mscvt.parallel.topology import DIMENSION_FLAGS, EXPERT, Topology
-from mscvt.plugins.registry import Family
+from mscvt.parallel.topology import Topology
+from mscvt.plugins.family import Family
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One Megatron tensor before it is cut: where it stands and what lies in it."""
+    """A tensor of the training stack before it is cut, or, where its key holds an axis, one for each index."""
 
     stage: int
-    part: str
+    chunk: str
     key: str
-    resolved: Resolved
-    """Shared by all layers that follow the same rule."""
-    names: tuple[str | None, ...]
-    """The Hugging Face tensor of each part of the layout; None for padding."""
-    bucket: int | None = None
-    """The expert bucket that alone holds it, where a key stands for one expert."""
+    """In full; axes that it holds stand in it as `{expert}`."""
+    layout: Layout
+    """Shared by all layers that follow the same rule and have the same sizes."""
+    names: tuple[str, ...]
+    """The Hugging Face tensors of the layout's right side; axes that a name holds stand in it. Empty for padding."""
     is_copy: bool = False
     """Whether another parameter holds the same tensor, so that the way back has no need of this one."""
     keeps_dtype: bool = False
@@ -54,214 +57,170 @@ class Description:
     aliases: Mapping[str, Alias]
     left_out: Mapping[str, str]
     """Hugging Face name -> why it is not converted (reduced layers, MTP not asked for)."""
-    kinds: frozenset[str]
-    """The kinds of all layers that are kept."""
+    roles: frozenset[str]
+    """All roles that the kept layers and the ends of the model have."""
 
 
-def describe(family: Family, hyperparameters: Hyperparameters, topology: Topology, selection: Selection) -> Description:
+def describe(
+    family: Family,
+    h: Hyperparameters,
+    options: Any,
+    topology: Topology,
+    selection: Selection,
+    dialect: Dialect,
+    *,
+    absent: Sequence[str] = (),
+) -> Description:
     """Describe a model.
 
+    Args:
+        family: Whose model it is.
+        h: Its sizes.
+        options: The dialect's options, with defaults.
+        topology: Where its layers go.
+        selection: Its layers.
+        dialect: What the training stack calls things.
+        absent: Aliases that the original checkpoint did not have, so that the way back doesn't give them either.
+
     Raises:
-        MscvtError: Where the family has no rule for one of its roles, an option means nothing to it, or
-            a size doesn't divide; all faults at once.
+        MscvtError: Where the family has no rule for one of its roles, an option means nothing to it, or a size
+            doesn't divide; all faults at once.
     """
-    return _Builder(family, hyperparameters, topology, selection).build()
+    faults = Faults()
+    check_features(options, family.features(selection.kept, h), family.model_type.name, faults)
+    faults.raise_if_any("options that mean nothing to this model")
+    _check_reduced(family, h, options, selection)
+    is_tied = bool(h.get("tie_word_embeddings"))
+    book = RuleBook(dialect.rules(options, is_tied=is_tied), family.rules(h), {**dialect.sizes(h), **family.sizes(h)})
+    placed = _Placed(family, h, topology, book, faults)
+    parameters = (*placed.first(), *placed.layers(selection.kept), *placed.last(is_tied=is_tied))
+    for axis, size, dimension, count in book.uneven(topology.grid.counts):
+        fault, hint = dialect.uneven(options, axis, size, dimension, count)
+        faults.add(fault, hint=hint)
+    faults.raise_if_any("the model can't be laid out")
+    aliases = {name: Alias(alias.of, alias.is_written and name not in absent) for name, alias in placed.aliases.items()}
+    left_out = dict(_left_out(family, h, selection.dropped, book.sizes))
+    return Description(topology, parameters, aliases, left_out, frozenset(placed.roles))
 
 
-class _Builder:
-    def __init__(self, family: Family, h: Hyperparameters, topology: Topology, selection: Selection) -> None:
-        self.family, self.h, self.topology, self.selection = family, h, topology, selection
-        self.dialect: Dialect = choose_dialect(topology.options)
-        self.sizes = axis_sizes(h)
-        self.own_rules = tuple(family.call("mscvt_split_rules", hyperparameters=h) or ())
-        self.faults = Faults()
-        self.resolved: dict[int, Resolved] = {}
-        self.chosen: dict[str, list[tuple[Rule, Mapping[str, str]]]] = {}
-        self.top = family.names(MODEL)
-        self.aliases: dict[str, Alias] = {}
-
-    def build(self) -> Description:
-        kinds = frozenset(layer.kind for layer in self.selection.kept)
-        features = self.family.features_of(kinds)
-        check_features(self.topology.options, features, self.family.model_type.name, self.faults)
-        self.faults.raise_if_any("options that mean nothing to this model")
-        self.check_reduced()
-        parameters = [*self.first(), *self.layers(), *self.last()]
-        self.faults.raise_if_any("the model can't be laid out")
-        return Description(self.topology, tuple(parameters), self.aliases, self.left_out(), kinds)
-
-    def check_reduced(self) -> None:
-        """Refuse reduced layers that no configuration of the family describes: nobody could read them back."""
-        options = self.topology.options
-        dense = options.first_k_dense_replace
-        if options.num_layers is None and dense is None:
-            return
-        smaller = {**self.h, "num_layers": self.selection.decoder_count}
-        smaller |= {} if dense is None else {"first_k_dense_replace": dense}
-        again = self.family.call("mscvt_layers", hyperparameters=smaller)
-        kept, described = (
-            [layer.kind for layer in layers if layer.mtp is None] for layers in (self.selection.kept, again)
+def _check_reduced(family: Family, h: Hyperparameters, options: Any, selection: Selection) -> None:
+    """Refuse reduced layers that no configuration of the family describes: nobody could read them back."""
+    dense = options.first_k_dense_replace
+    if options.num_layers is None and dense is None:
+        return
+    smaller = {**h, "num_layers": selection.decoder_count}
+    smaller |= {} if dense is None else {"first_k_dense_replace": dense}
+    kept, described = (
+        [layer.kind for layer in layers if layer.mtp is None] for layers in (selection.kept, family.layers(smaller))
+    )
+    if kept != described:
+        raise MscvtError(
+            f"--num-layers {options.num_layers} with --first-k-dense-replace {dense} keeps layers of the kinds "
+            f"{', '.join(map(' + '.join, kept))}, which no configuration of {family.model_type.name} describes",
+            hint="Leave out --first-k-dense-replace, or choose another value.",
         )
-        if kept != described:
-            raise MscvtError(
-                f"--num-layers {options.num_layers} with --first-k-dense-replace {dense} keeps layers of the kinds "
-                f"{', '.join(kept)}, which no configuration of {self.family.model_type.name} describes",
-                hint="Leave out --first-k-dense-replace, or choose another value.",
-            )
+
+
+class _Placed:
+    """Makes the parameters of a model, part by part, and gathers what is said along the way."""
+
+    def __init__(self, family: Family, h: Hyperparameters, topology: Topology, book: RuleBook, faults: Faults) -> None:
+        self.family, self.h, self.topology, self.book, self.faults = family, h, topology, book, faults
+        self.ends = family.names((MODEL,), h)
+        self.aliases: dict[str, Alias] = {}
+        self.roles = set(self.ends)
 
     def first(self) -> Iterator[Parameter]:
         chunk = self.topology.first
-        for rule in self.dialect.first:
-            yield from self.parameters(rule, self.top, (chunk.stage, chunk.part), "", {})
+        for end in self.book.rules.first:
+            yield self.parameter(end.rule, self.ends, (chunk.stage, chunk.name), end.rule.key, end.is_copy)
 
-    def last(self) -> Iterator[Parameter]:
+    def last(self, *, is_tied: bool) -> Iterator[Parameter]:
         chunk = self.topology.last
-        place = (chunk.stage, chunk.part)
-        many_stages = (self.topology.options.target_pipeline_parallel_size or 1) > 1
-        names = dict(self.top)
-        tied = bool(self.h.get("tie_word_embeddings"))
-        if tied and "head" in names:
-            self.aliases[names["head"]] = Alias(names["embedding"], is_written=False)
-            names["head"] = names["embedding"]
-        for rule in self.dialect.last:
-            is_tied_head = tied and "head" in rule.roles
-            if not rule.roles <= names.keys() or (is_tied_head and not many_stages):
-                continue
-            yield from self.parameters(rule, names, place, "", {}, is_copy=is_tied_head)
-        if many_stages and any(layer.mtp is not None for layer in self.selection.kept):
-            yield from self.parameters(EMBEDDING, self.top, place, "", {}, is_copy=True)
+        if is_tied and "head" in self.ends:
+            self.aliases[self.ends["head"]] = Alias(self.ends["embedding"], is_written=False)
+        taken = {role for end in self.book.rules.first for role in end.rule.roles} | ({"head"} if is_tied else set())
+        own = [rule for rule in self.book.own if rule.roles <= self.ends.keys()]
+        taken |= {role for rule in own for role in rule.roles}
+        ends = [end for end in self.book.rules.last if end.is_copy or not end.rule.roles & taken]
+        for end in ends:
+            if end.rule.roles <= self.ends.keys():
+                yield self.parameter(end.rule, self.ends, (chunk.stage, chunk.name), end.rule.key, end.is_copy)
+                taken |= end.rule.roles
+        for rule in own:
+            yield self.parameter(rule, self.ends, (chunk.stage, chunk.name), rule.key)
+        self.check_taken(set(self.ends), taken, "the model's ends")
 
-    def layers(self) -> Iterator[Parameter]:
-        kept = self.selection.kept
-        places = self.family.call("mscvt_placement", topology=self.topology, layers=kept)
-        if len(places) != len(kept):
-            raise MscvtError(
-                f"mscvt_placement of {self.family.plugin.distribution} placed {len(places)} of {len(kept)} layers"
-            )
-        for layer, (stage, part, number) in zip(kept, places, strict=True):
-            numbers = {"layer": layer.index}
-            prefix = self.dialect.decoder_prefix if layer.mtp is None else self.dialect.mtp_prefix
-            for rule, names in self.rules_of(layer.kind):
-                yield from self.parameters(rule, names, (stage, part), prefix.format(layer=number), numbers)
-            if layer.mtp is not None:
-                names = self.names(MTP)
-                for rule in self.dialect.mtp:
-                    renumbered = rule.key.format(layer=number)
-                    yield from self.parameters(rule, names, (stage, part), "", numbers, key=renumbered)
-                for role in sorted(names.keys() & self.top.keys()):
-                    primary = self.top[role]
-                    if role == "head" and self.h.get("tie_word_embeddings"):
-                        primary = self.top["embedding"]
-                    self.aliases[names[role].format(layer=layer.index)] = Alias(primary, is_written=True)
-
-    def rules_of(self, kind: str) -> list[tuple[Rule, Mapping[str, str]]]:
-        """The rules that hold for a kind of layer; the same ones for every layer of that kind."""
-        if kind not in self.chosen:
-            names = self.names(kind)
-            taken: set[str] = set()
-            rules: list[Rule] = []
-            for table in (self.own_rules, *self.dialect.layer):
-                holding = [
-                    rule
-                    for rule in table
-                    if rule.roles <= names.keys() and not rule.roles & taken and rule.beside <= names.keys()
-                ]
-                rules += holding
-                taken |= {role for rule in holding for role in rule.roles}
-            if unknown := sorted(names.keys() - taken):
-                self.faults.add(
-                    f"no rule for the role{'s' if len(unknown) > 1 else ''} {', '.join(unknown)} of {kind} layers",
-                    hint=f"{self.family.plugin.distribution} must give rules for them in mscvt_split_rules.",
+    def layers(self, kept: Sequence[Layer]) -> Iterator[Parameter]:
+        chosen: dict[tuple[str, ...], list[tuple[Rule, Mapping[str, str]]]] = {}
+        rules = self.book.rules
+        for layer, (stage, chunk, number) in zip(kept, self.family.placement(self.topology, kept), strict=True):
+            if layer.kind not in chosen:
+                names = self.family.layer_names(layer, self.h)
+                found = choose_rules((self.book.own, *rules.layer), names)
+                self.check_taken(
+                    set(names), {role for rule in found for role in rule.roles}, " + ".join(layer.kind) + " layers"
                 )
-            self.chosen[kind] = [(rule, names) for rule in rules]
-        return self.chosen[kind]
+                chosen[layer.kind] = [(rule, names) for rule in found]
+                self.roles |= names.keys()
+            prefix = (rules.decoder_prefix if layer.mtp is None else rules.mtp_prefix).format(layer=number)
+            for rule, names in chosen[layer.kind]:
+                yield self.parameter(rule, names, (stage, chunk), prefix + rule.key, layer=layer)
+            if layer.mtp is not None:
+                yield from self.beside(layer, (stage, chunk), number)
 
-    def names(self, kind: str) -> Mapping[str, str]:
-        names = self.family.names(kind)
-        if not names:
-            raise MscvtError(
-                f"plugin {self.family.plugin.distribution} enumerates {kind!r} layers and names none of their tensors"
-            )
-        return names
+    def beside(self, layer: Layer, place: tuple[int, str], number: int) -> Iterator[Parameter]:
+        """What an MTP layer has besides the decoder layer in it; what repeats the model's ends is an alias."""
+        names = self.family.names((MTP,), self.h)
+        taken = set(names) & set(self.ends)
+        self.roles |= names.keys()
+        tables = {prefix: (self.book.own, table) for prefix, table in self.book.rules.mtp.items()}
+        for prefix, choices in tables.items():
+            for rule in choose_rules(choices, {role: name for role, name in names.items() if role not in taken}):
+                taken |= rule.roles
+                yield self.parameter(rule, names, place, prefix.format(layer=number) + rule.key, layer=layer)
+        self.check_taken(set(names), taken, "MTP layers")
+        for role in sorted(names.keys() & self.ends.keys()):
+            is_tied = role == "head" and self.h.get("tie_word_embeddings")
+            name = names[role].replace("{layer}", str(layer.index))
+            self.aliases[name] = Alias(self.ends["embedding" if is_tied else role], is_written=True)
 
-    def parameters(
+    def parameter(
         self,
         rule: Rule,
         names: Mapping[str, str],
         place: tuple[int, str],
-        prefix: str,
-        numbers: Mapping[str, int],
-        *,
-        key: str | None = None,
+        key: str,
         is_copy: bool = False,
-    ) -> Iterator[Parameter]:
-        """One parameter, or with `{expert}` in the key one for each expert."""
-        resolved = self.resolve(rule)
-        key = prefix + (rule.key if key is None else key)
-        if "{expert}" not in rule.key:
-            filled = self.fill(resolved, names, numbers)
-            yield Parameter(*place, key, resolved, filled, None, is_copy, rule.keeps_dtype)
-            return
-        experts, buckets = self.sizes["expert"], self.topology.counts[EXPERT]
-        share = experts // buckets or 1
-        if experts % buckets:
-            self.uneven("expert", experts, EXPERT, buckets)
-            return
-        for expert in range(experts):
-            filled = self.fill(resolved, names, {**numbers, "expert": expert})
-            numbered = key.replace("{expert}", str(expert % share))
-            yield Parameter(*place, numbered, resolved, filled, expert // share, is_copy, rule.keeps_dtype)
-
-    def resolve(self, rule: Rule) -> Resolved:
-        if id(rule) not in self.resolved:
-            resolved = resolve(rule, self.sizes)
-            for axis, size, dimension, count in resolved.layout.uneven(self.topology.counts):
-                self.uneven(axis, size, dimension, count)
-            self.resolved[id(rule)] = resolved
-        return self.resolved[id(rule)]
-
-    def fill(self, resolved: Resolved, names: Mapping[str, str], numbers: Mapping[str, int]) -> tuple[str | None, ...]:
-        """The names of all parts, with the numbers in their places."""
-        return tuple(
-            names[role].format(**(numbers if index is None else {**numbers, "expert": index}))
-            if role in names
-            else None
-            for role, index in resolved.sources
+        *,
+        layer: Layer | None = None,
+    ) -> Parameter:
+        layout = self.book.layout(rule, names, layer.sizes if layer is not None else {})
+        filled = tuple(
+            "" if side.is_padding else names[side.name].replace("{layer}", str(layer.index if layer else ""))
+            for side in layout.right
         )
+        return Parameter(*place, key, layout, filled, is_copy, rule.keeps_dtype)
 
-    def uneven(self, axis: str, size: int, dimension: str, count: int) -> None:
-        options = self.topology.options
-        label = AXIS_LABELS.get(axis, axis)
-        by = f"{DIMENSION_FLAGS[dimension]} {count}"
-        hint = f"Choose a size that divides {size}."
-        if dimension == EXPERT and options.moe_tp_extend_ep:
-            by = (
-                f"the {count} ranks that --moe-tp-extend-ep spreads them over (--target-expert-parallel-size "
-                f"{options.target_expert_parallel_size} x --target-tensor-parallel-size "
-                f"{options.target_tensor_parallel_size})"
+    def check_taken(self, roles: set[str], taken: set[str], where: str) -> None:
+        if unknown := sorted(roles - taken):
+            self.faults.add(
+                f"no rule for the role{'s' if len(unknown) > 1 else ''} {', '.join(unknown)} of {where}",
+                hint=f"{self.family.plugin.distribution} must give rules for them in mscvt_split_rules.",
             )
-        elif axis == "vocab":
-            hint = (
-                "--make-vocab-size-divisible-by 1 pads it with zero rows to the next multiple of "
-                f"{count} (128 is the training script's own default)."
-            )
-        elif dimension not in (EXPERT,) and dimension != "tensor":
-            by = f"--target-tensor-parallel-size {count}"
-        self.faults.add(f"{size} {label} are not divisible by {by}", hint=hint)
 
-    def left_out(self) -> dict[str, str]:
-        """The names of everything that belongs to dropped layers."""
-        found: dict[str, str] = {}
-        for layer in self.selection.dropped:
-            why = "reduced layers" if layer.mtp is None else "MTP layers not asked for"
-            names: list[str] = [*self.family.names(layer.kind).values()]
-            if layer.mtp is not None:
-                names += self.family.names(MTP).values()
-            for name in names:
-                if "{expert}" in name:
-                    experts: Sequence[int] = range(self.sizes["expert"])
-                else:
-                    experts = (0,)
-                for expert in experts:
-                    found[name.format(layer=layer.index, expert=expert)] = why
-        return found
+
+def _left_out(
+    family: Family, h: Hyperparameters, dropped: Sequence[Layer], sizes: Mapping[str, int]
+) -> Iterator[tuple[str, str]]:
+    """Yield the names of everything that belongs to dropped layers, and why they are."""
+    for layer in dropped:
+        why = "reduced layers" if layer.mtp is None else "MTP layers not asked for"
+        names = [*family.layer_names(layer, h).values()]
+        if layer.mtp is not None:
+            names += family.names((MTP,), h).values()
+        for name in names:
+            numbered = name.replace("{layer}", str(layer.index))
+            held = sorted(fields_in(numbered))
+            for at in product(*(range(sizes[axis]) for axis in held)):
+                yield numbered.format(**dict(zip(held, at, strict=True))), why

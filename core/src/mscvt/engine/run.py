@@ -104,7 +104,7 @@ class _Queue:
 def interleaved(contents: list[Content], limit: int) -> list[Block]:
     """The blocks of contents that share sources, those that lie at the same place next to each other."""
     blocks = [
-        (block.start / max(1, sum(region.numel for region in content.regions)), number, block)
+        (block.start / max(1, content.numel), number, block)
         for number, content in enumerate(contents)
         for block in blocks_of(content, limit)
     ]

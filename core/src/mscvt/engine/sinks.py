@@ -119,17 +119,13 @@ class CompareSink:
 
 def _is_padding(block: Block, elements: torch.Tensor) -> torch.Tensor:
     """Which elements of a target, given by their numbers, are filled with zeros and come from nowhere."""
-    rest = elements - block.region.base
-    indices: list[torch.Tensor] = []
-    for size in reversed(block.region.sizes):
-        indices.append(rest % size)
-        rest = rest // size
-    indices.reverse()
     found = torch.zeros(len(elements), dtype=torch.bool)
-    for copy in block.region.copies:
-        if copy.source is None:
-            inside = torch.ones(len(elements), dtype=torch.bool)
-            for index, start, extent in zip(indices, copy.starts, copy.extents, strict=True):
-                inside &= (start <= index) & (index < start + extent)
-            found |= inside
+    for number, walk in block.content.copies:
+        if number is None:
+            rest = elements - walk.left
+            inside = (rest >= 0) & (elements < walk.left_end)
+            for loop in walk.loops:
+                index = (rest // loop.left).clamp(0, loop.extent - 1)
+                rest = rest - index * loop.left
+            found |= inside & (rest == 0)
     return found

@@ -1,47 +1,27 @@
-"""From options and folders to a proven conversion, in either direction."""
+"""From a request to a proven conversion, in either direction."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mscvt import __version__
-from mscvt.description.description import Description, describe
-from mscvt.dialects.mindspeed.args_read import read_hyperparameters, read_options, with_model_type
 from mscvt.dialects.mindspeed.args_written import make_args
 from mscvt.dialects.mindspeed.launch import training_flags
 from mscvt.dialects.mindspeed.options import Options
-from mscvt.errors import Faults, MscvtError
+from mscvt.errors import MscvtError
 from mscvt.jobs.conversion import Conversion
-from mscvt.model.family import Hyperparameters
-from mscvt.model.hyperparameters import hyperparameters, pad_vocabulary, read_config
-from mscvt.model.layers import select_layers
-from mscvt.model.options import check_features, check_values, with_defaults
-from mscvt.parallel.topology import Topology, build_topology
+from mscvt.jobs.models import check_options, model_from_args, model_from_config
+from mscvt.jobs.plans import ITERATION, plan_to_huggingface, plan_to_megatron
+from mscvt.jobs.request import Request
+from mscvt.model.hyperparameters import read_config
 from mscvt.plan.contents import OutputFile
-from mscvt.plugins.registry import Family, Registry
+from mscvt.plugins.family import Family
+from mscvt.plugins.registry import Registry
 from mscvt.tensors.info import TORCH_NAMES
-
-DTYPES: Mapping[str, str] = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}
-"""Values of `--dtype` -> safetensors' names."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What a user asks for, in either direction."""
-
-    load_dir: Path
-    options: Options
-    model_type: str | None = None
-    dtype: str | None = None
-    """A key of `DTYPES`, or None to keep each tensor's own."""
-    dequantize: bool = False
-    hf_cfg_dir: Path | None = None
-    iteration: int | None = None
 
 
 def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
@@ -53,26 +33,25 @@ def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
     from mscvt.formats.huggingface.reader import HuggingFaceSource
     from mscvt.formats.megatron_torch.paths import TRACKER, iteration_folder
     from mscvt.formats.megatron_torch.writer import allocate, offsets_in, write_tracker
-    from mscvt.plan.to_megatron import ITERATION, plan_to_megatron
 
     config = read_config(request.load_dir)
     family = registry.family(request.model_type) if request.model_type else registry.recognise(config)
-    family, description, h, options = describe_configuration(family, config, request)
-    layers = sum(1 for _ in description.topology.place_layers())
-    args = make_args(family, h, options, layers, description.kinds)
+    model = model_from_config(family, config, request.options, request.load_dir / "config.json")
     source = HuggingFaceSource(request.load_dir, dequantize=request.dequantize)
     try:
         plan = plan_to_megatron(
-            description, source.tensors, ignored=family.model_type.ignored, dtype=_dtype_name(request.dtype)
+            model.description, source.tensors, ignored=family.model_type.ignored, dtype=request.dtype_name
         )
     except MscvtError as error:
         raise _with_better_type(error, config, family, registry) from None
+    aliases = model.description.aliases.items()
+    absent = [name for name, alias in aliases if alias.is_written and name not in source.tensors]
+    args = make_args(family, model.h, model.options, model.layers, absent)
     args["params_dtype"] = TORCH_NAMES[plan.largest_dtype]
-    topology = description.topology
+    topology = model.description.topology
 
     def allocate_rank(path: Path, file: OutputFile) -> dict[Any, int]:
-        parts = [chunk.part for chunk in topology.chunks if chunk.stage == file.labels["pp"]]
-        return allocate(path, file.tensors, args, parts, ITERATION)
+        return allocate(path, file.tensors, args, topology.chunks_of(file.labels["pp"]), ITERATION)
 
     return Conversion(
         plan=plan,
@@ -81,9 +60,9 @@ def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
         offsets=lambda path, file: offsets_in(path, file.tensors),
         finish=lambda folder: write_tracker(folder, ITERATION),
         replaceable=(TRACKER, iteration_folder(ITERATION)),
-        identity=_identity("hf2mg", request, family, source.files, options, config),
+        identity=_identity("hf2mg", request, family, source.files, model.options, config),
         notes=tuple(_left_out_notes(plan.left_out)),
-        training_flags=training_flags(options, h, layers),
+        training_flags=training_flags(model.options, model.h, model.layers),
     )
 
 
@@ -100,31 +79,6 @@ def _with_better_type(error: MscvtError, config: Mapping[str, Any], family: Fami
     return MscvtError(error.message, faults=error.faults, hint=hint)
 
 
-def describe_configuration(
-    family: Family, config: Mapping[str, Any], request: Request
-) -> tuple[Family, Description, Hyperparameters, Options]:
-    """The description of the Megatron side that `config.json` and the options ask for."""
-    faults = Faults()
-    check_values(request.options, faults)
-    faults.raise_if_any("options with impossible values")
-    h = hyperparameters(config, family.model_type, request.load_dir / "config.json")
-    layers = family.call("mscvt_layers", hyperparameters=h)
-    features = family.features_of(layer.kind for layer in layers)
-    check_features(request.options, features, family.model_type.name, faults)
-    faults.raise_if_any("options that mean nothing to this model")
-    options = with_defaults(request.options)
-    if options.transformer_impl == "transformer_engine" and options.mtp_num_layers:
-        raise MscvtError(
-            f"--transformer-impl transformer_engine and --mtp-num-layers {options.mtp_num_layers} can't be combined",
-            hint="Leave out one of them.",
-        )
-    h = pad_vocabulary(h, options.make_vocab_size_divisible_by, options.target_tensor_parallel_size or 1)
-    selection = select_layers(layers, options)
-    topology = build_topology(options, selection.decoder_count)
-    description = describe(family, h, topology, selection)
-    return family, description, {**h, "mtp_num_layers": options.mtp_num_layers or 0}, options
-
-
 def prepare_to_huggingface(request: Request, registry: Registry) -> Conversion:
     """Plan Megatron -> Hugging Face.
 
@@ -134,22 +88,20 @@ def prepare_to_huggingface(request: Request, registry: Registry) -> Conversion:
     from mscvt.formats.huggingface.config_files import copy_config_files, find_config_files
     from mscvt.formats.huggingface.writer import INDEX, allocate, offsets_in, write_index
     from mscvt.formats.megatron_torch.reader import MegatronSource
-    from mscvt.plan.to_huggingface import plan_to_huggingface
 
-    faults = Faults()
-    check_values(request.options, faults)
-    faults.raise_if_any("options with impossible values")
+    check_options(request.options)
     source = MegatronSource(request.load_dir, request.iteration)
     config = read_config(request.hf_cfg_dir) if request.hf_cfg_dir else None
     config_files = find_config_files(request.hf_cfg_dir) if request.hf_cfg_dir else []
-    family, description, h = describe_checkpoint(source.args, config, request, registry)
-    topology = description.topology
-    source.open_ranks(list(topology.ranks()), *_pipelines_and_experts(topology))
-    plan = plan_to_huggingface(description, source.tensors, dtype=_dtype_name(request.dtype))
+    model = model_from_args(source.args, config, request, registry)
+    grid = model.description.topology.grid
+    source.open_ranks(list(grid.ranks()), grid.pipeline, grid.expert)
+    plan = plan_to_huggingface(model.description, source.tensors, dtype=request.dtype_name)
 
     def finish(folder: Path) -> None:
         if config is not None:
-            copy_config_files(config_files, folder, config, h, family.model_type, TORCH_NAMES[plan.largest_dtype])
+            family, dtype = model.family.model_type, TORCH_NAMES[plan.largest_dtype]
+            copy_config_files(config_files, folder, config, model.h, family, dtype)
         write_index(folder, plan.files)
 
     return Conversion(
@@ -159,79 +111,9 @@ def prepare_to_huggingface(request: Request, registry: Registry) -> Conversion:
         offsets=lambda path, file: offsets_in(path),
         finish=finish,
         replaceable=("model*.safetensors", INDEX, *(path.name for path in config_files)),
-        identity=_identity("mg2hf", request, family, source.files, topology.options, config),
+        identity=_identity("mg2hf", request, model.family, source.files, model.options, config),
         notes=() if config else ("config.json and the tokenizer are not written; --hf-cfg-dir DIR copies them",),
     )
-
-
-def describe_checkpoint(
-    args: Mapping[str, Any],
-    config: Mapping[str, Any] | None,
-    request: Request,
-    registry: Registry,
-    *,
-    against_original: bool = False,
-) -> tuple[Family, Description, Hyperparameters]:
-    """The description of a Megatron checkpoint, from its args and, where given, a `config.json`.
-
-    Args:
-        args: The checkpoint's args.
-        config: The configuration, or None.
-        request: What was asked for.
-        registry: The plugins.
-        against_original: Whether layers have their numbers in the model that the configuration is of, which
-            may have more of them, or those that the way back gives.
-    """
-    recorded = with_model_type(args)
-    name = request.model_type or recorded
-    if name is None and config is None:
-        raise MscvtError(
-            "the checkpoint doesn't say what model it is",
-            hint="Give --model-type-hf, or --hf-cfg-dir with its config.json.",
-        )
-    family = registry.family(name) if name else registry.recognise(config or {})
-    if recorded and family.model_type.name != recorded:
-        raise MscvtError(
-            f"--model-type-hf {family.model_type.name} contradicts the checkpoint, whose args record {recorded}",
-            hint="Leave the option out: what args record is the default.",
-        )
-    if config is not None:
-        _check_same_model(config, family, registry)
-    options = with_defaults(read_options(args, request.options))
-    configured = None
-    if config is not None:
-        configured = hyperparameters(config, family.model_type, f"{request.hf_cfg_dir}/config.json")
-    h = read_hyperparameters(args, family.model_type, options, configured)
-    enumerated = configured if against_original and configured else h
-    layers = family.call("mscvt_layers", hyperparameters=enumerated)
-    fewer = {
-        name: h[name]
-        for name in ("num_layers", "first_k_dense_replace")
-        if name in h and h[name] < enumerated.get(name, h[name])
-    }
-    selection = select_layers(layers, replace(options, **fewer))
-    topology = build_topology(options, selection.decoder_count)
-    return family, describe(family, h, topology, selection), h
-
-
-def _check_same_model(config: Mapping[str, Any], family: Family, registry: Registry) -> None:
-    """Refuse a configuration that other families claim and this one does not."""
-    said = config.get("model_type")
-    claims = [name for name, other in registry.families.items() if said in other.model_type.config_model_types]
-    if claims and family.model_type.name not in claims:
-        raise MscvtError(
-            f"config.json says model_type {said!r}, the checkpoint is {family.model_type.name}",
-            hint="Give the folder of this model's configuration.",
-        )
-
-
-def _dtype_name(dtype: str | None) -> str | None:
-    return None if dtype is None else DTYPES[dtype]
-
-
-def _pipelines_and_experts(topology: Topology) -> tuple[int, int]:
-    options = topology.options
-    return options.target_pipeline_parallel_size or 1, options.target_expert_parallel_size or 1
 
 
 def _identity(

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 from mscvt.dialects.mindspeed.options import Options
 from mscvt.errors import Faults
 from mscvt.jobs.comparison import check_equal_sources
-from mscvt.jobs.prepare import DTYPES, Request, describe_checkpoint
+from mscvt.jobs.models import model_from_args
+from mscvt.jobs.plans import plan_to_megatron
+from mscvt.jobs.request import Request
 from mscvt.model.hyperparameters import read_config
-from mscvt.parallel.topology import MegatronName
+from mscvt.parallel.grid import MegatronName
 from mscvt.plan.contents import Plan, shown
 from mscvt.plugins.registry import Registry
 from mscvt.tensors.info import TensorInfo
@@ -78,22 +80,17 @@ def verify_checkpoints(
     from mscvt.engine.sinks import CompareSink
     from mscvt.formats.huggingface.reader import HuggingFaceSource
     from mscvt.formats.megatron_torch.reader import MegatronSource
-    from mscvt.plan.to_megatron import plan_to_megatron
 
     began = time.monotonic()
     existing = MegatronSource(mg, iteration)
     config = read_config(hf) if (hf / "config.json").exists() else None
-    request = Request(mg, Options(), model_type=model_type, hf_cfg_dir=hf)
-    family, description, _ = describe_checkpoint(existing.args, config, request, registry, against_original=True)
-    topology = description.topology
-    options = topology.options
-    existing.open_ranks(
-        list(topology.ranks()), options.target_pipeline_parallel_size or 1, options.target_expert_parallel_size or 1
-    )
+    request = Request(mg, Options(), model_type=model_type, dtype=dtype, hf_cfg_dir=hf)
+    model = model_from_args(existing.args, config, request, registry, against_original=True)
+    grid = model.description.topology.grid
+    existing.open_ranks(list(grid.ranks()), grid.pipeline, grid.expert)
     source = HuggingFaceSource(hf, dequantize=dequantize)
-    plan = plan_to_megatron(
-        description, source.tensors, ignored=family.model_type.ignored, dtype=DTYPES[dtype] if dtype else None
-    )
+    ignored = model.family.model_type.ignored
+    plan = plan_to_megatron(model.description, source.tensors, ignored=ignored, dtype=request.dtype_name)
     _check_same_tensors(plan, existing.tensors)
     started("verifying", plan.nbytes)
     check_equal_sources(plan, source.tensor)

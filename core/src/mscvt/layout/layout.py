@@ -187,7 +187,9 @@ class Layout:
         rows = shape[0] // count
         numel = rows * prod(shape[1:])
         clipped = tuple(
-            piece._replace(pair=walk) for piece in pieces for walk in clip(piece.pair, index * numel, (index + 1) * numel)
+            piece._replace(pair=walk)
+            for piece in pieces
+            for walk in clip(piece.pair, index * numel, (index + 1) * numel)
         )
         return clipped, (rows, *shape[1:])
 

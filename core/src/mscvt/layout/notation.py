@@ -82,7 +82,9 @@ class _Reader:
                 group = None
             elif mark == "|":
                 if group is not None or not segments[-1]:
-                    raise self.wrong("a run of rows ends in the middle of a group" if group else "no rows before it", at)
+                    raise self.wrong(
+                        "a run of rows ends in the middle of a group" if group else "no rows before it", at
+                    )
                 segments.append([])
             elif token["one"]:
                 if group is not None:

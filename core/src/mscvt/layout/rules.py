@@ -112,7 +112,7 @@ def check_rule(rule: Rule) -> None:
             continue
         for groups in parse(source.axes):
             if (own := _axes(groups)) not in runs:
-                lacking = sorted(min((run - own for run in runs), key=len))
+                lacking = min((sorted(run - own) for run in runs), key=len)
                 faults.add(
                     f"{source.role} in {source.axes!r} does not have {', '.join(lacking)} of {rule.axes!r}; "
                     f"where it holds one index of an axis, say which, such as {lacking[0] if lacking else 'axis'}[0]"

@@ -11,9 +11,6 @@ from mscvt.model.fields import Field
 Hyperparameters = Mapping[str, Any]
 """The sizes of a model under Megatron's argument names (`num_query_groups`, `kv_channels`, ...)."""
 
-Names = Mapping[str, str]
-"""Role -> Hugging Face tensor name, with `{layer}` where the layer's number stands, and axes such as `{expert}`."""
-
 MODEL, MTP = "model", "mtp"
 """The blocks of names outside of the decoder layers: the ends of the model, and what an MTP layer has besides the
 decoder layer in it."""

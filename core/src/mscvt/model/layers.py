@@ -4,10 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from mscvt.errors import Faults
 from mscvt.model.family import MOE, Layer
 from mscvt.model.options import flag
+
+
+class Reduction(Protocol):
+    """What was asked for of a model's layers; None means all."""
+
+    @property
+    def num_layers(self) -> int | None:
+        """Decoder layers, noop layers not counted."""
+
+    @property
+    def first_k_dense_replace(self) -> int | None:
+        """Leading dense layers."""
+
+    @property
+    def mtp_num_layers(self) -> int | None:
+        """MTP layers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +41,7 @@ class Selection:
         return sum(layer.mtp is None for layer in self.kept)
 
 
-def select_layers(layers: Sequence[Layer], options: Options) -> Selection:
+def select_layers(layers: Sequence[Layer], options: Reduction) -> Selection:
     """Apply `--num-layers`, `--first-k-dense-replace` and `--mtp-num-layers`.
 
     `--first-k-dense-replace f` keeps f of the leading dense layers and goes on after the last of them.

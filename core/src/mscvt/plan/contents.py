@@ -1,8 +1,8 @@
 """What a plan consists of.
 
-`Copy` says where one box of a target comes from, `Region` is a run of a target's memory that copies fill,
-`Content` is one tensor to be written (to every rank that holds a replica of it), `Unit` the contents that
-are made from the same sources and are therefore made together. All numbers are elements.
+A `Copy` says where elements of a target come from, a `Content` is one tensor to be written (to every rank that holds a
+replica of it) and the copies that fill it, a `Unit` the contents that are made from the same sources and are therefore
+made together. All numbers are elements.
 """
 
 from __future__ import annotations
@@ -10,39 +10,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
-from mscvt.layout.layout import Box
+from mscvt.layout.pairs import Pair
 from mscvt.tensors.info import ITEM_SIZES
 
 Name = Any
-"""A tensor's name on its side: a string for Hugging Face, (rank, part, key) for Megatron."""
+"""A tensor's name on its side: a string for Hugging Face, (rank, chunk, key) for a training stack."""
 
 
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """A box of the target, over the axes of its region, and the strided elements it is filled with."""
+class Copy(NamedTuple):
+    """Elements of a target, and where they come from."""
 
-    starts: tuple[int, ...]
-    extents: tuple[int, ...]
     source: int | None
     """Index into the content's sources; None for zeros."""
-    offset: int
-    strides: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Region:
-    """A contiguous run of a target tensor with axes of its own."""
-
-    base: int
-    sizes: tuple[int, ...]
-    copies: tuple[Copy, ...]
-
-    @property
-    def numel(self) -> int:
-        """Elements of the region."""
-        return prod(self.sizes)
+    pair: Pair
+    """Left is the target, right the source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +37,13 @@ class Content:
     dtype: str
     """safetensors' name."""
     shape: tuple[int, ...]
-    regions: tuple[Region, ...]
+    copies: tuple[Copy, ...]
     sources: tuple[Name, ...]
+
+    @property
+    def numel(self) -> int:
+        """Elements of the tensor."""
+        return prod(self.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,15 +101,5 @@ def shown(name: Name) -> str:
     """A tensor's name for an error."""
     if isinstance(name, str):
         return name
-    rank, part, key = name
-    return f"{key} ({part} of rank tp {rank.tensor}, pp {rank.pipeline}, ep {rank.expert})"
-
-
-def copy_of(target: Box, source: Box | None, number: int | None) -> Copy:
-    """Align a source box with the axes of a target box."""
-    starts = tuple(run.start for run in target.runs)
-    if source is None:
-        return Copy(starts, target.extents, None, 0, (0,) * len(starts))
-    strides = source.strides
-    aligned = tuple(strides.get(run.axis, 0) for run in target.runs)
-    return Copy(starts, target.extents, number, source.offset, aligned)
+    rank, chunk, key = name
+    return f"{key} ({chunk} of rank tp {rank.tensor}, pp {rank.pipeline}, ep {rank.expert})"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from mscvt.model.family import Names
+Names = MappingProxyType[str, str]
+"""Role -> Hugging Face tensor name; blocks are joined with `|`."""
 
 ROLES: Mapping[str, str] = MappingProxyType(
     {
@@ -96,14 +97,15 @@ FULL_QUERY: Names = MappingProxyType(
 )
 """Latent attention without compression of the query."""
 
-MLP: Names = MappingProxyType(
-    {f"mlp.{half}": f"{_LAYER}mlp.{half}_proj.weight" for half in ("gate", "up", "down")}
-)
+MLP: Names = MappingProxyType({f"mlp.{half}": f"{_LAYER}mlp.{half}_proj.weight" for half in ("gate", "up", "down")})
 
 EXPERTS: Names = MappingProxyType(
     {
         "moe.router": _LAYER + "mlp.gate.weight",
-        **{f"moe.expert.{half}": f"{_LAYER}mlp.experts.{{expert}}.{half}_proj.weight" for half in ("gate", "up", "down")},
+        **{
+            f"moe.expert.{half}": f"{_LAYER}mlp.experts.{{expert}}.{half}_proj.weight"
+            for half in ("gate", "up", "down")
+        },
     }
 )
 """The router and one tensor for each matrix of each expert."""

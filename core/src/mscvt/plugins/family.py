@@ -71,7 +71,8 @@ class Family:
                 raise self._wrong("mscvt_names", f"{role} of a layer has the name {name!r}, which needs {{layer}}")
         if not names:
             raise self._wrong(
-                "mscvt_names", f"it names no tensors of layers of the kind {layer.kind!r}, which mscvt_layers enumerates"
+                "mscvt_names",
+                f"it names no tensors of layers of the kind {layer.kind!r}, which mscvt_layers enumerates",
             )
         return names
 
@@ -135,10 +136,14 @@ class Family:
         """Whether a configuration whose `model_type` is this type's is one of this type."""
         return bool(self._try("matches", lambda: self.model_type.matches(config)))
 
-    def features(self, layers: Iterable[Layer], h: Hyperparameters) -> frozenset[str]:
-        """The first words of the roles of some layers: `moe`, `mla`, `mtp`, `attention`, ..."""
+    def roles(self, layers: Iterable[Layer], h: Hyperparameters) -> frozenset[str]:
+        """All roles that some layers have."""
         kinds = {(*layer.kind, *((MTP,) if layer.mtp is not None else ())) for layer in layers}
-        return frozenset(role.partition(".")[0] for kind in sorted(kinds) for role in self.names(kind, h))
+        return frozenset(role for kind in sorted(kinds) for role in self.names(kind, h))
+
+    def features(self, layers: Iterable[Layer], h: Hyperparameters) -> frozenset[str]:
+        """The first words of their roles: `moe`, `mla`, `mtp`, `attention`, ..."""
+        return frozenset(role.partition(".")[0] for role in self.roles(layers, h))
 
     def _sequence(self, hook: str, item: type[T], **arguments: Any) -> tuple[T, ...]:
         answer = self._call(hook, **arguments)

@@ -9,15 +9,28 @@
 `FamilyContract` needs pytest, the rest does not.
 """
 
+from mscvt.dialects.mindspeed.options import Options
+from mscvt.plugins.registry import load_registry
 from mscvt.testing.checkpoints import content, digest, save_huggingface
-from mscvt.testing.sources import shapes_in, source_shapes, source_tensors
+from mscvt.testing.conversions import contents_in, hf2mg, mg2hf, shards_in
+from mscvt.testing.real import logits_of, save_real
+from mscvt.testing.sources import layers_of, shapes_in, source_shapes, source_tensors
 
 __all__ = [
     "FamilyContract",
+    "Options",
     "content",
+    "contents_in",
     "digest",
+    "hf2mg",
+    "layers_of",
+    "load_registry",
+    "logits_of",
+    "mg2hf",
     "save_huggingface",
+    "save_real",
     "shapes_in",
+    "shards_in",
     "source_shapes",
     "source_tensors",
 ]

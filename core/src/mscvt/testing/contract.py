@@ -1,34 +1,47 @@
 """The tests that every family must pass; a plugin's suite inherits them.
 
-The source checkpoints are made from the family's own description, so a wrong name or a wrong shape is
-wrong on both sides here. A plugin's suite therefore also compares `source_shapes` with what the model's
-real class writes; `docs/writing-a-plugin.md` shows how.
+The source checkpoints are made from the family's own description, so a wrong name or a wrong shape is wrong on both
+sides there. The tests of `real` compare with what the model's own class writes and computes.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
-from string import Formatter
 from typing import Any, ClassVar
 
 import pytest
 import torch
-from safetensors import safe_open
 
 from mscvt.dialects.mindspeed.options import Options
 from mscvt.errors import MscvtError
-from mscvt.jobs.conversion import Settings, run_conversion
-from mscvt.jobs.prepare import Request, prepare_to_huggingface, prepare_to_megatron
+from mscvt.jobs.prepare import prepare_to_megatron
+from mscvt.jobs.request import Request
 from mscvt.jobs.verify import verify_checkpoints
-from mscvt.model.family import MODEL, MTP, Layer
-from mscvt.model.hyperparameters import hyperparameters, model_fields, read_config
+from mscvt.layout.rules import fields_in
+from mscvt.model.family import MODEL, MTP
+from mscvt.model.hyperparameters import CONFIG, hyperparameters, model_fields, read_config
 from mscvt.model.options import rows
-from mscvt.plugins.registry import Family, Registry, load_registry
-from mscvt.testing.checkpoints import digest, save_huggingface
-from mscvt.testing.sources import mtp_layers, one_name_per_role, source_shapes, source_tensors
+from mscvt.plugins.family import Family
+from mscvt.plugins.registry import Registry, load_registry
+from mscvt.testing.checkpoints import save_huggingface
+from mscvt.testing.conversions import content_of, contents_in, hf2mg, mg2hf
+from mscvt.testing.real import Real, logits_of, save_real
+from mscvt.testing.sources import (
+    features_of,
+    layers_of,
+    mtp_layers,
+    one_name_per_role,
+    shapes_in,
+    source_shapes,
+    source_tensors,
+    without_mtp,
+)
 from mscvt.testing.variants import STANDARD
+
+_REAL_TESTS = ("test_names_and_shapes_are_those_of_the_real_class", "test_logits_are_equal_after_both_ways")
 
 
 class FamilyContract:
@@ -39,25 +52,37 @@ class FamilyContract:
         config: A small `config.json` as transformers 5 writes it: four decoder layers, two MTP layers if
             the family has any; kv groups, FFN sizes and vocabulary divisible by 2, experts by 4; sizes
             otherwise different from each other, so that no two axes can be confused.
+        real: The model's configuration class and its class for causal language modeling, which the names, shapes and
+            logits are compared with; None where transformers has no such classes.
         renamed_fields: Fields of `config` that transformers 4 calls by another name; `dtype` and
             `rope_parameters` need not be listed.
         cases: The standard cases (`mscvt.testing.variants`) to convert under: all that mean something to
-            the family, unless a variant of a configuration is content with a few.
+            the layers of `config`, unless a variant of a configuration is content with a few.
         options: Further parallel options to convert under, by the name of the case.
     """
 
     model_type: ClassVar[str]
     config: ClassVar[Mapping[str, Any]]
+    real: ClassVar[Real | None] = None
     renamed_fields: ClassVar[Mapping[str, str]] = {}
     cases: ClassVar[Collection[str]] = tuple(STANDARD)
     options: ClassVar[Mapping[str, Options]] = {}
 
+    def __init_subclass__(cls) -> None:
+        """Leave out the tests of the real class where there is none."""
+        for name in _REAL_TESTS:
+            setattr(cls, name, getattr(FamilyContract, name) if cls.real is not None else None)
+
+    @classmethod
+    def variants(cls) -> dict[str, Options]:
+        """The options to convert under: those that mean something to the kinds of the model's own layers."""
+        features = features_of(load_registry().family(cls.model_type), cls.config) | {None}
+        return {name: STANDARD[name][1] for name in cls.cases if STANDARD[name][0] in features} | dict(cls.options)
+
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Run a test that takes `variant` once for each set of options."""
         if "variant" in metafunc.fixturenames:
-            features = load_registry().family(self.model_type).features | {None}
-            variants = {name: STANDARD[name][1] for name in self.cases if STANDARD[name][0] in features}
-            variants |= self.options
+            variants = self.variants()
             metafunc.parametrize("variant", variants.values(), ids=variants.keys())
 
     @pytest.fixture
@@ -111,35 +136,26 @@ class FamilyContract:
     # Names and layers
 
     def test_names_have_a_place_for_every_number(self, family: Family) -> None:
-        """A layer's names contain `{layer}`, an expert's `{expert}` too, and no two are the same."""
-        kinds = {layer.kind for layer in self.layers(family)}
-        if mtp_layers(family, self.config):
-            kinds.add(MTP)
-        for kind in (MODEL, *sorted(kinds)):
-            names = family.names(kind)
+        """A layer's names contain `{layer}`, and no two roles of a layer share a name."""
+        h = hyperparameters(self.config, family.model_type, CONFIG)
+        layers = layers_of(family, self.config)
+        kinds = {layer.kind for layer in layers} | ({(MTP,)} if mtp_layers(family, self.config) else set())
+        for kind in ((MODEL,), *sorted(kinds)):
+            names = family.names(kind, h)
             assert names, f"no names for {kind} layers"
             assert len(set(names.values())) == len(names), f"two roles of {kind} layers have one name"
             for role, name in names.items():
-                fields = {field for _, field, _, _ in Formatter().parse(name) if field is not None}
-                expected = set() if kind == MODEL else {"layer"}
-                if role.startswith("moe.expert."):
-                    expected.add("expert")
-                assert fields == expected, f"{role} of {kind} layers: {name}"
+                assert ("layer" in fields_in(name)) == (kind != (MODEL,)), f"{role} of {kind} layers: {name}"
 
     def test_layers_are_enumerated_in_order(self, family: Family) -> None:
         """Decoder layers come first, then MTP layers, all numbered as in the source."""
-        layers = self.layers(family)
+        layers = list(layers_of(family, self.config))
         decoder = [layer for layer in layers if layer.mtp is None]
         mtp = [layer for layer in layers if layer.mtp is not None]
         assert layers == [*decoder, *mtp]
-        assert [layer.index for layer in layers] == list(range(len(layers)))
-        assert len(decoder) == self.config["num_hidden_layers"]
-        assert [layer.mtp for layer in mtp] == list(range(mtp_layers(family, self.config)))
-
-    def layers(self, family: Family) -> list[Layer]:
-        """The layers of `config`."""
-        values = hyperparameters(self.config, family.model_type, "config.json")
-        return list(family.call("mscvt_layers", hyperparameters=values))
+        assert [layer.index for layer in decoder] == list(range(len(decoder)))
+        assert len(decoder) == hyperparameters(self.config, family.model_type, CONFIG)["num_layers"]
+        assert [layer.mtp for layer in mtp] == list(range(len(mtp)))
 
     # Conversion
 
@@ -149,16 +165,15 @@ class FamilyContract:
         """The checkpoint's args say all that the way back has to know."""
         hf, mg, back = tmp_path / "hf", tmp_path / "mg", tmp_path / "back"
         save_huggingface(hf, self.config, tensors, shards=2)
-        there = prepare_to_megatron(Request(hf, variant), registry)
-        run_conversion(there, mg, Settings())
-        run_conversion(prepare_to_huggingface(Request(mg, Options()), registry), back, Settings())
+        there = hf2mg(hf, mg, variant, registry=registry)
+        mg2hf(mg, back, registry=registry)
         is_whole = variant.num_layers is None and (variant.mtp_num_layers or 0) == mtp_layers(family, self.config)
         left_out = there.plan.left_out
         assert is_whole != bool(left_out)
         if is_whole:
             assert verify_checkpoints(hf=hf, mg=mg, registry=registry).is_equal
-        expected = {name: _content(tensor) for name, tensor in tensors.items() if name not in left_out}
-        assert _contents_in(back) == expected
+        expected = {name: content_of(tensor) for name, tensor in tensors.items() if name not in left_out}
+        assert contents_in(back) == expected
 
     def test_config_beside_the_way_back_reads_as_the_source(
         self, registry: Registry, family: Family, tensors: dict[str, torch.Tensor], tmp_path: Path
@@ -166,13 +181,38 @@ class FamilyContract:
         """The copied configuration says the same sizes, though it is of the older generation."""
         hf, mg, back = tmp_path / "hf", tmp_path / "mg", tmp_path / "back"
         save_huggingface(hf, self.older_config(), tensors)
-        options = Options(mtp_num_layers=mtp_layers(family, self.config))
-        run_conversion(prepare_to_megatron(Request(hf, options), registry), mg, Settings())
-        way_back = prepare_to_huggingface(Request(mg, Options(), hf_cfg_dir=hf), registry)
-        run_conversion(way_back, back, Settings())
+        hf2mg(hf, mg, Options(mtp_num_layers=mtp_layers(family, self.config)), registry=registry)
+        mg2hf(mg, back, hf_cfg_dir=hf, registry=registry)
         written = read_config(back)
         assert registry.recognise(written).model_type.name == self.model_type
         assert hyperparameters(written, family.model_type, back) == hyperparameters(self.config, family.model_type, hf)
+
+    # The real class
+
+    def test_names_and_shapes_are_those_of_the_real_class(
+        self, registry: Registry, family: Family, tmp_path: Path
+    ) -> None:
+        """What the model's own class saves is what the family describes; sizes read alike."""
+        assert self.real is not None
+        config = without_mtp(family, self.config)
+        save_real(self.real, config, tmp_path)
+        written = read_config(tmp_path)
+        assert registry.recognise(written).model_type.name == self.model_type
+        assert shapes_in(tmp_path) == source_shapes(family, written)
+        values = hyperparameters(written, family.model_type, "written")
+        assert values == hyperparameters(config, family.model_type, CONFIG)
+
+    def test_logits_are_equal_after_both_ways(self, registry: Registry, family: Family, tmp_path: Path) -> None:
+        """The model opens again in its own class and computes exactly the same."""
+        assert self.real is not None
+        hf, mg, back = tmp_path / "hf", tmp_path / "mg", tmp_path / "back"
+        save_real(self.real, without_mtp(family, self.config), hf)
+        options = [options for options in self.variants().values() if not options.num_layers]
+        hf2mg(hf, mg, replace(options[-1], mtp_num_layers=None), registry=registry)
+        mg2hf(mg, back, hf_cfg_dir=hf, registry=registry)
+        expected = logits_of(self.real, hf, self.config["vocab_size"])
+        assert torch.equal(logits_of(self.real, back, self.config["vocab_size"]), expected)
+        assert expected.std() > 0
 
     # Refusals
 
@@ -188,8 +228,10 @@ class FamilyContract:
         self, registry: Registry, family: Family, tensors: dict[str, torch.Tensor], tmp_path: Path
     ) -> None:
         """A layer too many and unknown names: nothing is lost in silence."""
-        beyond = {"layer": len(self.layers(family)), "expert": 0}
-        extra = {name.format(**beyond) for layer in self.layers(family) for name in family.names(layer.kind).values()}
+        h = hyperparameters(self.config, family.model_type, CONFIG)
+        layers = layers_of(family, self.config)
+        names = {name for layer in layers for name in family.names(layer.kind, h).values()}
+        extra = {name.format(**dict.fromkeys(fields_in(name), 0) | {"layer": len(layers)}) for name in names}
         extra |= {f"{name}_extra" for name in one_name_per_role(family, self.config).values()}
         more = tensors | {name: torch.zeros(1, dtype=torch.bfloat16) for name in extra}
         assert self.refusals(registry, family, more, tmp_path) == {f"no rule takes: {name}" for name in extra}
@@ -224,20 +266,8 @@ class FamilyContract:
         """Options for experts, latent attention or MTP are refused where there are none."""
         (tmp_path / "config.json").write_text(json.dumps(self.config), encoding="utf-8")
         for row in rows(Options).values():
-            if row.feature is not None and row.feature not in family.features:
+            if row.feature is not None and row.feature not in features_of(family, self.config):
                 asked: dict[str, Any] = {row.name: True if row.default is False else 2}
                 options = Options(**asked)
                 with pytest.raises(MscvtError, match=f"{row.flag}.*{self.model_type} models have no"):
                     prepare_to_megatron(Request(tmp_path, options), registry)
-
-
-def _content(tensor: torch.Tensor) -> tuple[str, tuple[int, ...], str]:
-    return str(tensor.dtype), tuple(tensor.shape), digest(tensor)
-
-
-def _contents_in(folder: Path) -> dict[str, tuple[str, tuple[int, ...], str]]:
-    found: dict[str, tuple[str, tuple[int, ...], str]] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            found |= {name: _content(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
-    return found

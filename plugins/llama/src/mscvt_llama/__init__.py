@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from mscvt import DECODER, ModelType, hookimpl
 
-MSCVT_API = 1
+MSCVT_API = 2
 
 
 @hookimpl
@@ -14,6 +14,6 @@ def mscvt_model_types() -> Sequence[ModelType]:
 
 
 @hookimpl
-def mscvt_names(kind: str) -> Mapping[str, str] | None:
+def mscvt_names(block: str) -> Mapping[str, str] | None:
     """The plain decoder's names."""
-    return DECODER.get(kind)
+    return DECODER.get(block)

@@ -2,18 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from mscvt import DECODER, DENSE, MODEL, ModelType, hookimpl
+from mscvt import DECODER, QK_NORM, ModelType, hookimpl
 
-MSCVT_API = 1
-
-NAMES = {
-    MODEL: DECODER[MODEL],
-    DENSE: {
-        **DECODER[DENSE],
-        "attention.q_norm": "model.layers.{layer}.self_attn.q_norm.weight",
-        "attention.k_norm": "model.layers.{layer}.self_attn.k_norm.weight",
-    },
-}
+MSCVT_API = 2
 
 
 @hookimpl
@@ -23,6 +14,6 @@ def mscvt_model_types() -> Sequence[ModelType]:
 
 
 @hookimpl
-def mscvt_names(kind: str) -> Mapping[str, str] | None:
+def mscvt_names(block: str) -> Mapping[str, str] | None:
     """The plain decoder's names and the two norms."""
-    return NAMES.get(kind)
+    return {**DECODER, "attention": DECODER["attention"] | QK_NORM}.get(block)

@@ -2,31 +2,28 @@
 
 from collections.abc import Mapping, Sequence
 
-from mscvt import DECODER, DENSE, MODEL, MOE, Hyperparameters, Layer, ModelType, field_at, hookimpl
+from mscvt import (
+    DECODER,
+    DENSE,
+    EXPERTS,
+    MOE,
+    QK_NORM,
+    Hyperparameters,
+    Layer,
+    ModelType,
+    count,
+    counts,
+    hookimpl,
+)
 
-MSCVT_API = 1
+MSCVT_API = 2
 
-_DENSE = {
-    **DECODER[DENSE],
-    "attention.q_norm": "model.layers.{layer}.self_attn.q_norm.weight",
-    "attention.k_norm": "model.layers.{layer}.self_attn.k_norm.weight",
-}
-NAMES = {
-    MODEL: DECODER[MODEL],
-    DENSE: _DENSE,
-    MOE: {
-        **{role: name for role, name in _DENSE.items() if not role.startswith("mlp.")},
-        "moe.router": "model.layers.{layer}.mlp.gate.weight",
-        "moe.expert.gate": "model.layers.{layer}.mlp.experts.{expert}.gate_proj.weight",
-        "moe.expert.up": "model.layers.{layer}.mlp.experts.{expert}.up_proj.weight",
-        "moe.expert.down": "model.layers.{layer}.mlp.experts.{expert}.down_proj.weight",
-    },
-}
+BLOCKS = {**DECODER, "attention": DECODER["attention"] | QK_NORM, "moe": EXPERTS}
 FIELDS = {
-    "num_experts": field_at("num_experts", "num_local_experts"),
-    "moe_intermediate_size": field_at("moe_intermediate_size"),
-    "decoder_sparse_step": field_at("decoder_sparse_step", default=1),
-    "mlp_only_layers": field_at("mlp_only_layers", default=()),
+    "num_experts": count("num_experts", "num_local_experts"),
+    "moe_intermediate_size": count("moe_intermediate_size"),
+    "decoder_sparse_step": count("decoder_sparse_step", default=1),
+    "mlp_only_layers": counts("mlp_only_layers", default=()),
 }
 
 
@@ -37,9 +34,9 @@ def mscvt_model_types() -> Sequence[ModelType]:
 
 
 @hookimpl
-def mscvt_names(kind: str) -> Mapping[str, str] | None:
-    """The names of dense layers and of those with experts."""
-    return NAMES.get(kind)
+def mscvt_names(block: str) -> Mapping[str, str] | None:
+    """The names of attention, of the dense MLP and of the experts."""
+    return BLOCKS.get(block)
 
 
 @hookimpl

@@ -13,7 +13,7 @@ from typing import Any
 from mscvt.dialects.mindspeed.options import Options
 from mscvt.errors import Faults, MscvtError
 from mscvt.model.family import Hyperparameters, ModelType
-from mscvt.model.hyperparameters import check_sizes, complete, model_fields
+from mscvt.model.hyperparameters import check_sizes, complete, model_fields, shown_value
 from mscvt.model.options import check_values, flag, rows
 
 ARGUMENT_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -28,6 +28,8 @@ ARGUMENT_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 _DERIVED = frozenset({"num_layers", "num_query_groups", "tie_word_embeddings", "vocab_size", "mtp_num_layers"})
 """Hyperparameters that are not recorded under their own name alone."""
 MODEL_TYPE = "model_type_hf"
+ABSENT = "absent_hf_tensors"
+"""Where mscvt records which repeated tensors the original checkpoint did not have."""
 
 
 def read_options(args: Mapping[str, Any], asked: Options) -> Options:
@@ -114,7 +116,7 @@ def _parse(name: str, recorded_name: str, value: Any) -> Any:
     except (TypeError, ValueError):
         pass
     raise MscvtError(
-        f"the checkpoint's args record {recorded_name} = {_plain(value)}, which can't be understood",
+        f"the checkpoint's args record {recorded_name} = {shown_value(value)}, which can't be understood",
         hint="Is the file damaged? The args are those of the training run that saved it.",
     )
 
@@ -123,12 +125,6 @@ def _whole(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise TypeError
     return int(value)
-
-
-def _plain(value: Any) -> str:
-    """A recorded value for an error; a pickle may hold anything."""
-    text = repr(value) if isinstance(value, (int, float, str, bool)) else type(value).__name__
-    return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def read_hyperparameters(
@@ -196,7 +192,7 @@ def _derived(
     if untied is None and configured is not None:
         untied = not configured.get("tie_word_embeddings")
     if not isinstance(untied, (bool, int, type(None))):
-        faults.add(f"untie_embeddings_and_output_weights is {_plain(untied)}, expected true or false")
+        faults.add(f"untie_embeddings_and_output_weights is {shown_value(untied)}, expected true or false")
         untied = None
     values["tie_word_embeddings"] = not (True if untied is None else untied)
     padded = args.get("padded_vocab_size")
@@ -208,7 +204,9 @@ def _derived(
             hint="Give the model's config.json with --hf-cfg-dir.",
         )
     elif not isinstance(padded, (int, type(None))) or not isinstance(real, int):
-        faults.add(f"vocab_size is {_plain(real)} and padded_vocab_size {_plain(padded)}, expected whole numbers")
+        faults.add(
+            f"vocab_size is {shown_value(real)} and padded_vocab_size {shown_value(padded)}, expected whole numbers"
+        )
     else:
         values["vocab_size"], values["padded_vocab_size"] = real, padded or real
         if (padded or real) < real:
@@ -244,3 +242,9 @@ def with_model_type(args: Mapping[str, Any]) -> str | None:
     """The model type that mscvt recorded, or None."""
     name = args.get(MODEL_TYPE)
     return name if isinstance(name, str) else None
+
+
+def absent_tensors(args: Mapping[str, Any]) -> tuple[str, ...]:
+    """The repeated tensors that the original checkpoint did not have, where mscvt recorded them."""
+    names = args.get(ABSENT)
+    return tuple(name for name in names if isinstance(name, str)) if isinstance(names, (list, tuple)) else ()

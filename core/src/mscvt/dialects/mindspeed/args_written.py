@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
-from mscvt.dialects.mindspeed.args_read import ARGUMENT_NAMES, MODEL_TYPE
+from mscvt.dialects.mindspeed.args_read import ABSENT, ARGUMENT_NAMES, MODEL_TYPE
 from mscvt.dialects.mindspeed.options import Options
-from mscvt.model.family import DENSE, MOE, Hyperparameters
+from mscvt.model.family import Hyperparameters
 from mscvt.model.options import rows
-from mscvt.plugins.registry import Family
+from mscvt.plugins.family import Family
 
 
 def make_args(
-    family: Family, h: Hyperparameters, options: Options, layers: int, kinds: Iterable[str]
+    family: Family, h: Hyperparameters, options: Options, layers: int, absent: Sequence[str]
 ) -> dict[str, Any]:
     """Everything that the training loader and the way back want to know, as plain values.
 
@@ -22,10 +22,10 @@ def make_args(
         h: The sizes of the model as it was converted.
         options: Validated, with defaults.
         layers: Real decoder layers that are kept.
-        kinds: The kinds of all layers; the well-known ones count in any case.
+        absent: Tensors that the source could have repeated and did not.
     """
-    roles = {role for kind in sorted({DENSE, MOE, *kinds}) for role in family.names(kind)}
-    groups = h["num_query_groups"]
+    roles = family.roles(family.layers(h), h)
+    groups = h.get("num_query_groups")
     args: dict[str, Any] = {name: list(v) if isinstance(v, (list, tuple)) else v for name, v in h.items()}
     args.pop("tie_word_embeddings", None)
     for name, names in ARGUMENT_NAMES.items():
@@ -35,7 +35,7 @@ def make_args(
         MODEL_TYPE: family.model_type.name,
         "num_layers": layers + len(options.noop_layers or ()),
         "num_key_value_heads": groups,
-        "group_query_attention": groups != h["num_attention_heads"],
+        "group_query_attention": groups != h.get("num_attention_heads"),
         "untie_embeddings_and_output_weights": not h.get("tie_word_embeddings"),
         "add_position_embedding": True,
         "qk_layernorm": bool(roles & {"attention.q_norm", "mla.q_norm", "mla.kv_norm"}),
@@ -54,8 +54,10 @@ def make_args(
         args.setdefault("q_lora_rank", None)
     if "moe.router_bias" in roles:
         args["router_bias"] = True
+    if absent:
+        args[ABSENT] = sorted(absent)
     args |= _option_args(options, layers)
-    args |= dict(family.model_type.args)
+    args |= family.args(h)
     return args
 
 

@@ -29,9 +29,7 @@ def grid(options: Options) -> Grid:
     if options.moe_tp_extend_ep:
         counts = {TENSOR: tensor, EXPERT: expert * tensor, EXPERT_TENSOR: 1}
         places = {
-            (t, e): {TENSOR: t, EXPERT: e * tensor + t, EXPERT_TENSOR: 0}
-            for t in range(tensor)
-            for e in range(expert)
+            (t, e): {TENSOR: t, EXPERT: e * tensor + t, EXPERT_TENSOR: 0} for t in range(tensor) for e in range(expert)
         }
     else:
         counts = {TENSOR: tensor, EXPERT: expert, EXPERT_TENSOR: inner}

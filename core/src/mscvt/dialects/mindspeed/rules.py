@@ -12,7 +12,9 @@ from mscvt.dialects.mindspeed.options import Options
 from mscvt.layout.rules import EXPERT, EXPERT_TENSOR, PADDING, TENSOR, Rule, Source, whole
 
 
-def _gated(prefix: str, roles: str, ffn: str, dimension: str, *, lead: str = "", key: str = "weight") -> tuple[Rule, Rule]:
+def _gated(
+    prefix: str, roles: str, ffn: str, dimension: str, *, lead: str = "", key: str = "weight"
+) -> tuple[Rule, Rule]:
     """fc1 is [gate; up], each cut by rows, fc2 is cut by columns; `lead` are axes that the keys hold."""
     cuts = {ffn: dimension, **({"expert": EXPERT} if lead else {})}
     return (
@@ -143,13 +145,9 @@ def rules(options: Options, *, is_tied: bool) -> Rules:
     """The tables for these options; every option that changes names or layouts is decided here."""
     fused = options.transformer_impl == "transformer_engine"
     if not options.moe_grouped_gemm:
-        experts = _gated(
-            "mlp.experts.local_experts.{expert}.", "moe.expert", "moe_ffn", EXPERT_TENSOR, lead="expert "
-        )
+        experts = _gated("mlp.experts.local_experts.{expert}.", "moe.expert", "moe_ffn", EXPERT_TENSOR, lead="expert ")
     elif fused:
-        experts = _gated(
-            "mlp.experts.", "moe.expert", "moe_ffn", EXPERT_TENSOR, lead="expert ", key="weight{expert}"
-        )
+        experts = _gated("mlp.experts.", "moe.expert", "moe_ffn", EXPERT_TENSOR, lead="expert ", key="weight{expert}")
     else:
         experts = _grouped_experts()
     many_stages = (options.target_pipeline_parallel_size or 1) > 1

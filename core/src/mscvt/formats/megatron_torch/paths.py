@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from mscvt.parallel.topology import Rank
+from mscvt.parallel.grid import Rank
 
 TRACKER = "latest_checkpointed_iteration.txt"
 SHARD = "model_optim_rng.pt"

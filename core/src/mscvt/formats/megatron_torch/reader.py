@@ -10,7 +10,7 @@ from typing import Any
 from mscvt.errors import MscvtError
 from mscvt.formats.files import MappedFiles, file_inside
 from mscvt.formats.megatron_torch.paths import SHARD, TRACKER, is_rank_folder, iteration_folder, rank_folder
-from mscvt.parallel.topology import MegatronName, Rank
+from mscvt.parallel.grid import MegatronName, Rank
 from mscvt.tensors.info import TensorInfo
 from mscvt.tensors.sources import PlainTensor, SourceTensor
 

@@ -1,0 +1,136 @@
+"""The model that a request speaks of: from a `config.json` and options, or from what a checkpoint recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mscvt.description.description import Description, describe
+from mscvt.dialects import mindspeed
+from mscvt.dialects.mindspeed.args_read import absent_tensors, read_hyperparameters, read_options, with_model_type
+from mscvt.dialects.mindspeed.options import Options
+from mscvt.errors import Faults, MscvtError
+from mscvt.jobs.request import Request
+from mscvt.model.family import Hyperparameters
+from mscvt.model.hyperparameters import hyperparameters, pad_vocabulary
+from mscvt.model.layers import select_layers
+from mscvt.model.options import check_features, check_values, with_defaults
+from mscvt.plugins.family import Family
+from mscvt.plugins.registry import Registry
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model in a training stack's layout."""
+
+    family: Family
+    h: Hyperparameters
+    """The sizes of the model as it is converted, with MTP layers and padding."""
+    options: Options
+    """With defaults."""
+    description: Description
+    layers: int
+    """Real decoder layers that are kept."""
+
+
+def check_options(options: Options) -> None:
+    """Refuse values that no model could have.
+
+    Raises:
+        MscvtError: All faults at once.
+    """
+    faults = Faults()
+    check_values(options, faults)
+    faults.raise_if_any("options with impossible values")
+
+
+def model_from_config(family: Family, config: Mapping[str, Any], asked: Options, where: Path | str) -> Model:
+    """The model that a `config.json` and options ask for.
+
+    Raises:
+        MscvtError: Where they contradict one another or the family.
+    """
+    check_options(asked)
+    h = hyperparameters(config, family.model_type, where)
+    layers = family.layers(h)
+    faults = Faults()
+    check_features(asked, family.features(layers, h), family.model_type.name, faults)
+    faults.raise_if_any("options that mean nothing to this model")
+    options = with_defaults(asked)
+    mindspeed.check(options, h)
+    h = pad_vocabulary(h, options.make_vocab_size_divisible_by, options.target_tensor_parallel_size or 1)
+    selection = select_layers(layers, options)
+    topology = mindspeed.topology(options, selection.decoder_count)
+    description = describe(family, h, options, topology, selection, mindspeed)
+    h = {**h, "mtp_num_layers": options.mtp_num_layers or 0}
+    return Model(family, h, options, description, selection.decoder_count)
+
+
+def model_from_args(
+    args: Mapping[str, Any],
+    config: Mapping[str, Any] | None,
+    request: Request,
+    registry: Registry,
+    *,
+    against_original: bool = False,
+) -> Model:
+    """The model of a checkpoint, from its args and, where given, a `config.json`.
+
+    Args:
+        args: The checkpoint's args.
+        config: The configuration, or None.
+        request: What was asked for.
+        registry: The plugins.
+        against_original: Whether layers have their numbers in the model that the configuration is of, which may have
+            more of them, or those that the way back gives.
+
+    Raises:
+        MscvtError: Where the checkpoint doesn't say enough, or what it says contradicts what was asked for.
+    """
+    family = _family_of(args, config, request, registry)
+    options = with_defaults(read_options(args, request.options))
+    configured = None
+    if config is not None:
+        configured = hyperparameters(config, family.model_type, f"{request.hf_cfg_dir}/config.json")
+    h = read_hyperparameters(args, family.model_type, options, configured)
+    enumerated = configured if against_original and configured else h
+    fewer = {
+        name: h[name]
+        for name in ("num_layers", "first_k_dense_replace")
+        if name in h and h[name] < enumerated.get(name, h[name])
+    }
+    reduced = replace(options, **fewer)
+    selection = select_layers(family.layers(enumerated), reduced)
+    topology = mindspeed.topology(options, selection.decoder_count)
+    absent = absent_tensors(args)
+    description = describe(family, h, reduced, topology, selection, mindspeed, absent=absent)
+    return Model(family, h, options, description, selection.decoder_count)
+
+
+def _family_of(
+    args: Mapping[str, Any], config: Mapping[str, Any] | None, request: Request, registry: Registry
+) -> Family:
+    recorded = with_model_type(args)
+    name = request.model_type or recorded
+    if name is None and config is None:
+        raise MscvtError(
+            "the checkpoint doesn't say what model it is",
+            hint="Give --model-type-hf, or --hf-cfg-dir with its config.json.",
+        )
+    family = registry.family(name) if name else registry.recognise(config or {})
+    if recorded and family.model_type.name != recorded:
+        raise MscvtError(
+            f"--model-type-hf {family.model_type.name} contradicts the checkpoint, whose args record {recorded}",
+            hint="Leave the option out: what args record is the default.",
+        )
+    if config is not None:
+        said = config.get("model_type")
+        claims = [name for name, other in registry.families.items() if said in other.model_type.config_model_types]
+        if claims and family.model_type.name not in claims:
+            raise MscvtError(
+                f"config.json says model_type {said!r}, the checkpoint is {family.model_type.name}",
+                hint="Give the folder of this model's configuration.",
+            )
+    return family

@@ -1,0 +1,97 @@
+"""Plans of models, in every direction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+
+from mscvt.description.description import Description
+from mscvt.formats.megatron_torch.paths import SHARD, iteration_folder, rank_folder
+from mscvt.parallel.grid import MegatronName, Rank
+from mscvt.plan.contents import Plan
+from mscvt.plan.files import SHARD_BYTES, by_rank, by_size
+from mscvt.plan.planner import Tolerated, Words, make_plan
+from mscvt.plan.targets import ByHuggingFace, ByShard
+from mscvt.tensors.info import TensorInfo
+
+ITERATION = 1
+"""The iteration of what is written."""
+
+_HUGGINGFACE = Words(
+    message="the checkpoint is not what the model needs",
+    missing="Is the download complete, and the model type right?",
+    unknown="no rule takes",
+    unknown_hint="A tensor that nothing takes would be lost; is the model type right?",
+    shape="config.json",
+    shape_hint="The weights and config.json belong to different models.",
+)
+_MEGATRON = Words(
+    message="the checkpoint is not what its args describe",
+    missing="Do the checkpoint's args describe it, and is it whole?",
+    unknown="no rule knows",
+    unknown_hint="A tensor that nothing takes would be lost.",
+    shape="the checkpoint's args",
+)
+
+
+def plan_to_megatron(
+    description: Description,
+    source: Mapping[str, TensorInfo],
+    *,
+    ignored: tuple[str, ...] = (),
+    dtype: str | None = None,
+) -> Plan:
+    """Plan all shards of a Megatron checkpoint.
+
+    Args:
+        description: The model.
+        source: Every tensor of the Hugging Face checkpoint.
+        ignored: Patterns of source tensors that hold no weights.
+        dtype: Convert floating-point tensors to this dtype; None keeps each one's own.
+
+    Raises:
+        MscvtError: Where the source lacks a tensor, has one that no rule takes, or one of another shape or dtype than
+            the model's; all of them at once.
+    """
+    grid = description.topology.grid
+
+    def path_of(rank: Rank) -> str:
+        return f"{iteration_folder(ITERATION)}/{rank_folder(rank, grid.pipeline, grid.expert)}/{SHARD}"
+
+    tolerated = Tolerated(
+        repeats={name: alias.of for name, alias in description.aliases.items()},
+        left_out=description.left_out,
+        ignored=lambda name: any(fnmatchcase(name, pattern) for pattern in ignored),
+    )
+    return make_plan(
+        ByShard(description),
+        source,
+        lambda entries: by_rank(entries, grid, path_of),
+        _HUGGINGFACE,
+        tolerated=tolerated,
+        dtype=dtype,
+    )
+
+
+def plan_to_huggingface(
+    description: Description,
+    source: Mapping[MegatronName, TensorInfo],
+    *,
+    dtype: str | None = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> Plan:
+    """Plan all files of a Hugging Face checkpoint.
+
+    Args:
+        description: The model.
+        source: Every tensor of the Megatron checkpoint.
+        dtype: Convert floating-point tensors to this dtype; None keeps each one's own.
+        shard_bytes: The largest size of one file's tensors; a larger tensor gets a file of its own.
+
+    Raises:
+        MscvtError: Where a rank lacks a tensor, has one that no rule knows, or one of another shape or dtype;
+            all of them at once.
+    """
+    return make_plan(
+        ByHuggingFace(description), source, lambda entries: by_size(entries, shard_bytes), _MEGATRON, dtype=dtype
+    )

@@ -1,0 +1,31 @@
+"""What can be asked for, as data that another process could be handed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mscvt.dialects.mindspeed.options import Options
+
+DTYPES: Mapping[str, str] = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}
+"""Values of `--dtype` -> safetensors' names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a user asks for, in either direction."""
+
+    load_dir: Path
+    options: Options
+    model_type: str | None = None
+    dtype: str | None = None
+    """A key of `DTYPES`, or None to keep each tensor's own."""
+    dequantize: bool = False
+    hf_cfg_dir: Path | None = None
+    iteration: int | None = None
+
+    @property
+    def dtype_name(self) -> str | None:
+        """Safetensors' name of the dtype."""
+        return None if self.dtype is None else DTYPES[self.dtype]
