@@ -40,8 +40,8 @@ class Rules:
 class Dialect(Protocol):
     """What the rest of the program asks a training stack. A dialect is a package with these functions."""
 
-    def check(self, options: Any, h: Hyperparameters) -> None:
-        """Refuse options that contradict one another or the model.
+    def check(self, options: Any) -> None:
+        """Refuse options that contradict one another.
 
         Raises:
             MscvtError: All faults at once.

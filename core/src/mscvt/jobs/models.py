@@ -59,7 +59,7 @@ def model_from_config(family: Family, config: Mapping[str, Any], asked: Options,
     check_features(asked, family.features(layers, h), family.model_type.name, faults)
     faults.raise_if_any("options that mean nothing to this model")
     options = with_defaults(asked)
-    mindspeed.check(options, h)
+    mindspeed.check(options)
     h = pad_vocabulary(h, options.make_vocab_size_divisible_by, options.target_tensor_parallel_size or 1)
     selection = select_layers(layers, options)
     topology = mindspeed.topology(options, selection.decoder_count)

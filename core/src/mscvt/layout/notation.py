@@ -124,8 +124,8 @@ class _Reader:
 def parse(pattern: str) -> tuple[Groups, ...]:
     """Read a pattern: one tuple of groups for each run of rows.
 
-    >>> parse("(group slot[:queries]) hidden")
-    (((Span(axis='group', start='0', stop=''), Span(axis='slot', start='0', stop='queries')), (Span(axis='hidden', start='0', stop=''),)),)
+    >>> parse("(group slot[:queries])")
+    (((Span(axis='group', start='0', stop=''), Span(axis='slot', start='0', stop='queries')),),)
 
     Raises:
         MscvtError: Where it is not in the notation; says what is wrong and where.

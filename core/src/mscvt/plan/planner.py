@@ -1,4 +1,4 @@
-"""From links to a proven plan: which files, which tensors in them, which copies fill them. One planner for all directions."""
+"""From links to a proven plan: which files, which tensors in them, which copies fill them; one for all directions."""
 
 from __future__ import annotations
 

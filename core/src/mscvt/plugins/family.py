@@ -35,7 +35,7 @@ class Plugin:
 
 @dataclass(frozen=True)
 class Family:
-    """A model type and its hooks. Every method raises MscvtError, naming plugin and hook, for an answer that is wrong."""
+    """A model type and its hooks; every method raises MscvtError for a wrong answer, naming plugin and hook."""
 
     model_type: ModelType
     plugin: Plugin

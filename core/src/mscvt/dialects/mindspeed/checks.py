@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from mscvt.dialects.mindspeed.options import Options
 from mscvt.errors import Faults
-from mscvt.model.family import Hyperparameters
 from mscvt.model.options import flag
 
 
-def check(options: Options, h: Hyperparameters) -> None:
-    """Refuse options that contradict one another or the model.
+def check(options: Options) -> None:
+    """Refuse options that contradict one another.
 
     Raises:
         MscvtError: All faults at once.
