@@ -5,11 +5,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from mscvt import MscvtError
-from mscvt.dialects.mindspeed.options import Options
-from mscvt.jobs.prepare import Request, prepare_to_megatron
-from mscvt.model.hyperparameters import hyperparameters, read_config
-from mscvt.plugins.registry import load_registry
-from mscvt.testing import FamilyContract, content, save_huggingface, shapes_in, source_shapes, source_tensors
+from mscvt.testing import FamilyContract, Options, content, hf2mg, load_registry, save_huggingface, source_tensors
 
 CONFIG = {
     "model_type": "llama",
@@ -31,6 +27,7 @@ WITHOUT_GROUPS = {name: value for name, value in CONFIG.items() if name != "num_
 class TestLlama(FamilyContract):
     model_type = "llama2"
     config = CONFIG
+    real = LlamaConfig, LlamaForCausalLM
 
 
 class TestLlamaWithoutKeyValueHeads(TestLlama):
@@ -40,34 +37,24 @@ class TestLlamaWithoutKeyValueHeads(TestLlama):
     cases = ("one_rank", "tp2_pp2_padded_vocabulary")
 
 
-def test_names_shapes_and_sizes_are_those_of_transformers(tmp_path):
-    LlamaForCausalLM(LlamaConfig(**CONFIG)).save_pretrained(tmp_path)
-    family, written = load_registry().family("llama2"), read_config(tmp_path)
-    assert shapes_in(tmp_path) == source_shapes(family, written)
-    assert hyperparameters(written, family.model_type, "written") == hyperparameters(
-        CONFIG, family.model_type, "config"
-    )
-
-
-def plan_with(more, folder):
-    """The plan for a source that has these tensors besides its own."""
-    registry = load_registry()
-    tensors = source_tensors(registry.family("llama2"), CONFIG) | more
-    save_huggingface(folder, CONFIG, tensors)
-    return prepare_to_megatron(Request(folder, Options(target_tensor_parallel_size=2)), registry)
+def convert_with(more, folder):
+    """Convert a source that has these tensors besides its own."""
+    family = load_registry().family("llama2")
+    save_huggingface(folder / "hf", CONFIG, source_tensors(family, CONFIG) | more)
+    return hf2mg(folder / "hf", folder / "mg", Options(target_tensor_parallel_size=2))
 
 
 def test_attention_biases_are_refused_by_name(tmp_path):
     name = "model.layers.{}.self_attn.{}_proj.bias"
     biases = {name.format(layer, part): content("bias", (24,)) for layer in range(4) for part in "qkvo"}
     with pytest.raises(MscvtError) as caught:
-        plan_with(biases, tmp_path)
+        convert_with(biases, tmp_path)
     assert set(caught.value.faults) == {f"no rule takes: {bias}" for bias in biases}
 
 
 def test_rotary_buffers_of_old_checkpoints_are_left_out_and_reported(tmp_path):
     name = "model.layers.{}.self_attn.rotary_emb.inv_freq"
     buffers = {name.format(layer): torch.ones(3) for layer in range(4)}
-    conversion = plan_with(buffers, tmp_path)
+    conversion = convert_with(buffers, tmp_path)
     assert conversion.plan.left_out == dict.fromkeys(buffers, "holds no weights")
     assert conversion.notes == (f"left out, holds no weights: 4 tensors, {name.format(0)} and others",)

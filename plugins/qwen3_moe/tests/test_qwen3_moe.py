@@ -3,9 +3,8 @@
 import pytest
 from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
-from mscvt.model.hyperparameters import hyperparameters, read_config
-from mscvt.plugins.registry import load_registry
-from mscvt.testing import FamilyContract, shapes_in, source_shapes
+from mscvt import DENSE, MOE
+from mscvt.testing import FamilyContract, layers_of, load_registry
 
 CONFIG = {
     "model_type": "qwen3_moe",
@@ -35,6 +34,7 @@ RENAMED = {"num_local_experts": "num_experts"}
 class TestQwen3Moe(FamilyContract):
     model_type = "qwen3-moe"
     config = CONFIG
+    real = Qwen3MoeConfig, Qwen3MoeForCausalLM
     renamed_fields = RENAMED
 
 
@@ -48,7 +48,12 @@ class TestDenseLayersByStep(TestQwen3Moe):
     cases = ("tp2_ep2", "pp2_virtual_stages")
 
 
-SPARSE = {
+class TestBothRules(TestQwen3Moe):
+    config = {**CONFIG, "decoder_sparse_step": 2, "mlp_only_layers": [1]}
+    cases = ("pp4",)
+
+
+KINDS = {
     "every layer": ({}, "mmmm"),
     "mlp_only_layers": ({"mlp_only_layers": [0, 2]}, "dmdm"),
     "decoder_sparse_step 2": ({"decoder_sparse_step": 2}, "dmdm"),
@@ -57,13 +62,7 @@ SPARSE = {
 }
 
 
-@pytest.mark.parametrize(("changes", "kinds"), SPARSE.values(), ids=SPARSE.keys())
-def test_names_shapes_and_sizes_are_those_of_transformers(changes, kinds, tmp_path):
-    config = {**CONFIG, **changes}
-    Qwen3MoeForCausalLM(Qwen3MoeConfig(**config)).save_pretrained(tmp_path)
-    family, written = load_registry().family("qwen3-moe"), read_config(tmp_path)
-    assert shapes_in(tmp_path) == source_shapes(family, written)
-    values = hyperparameters(written, family.model_type, "written")
-    assert values == hyperparameters(config, family.model_type, "config")
-    layers = family.call("mscvt_layers", hyperparameters=values)
-    assert [layer.kind[0] for layer in layers] == list(kinds)
+@pytest.mark.parametrize(("changes", "kinds"), KINDS.values(), ids=KINDS.keys())
+def test_layers_with_experts_are_those_of_the_rule(changes, kinds):
+    layers = layers_of(load_registry().family("qwen3-moe"), {**CONFIG, **changes})
+    assert [layer.kind for layer in layers] == [{"d": DENSE, "m": MOE}[kind] for kind in kinds]

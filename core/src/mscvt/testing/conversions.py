@@ -17,13 +17,20 @@ from mscvt.plugins.registry import Registry, load_registry
 from mscvt.testing.checkpoints import digest
 
 
-def hf2mg(hf: Path, mg: Path, options: Options | None = None, *, registry: Registry | None = None) -> Conversion:
+def hf2mg(
+    hf: Path,
+    mg: Path,
+    options: Options | None = None,
+    *,
+    dtype: str | None = None,
+    registry: Registry | None = None,
+) -> Conversion:
     """Convert a Hugging Face checkpoint; returns what was planned.
 
     Raises:
         MscvtError: Where `mscvt hf2mg` would end with one.
     """
-    conversion = prepare_to_megatron(Request(hf, options or Options()), registry or load_registry())
+    conversion = prepare_to_megatron(Request(hf, options or Options(), dtype=dtype), registry or load_registry())
     run_conversion(conversion, mg, Settings())
     return conversion
 
