@@ -18,7 +18,8 @@ from typing import Any
 from checkpoints import write_checkpoint
 from memory import Measured, mscvt
 from models import PLANNING, Model
-from mscvt.jobs.prepare import Request, prepare_to_megatron
+from mscvt.jobs.prepare import prepare_to_megatron
+from mscvt.jobs.request import Request
 from mscvt.plugins.registry import load_registry
 
 _RESULTS = Path(__file__).resolve().parents[1] / "bench-results"

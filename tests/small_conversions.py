@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
-from mscvt.plan.to_huggingface import plan_to_huggingface
-
 from golden_cases import CASES, build_source, load_case
 from mscvt.dialects.mindspeed.options import Options
 from mscvt.jobs.conversion import Conversion, Result, Settings, run_conversion
-from mscvt.jobs.prepare import Request, prepare_to_huggingface, prepare_to_megatron
+from mscvt.jobs.plans import plan_to_huggingface
+from mscvt.jobs.prepare import prepare_to_huggingface, prepare_to_megatron
+from mscvt.jobs.request import Request
 from mscvt.plugins.registry import load_registry
 
 DIRECTIONS = ("hf2mg", "mg2hf")
@@ -51,7 +51,7 @@ def prepare(direction: str, sources: Sources, **options: Any) -> Conversion:
         return prepare_to_megatron(Request(sources.hf, chosen), registry)
     request = Request(sources.mg, Options(), hf_cfg_dir=sources.hf, **options)
     planner = partial(plan_to_huggingface, shard_bytes=SHARD_BYTES)
-    with patch("mscvt.plan.to_huggingface.plan_to_huggingface", planner):
+    with patch("mscvt.jobs.prepare.plan_to_huggingface", planner):
         return prepare_to_huggingface(request, registry)
 
 

@@ -15,9 +15,10 @@ from golden_cases import CASES as GOLDEN
 from golden_cases import load_case
 from mscvt.dialects.mindspeed.options import Options
 from mscvt.model.options import FEATURES, rows
-from mscvt.plugins.registry import Family, load_registry
+from mscvt.plugins.family import Family
+from mscvt.plugins.registry import load_registry
 from mscvt.testing import FamilyContract
-from mscvt.testing.variants import STANDARD
+from mscvt.testing.sources import features_of
 from random_models import Case, cases
 
 ROOT = Path(__file__).parents[1]
@@ -102,18 +103,33 @@ def used_with_megatron_core() -> Used:
     }
 
 
-def used_by_plugins(known: Mapping[str, Family]) -> Used:
+def suites() -> list[type[FamilyContract]]:
+    """The contracts of all plugins' suites."""
+    found = [
+        suite
+        for path in sorted(ROOT.glob("plugins/*/tests/test_*.py"))
+        for suite in vars(load_module(path)).values()
+        if inspect.isclass(suite) and issubclass(suite, FamilyContract) and suite is not FamilyContract
+    ]
+    return list(dict.fromkeys(found))
+
+
+def used_by_plugins() -> Used:
     """What the contract that a plugin's suite inherits has."""
-    used: Used = set()
-    for path in sorted(ROOT.glob("plugins/*/tests/test_*.py")):
-        for suite in vars(load_module(path)).values():
-            if not (inspect.isclass(suite) and issubclass(suite, FamilyContract) and suite is not FamilyContract):
-                continue
-            features = known[suite.model_type].features | {None}
-            variants = [STANDARD[case][1] for case in suite.cases if STANDARD[case][0] in features]
-            for options in (*variants, *suite.options.values()):
-                used |= {(suite.model_type, name) for name in in_options(options)}
-    return used
+    return {
+        (suite.model_type, name)
+        for suite in suites()
+        for options in suite.variants().values()
+        for name in in_options(options)
+    }
+
+
+def features_by_type(known: Mapping[str, Family]) -> dict[str, set[str]]:
+    """What the models of a type may consist of, as their suites have them."""
+    features: dict[str, set[str]] = {name: set() for name in known}
+    for suite in suites():
+        features[suite.model_type] |= features_of(known[suite.model_type], suite.config)
+    return features
 
 
 def used_by_property_test(known: Mapping[str, Family]) -> Used:
@@ -150,21 +166,22 @@ def render() -> str:
     evidence = {
         "G": used_by_golden_cases(),
         "M": used_with_megatron_core(),
-        "R": used_by_plugins(known),
+        "R": used_by_plugins(),
         "P": used_by_property_test(known),
     }
+    features = features_by_type(known)
     lines = [INTRODUCTION]
     for name, family in known.items():
         said = ", ".join(f"`{value}`" for value in family.model_type.config_model_types)
-        parts = ", ".join(text for feature, text in FEATURES.items() if feature in family.features)
+        parts = ", ".join(text for feature, text in FEATURES.items() if feature in features[name])
         lines.append(f"| `{name}` | `{family.plugin.distribution}` | {said} | {parts} |\n")
     lines.append(LEGEND)
     lines.append("| option | " + " | ".join(f"`{name}`" for name in known) + " |\n" + "|---" * (len(known) + 1) + "|\n")
     for row in rows(Options).values():
         cells = []
-        for name, family in known.items():
+        for name in known:
             marks = " ".join(mark for mark, used in evidence.items() if (name, row.name) in used)
-            lacks = row.feature is not None and row.feature not in family.features
+            lacks = row.feature is not None and row.feature not in features[name]
             cells.append("-" if lacks else marks or "yes")
         lines.append(f"| `{row.flag}` | " + " | ".join(cells) + " |\n")
     lines.append(CLOSING)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from mscvt.jobs.prepare import Request, prepare_to_megatron
+from mscvt.jobs.prepare import prepare_to_megatron
+from mscvt.jobs.request import Request
 from mscvt.plugins.registry import load_registry
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"

@@ -74,14 +74,20 @@ def test_tensor_missing_or_foreign_in_one_rank_is_named_with_its_rank(make):
     assert "lora.weight (model of rank tp 1, pp 0, ep 0)" in str(caught.value)
 
 
-def test_replicas_are_taken_from_the_first_rank(make):
+@pytest.mark.parametrize("key", ["decoder.final_layernorm.weight", "decoder.layers.2.input_layernorm.weight"])
+def test_replicas_that_differ_are_refused_by_name_unless_the_first_is_wanted(make, key):
     run = make("llama2", LLAMA, **{TP: 2})
     path = run.shards[1]
     with torch.serialization.safe_globals([Namespace]):
         state = torch.load(path, weights_only=True)
-    state["model"]["decoder.final_layernorm.weight"] += 1
+    state["model"][key] += 1
     torch.save(state, path)
-    run.assert_returns_source()
+    with pytest.raises(MscvtError) as caught:
+        run.convert()
+    assert f"{key} (model of rank tp 1, pp 0, ep 0) differs from {key} (model of rank tp 0" in str(caught.value)
+    assert "--replicas first" in str(caught.value.hint)
+    assert not run.back.exists()
+    run.assert_returns_source(replicas="first")
 
 
 def test_configuration_and_tokenizer_are_copied_without_weights(make):

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from mscvt import hookspecs
+from mscvt.dialects import mindspeed
 from mscvt.dialects.mindspeed.options import Options
-from mscvt.dialects.mindspeed.rules import choose_dialect
 from mscvt.model.options import with_defaults
+from mscvt.plugins import hookspecs
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples/plugin"
@@ -31,9 +31,11 @@ def test_tutorial_lists_every_role_with_its_key():
     listed = set()
     for roles, key in re.findall(r"^\| (`.+`) \| `(.+)` \|$", section("Roles"), re.MULTILINE):
         listed |= {(role, key) for role in re.findall(r"`(.+?)`", roles)}
-    dialect = choose_dialect(with_defaults(Options()))
-    rules = [rule for table in (dialect.first, *dialect.layer, dialect.last, dialect.mtp) for rule in table]
-    assert listed == {(role, rule.key) for rule in rules for role in rule.roles}
+    rules = mindspeed.rules(with_defaults(Options()), is_tied=False)
+    keys = [("", end.rule) for end in (*rules.first, *rules.last)]
+    keys += [("", rule) for table in rules.layer for rule in table]
+    keys += [(prefix, rule) for prefix, table in rules.mtp.items() for rule in table]
+    assert listed == {(role, prefix + rule.key) for prefix, rule in keys for role in rule.roles}
 
 
 @pytest.mark.parametrize("hook", HOOKS)

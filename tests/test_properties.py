@@ -22,7 +22,8 @@ from mscvt.cli.main import app
 from mscvt.dialects.mindspeed.options import Options
 from mscvt.errors import MscvtError
 from mscvt.jobs.conversion import Settings, run_conversion
-from mscvt.jobs.prepare import Request, prepare_to_huggingface, prepare_to_megatron
+from mscvt.jobs.prepare import prepare_to_huggingface, prepare_to_megatron
+from mscvt.jobs.request import Request
 from mscvt.jobs.verify import verify_checkpoints
 from mscvt.model.options import rows
 from mscvt.plugins.registry import load_registry

@@ -7,9 +7,9 @@ import pytest
 
 from command_line import SOURCES, check_refused, make_source
 from mscvt.dialects.mindspeed.options import Options
+from mscvt.dialects.mindspeed.pipeline import topology
 from mscvt.errors import MscvtError
 from mscvt.model.options import with_defaults
-from mscvt.parallel.topology import build_topology
 
 TP, PP, EP = "--target-tensor-parallel-size", "--target-pipeline-parallel-size", "--target-expert-parallel-size"
 ETP, VPP = "--expert-tensor-parallel-size", "--num-layers-per-virtual-pipeline-stage"
@@ -219,7 +219,7 @@ def test_every_refusal_of_the_same_step_is_listed_at_once(sources, tmp_path):
 def test_noop_that_covers_all_slots_is_refused():
     # No configuration has 0 layers, so that only the topology itself can be asked.
     with pytest.raises(MscvtError) as caught:
-        build_topology(with_defaults(Options(noop_layers=(0, 1))), 0)
+        topology(with_defaults(Options(noop_layers=(0, 1))), 0)
     assert f"{NOOP} 0,1: covers all 2 slots" in str(caught.value)
     assert caught.value.hint
 

@@ -7,7 +7,7 @@ from golden_cases import CASES, build_source, load_case
 from mscvt.cli.main import app
 from mscvt.errors import MscvtError
 from mscvt.formats.megatron_torch.reader import MegatronSource
-from mscvt.parallel.topology import Rank
+from mscvt.parallel.grid import Rank
 
 
 def run(*arguments):

@@ -6,7 +6,8 @@ import torch
 
 from mscvt.dialects.mindspeed.options import Options
 from mscvt.jobs.conversion import Settings, run_conversion
-from mscvt.jobs.prepare import Request, prepare_to_huggingface, prepare_to_megatron
+from mscvt.jobs.prepare import prepare_to_huggingface, prepare_to_megatron
+from mscvt.jobs.request import Request
 from mscvt.plugins.registry import load_registry
 from mscvt.testing import save_huggingface
 from random_models import Case

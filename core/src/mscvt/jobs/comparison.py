@@ -35,7 +35,8 @@ def check_equal_sources(plan: Plan, open_source: Callable[[Any], SourceTensor]) 
             if not torch.equal(a, b):
                 faults.add(
                     f"{shown(dropped)} differs from {shown(kept)}, and only the second would be converted",
-                    hint="Is the checkpoint what its configuration says (tie_word_embeddings, MTP)?",
+                    hint="Is the checkpoint what its configuration says (tie_word_embeddings, MTP)? "
+                    "--replicas first takes what the first of several ranks holds.",
                 )
                 break
     faults.raise_if_any("tensors that must be equal are not")

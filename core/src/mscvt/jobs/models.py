@@ -9,12 +9,11 @@ from typing import Any
 
 from mscvt.description.description import Description, describe
 from mscvt.dialects import mindspeed
-from mscvt.dialects.mindspeed.args_read import absent_tensors, read_hyperparameters, read_options, with_model_type
 from mscvt.dialects.mindspeed.options import Options
 from mscvt.errors import Faults, MscvtError
 from mscvt.jobs.request import Request
 from mscvt.model.family import Hyperparameters
-from mscvt.model.hyperparameters import hyperparameters, pad_vocabulary
+from mscvt.model.hyperparameters import hyperparameters, model_fields, pad_vocabulary
 from mscvt.model.layers import select_layers
 from mscvt.model.options import check_features, check_values, with_defaults
 from mscvt.plugins.family import Family
@@ -33,6 +32,8 @@ class Model:
     description: Description
     layers: int
     """Real decoder layers that are kept."""
+    notes: tuple[str, ...] = ()
+    """What was passed over, one line each."""
 
 
 def check_options(options: Options) -> None:
@@ -90,11 +91,14 @@ def model_from_args(
         MscvtError: Where the checkpoint doesn't say enough, or what it says contradicts what was asked for.
     """
     family = _family_of(args, config, request, registry)
-    options = with_defaults(read_options(args, request.options))
+    args, notes = mindspeed.in_our_words(args, has_experts="num_experts" in model_fields(family.model_type))
+    options, more = mindspeed.read_options(args, request.options)
+    options = with_defaults(options)
     configured = None
     if config is not None:
         configured = hyperparameters(config, family.model_type, f"{request.hf_cfg_dir}/config.json")
-    h = read_hyperparameters(args, family.model_type, options, configured)
+    h = mindspeed.read_hyperparameters(args, family, options, configured)
+    mindspeed.check_meaning(args, family.args(h))
     enumerated = configured if against_original and configured else h
     fewer = {
         name: h[name]
@@ -104,15 +108,15 @@ def model_from_args(
     reduced = replace(options, **fewer)
     selection = select_layers(family.layers(enumerated), reduced)
     topology = mindspeed.topology(options, selection.decoder_count)
-    absent = absent_tensors(args)
+    absent = mindspeed.absent_tensors(args)
     description = describe(family, h, reduced, topology, selection, mindspeed, absent=absent)
-    return Model(family, h, options, description, selection.decoder_count)
+    return Model(family, h, options, description, selection.decoder_count, (*notes, *more))
 
 
 def _family_of(
     args: Mapping[str, Any], config: Mapping[str, Any] | None, request: Request, registry: Registry
 ) -> Family:
-    recorded = with_model_type(args)
+    recorded = mindspeed.read_model_type(args)
     name = request.model_type or recorded
     if name is None and config is None:
         raise MscvtError(

@@ -79,6 +79,7 @@ def plan_to_huggingface(
     *,
     dtype: str | None = None,
     shard_bytes: int = SHARD_BYTES,
+    replicas: bool = True,
 ) -> Plan:
     """Plan all files of a Hugging Face checkpoint.
 
@@ -87,11 +88,17 @@ def plan_to_huggingface(
         source: Every tensor of the Megatron checkpoint.
         dtype: Convert floating-point tensors to this dtype; None keeps each one's own.
         shard_bytes: The largest size of one file's tensors; a larger tensor gets a file of its own.
+        replicas: Whether what several ranks hold must be equal.
 
     Raises:
         MscvtError: Where a rank lacks a tensor, has one that no rule knows, or one of another shape or dtype;
             all of them at once.
     """
     return make_plan(
-        ByHuggingFace(description), source, lambda entries: by_size(entries, shard_bytes), _MEGATRON, dtype=dtype
+        ByHuggingFace(description),
+        source,
+        lambda entries: by_size(entries, shard_bytes),
+        _MEGATRON,
+        dtype=dtype,
+        replicas=replicas,
     )

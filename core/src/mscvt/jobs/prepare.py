@@ -96,7 +96,10 @@ def prepare_to_huggingface(request: Request, registry: Registry) -> Conversion:
     model = model_from_args(source.args, config, request, registry)
     grid = model.description.topology.grid
     source.open_ranks(list(grid.ranks()), grid.pipeline, grid.expert)
-    plan = plan_to_huggingface(model.description, source.tensors, dtype=request.dtype_name)
+    replicas = request.replicas == "equal"
+    plan = plan_to_huggingface(model.description, source.tensors, dtype=request.dtype_name, replicas=replicas)
+
+    notes = () if config else ("config.json and the tokenizer are not written; --hf-cfg-dir DIR copies them",)
 
     def finish(folder: Path) -> None:
         if config is not None:
@@ -112,7 +115,7 @@ def prepare_to_huggingface(request: Request, registry: Registry) -> Conversion:
         finish=finish,
         replaceable=("model*.safetensors", INDEX, *(path.name for path in config_files)),
         identity=_identity("mg2hf", request, model.family, source.files, model.options, config),
-        notes=() if config else ("config.json and the tokenizer are not written; --hf-cfg-dir DIR copies them",),
+        notes=(*model.notes, *notes),
     )
 
 

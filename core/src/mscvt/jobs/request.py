@@ -24,6 +24,8 @@ class Request:
     dequantize: bool = False
     hf_cfg_dir: Path | None = None
     iteration: int | None = None
+    replicas: str = "equal"
+    """`equal`: what several ranks hold must be the same; `first`: the first rank's is wanted."""
 
     @property
     def dtype_name(self) -> str | None:

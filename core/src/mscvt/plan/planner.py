@@ -61,6 +61,7 @@ def make_plan(
     *,
     tolerated: Tolerated | None = None,
     dtype: str | None = None,
+    replicas: bool = True,
 ) -> Plan:
     """Plan a conversion.
 
@@ -71,6 +72,7 @@ def make_plan(
         words: How faults of the source are told.
         tolerated: What the source may hold besides.
         dtype: Convert floating-point tensors to this dtype; None keeps each one's own.
+        replicas: Whether what several ranks hold must be equal.
 
     Raises:
         MscvtError: Where the source lacks a tensor, has one that no rule takes, or one of another shape or dtype than
@@ -102,7 +104,9 @@ def make_plan(
                 ),
             )
 
-    equal = tuple((kept, other, source[kept].numel) for kept, other in grouping.equal() if other in source)
+    equal = tuple(
+        (kept, other, source[kept].numel) for kept, other in grouping.equal(replicas=replicas) if other in source
+    )
     return Plan(tuple(files(entries)), len(work), units, equal, left_out)
 
 

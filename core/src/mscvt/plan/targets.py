@@ -50,8 +50,12 @@ class Grouping(Protocol):
     def targets(self, handle: Any) -> tuple[Target, ...]:
         """The targets of one piece of work."""
 
-    def equal(self) -> Iterator[tuple[Name, Name]]:
-        """Tensors that are not read, because they must be equal to others that are: (read, not read)."""
+    def equal(self, *, replicas: bool) -> Iterator[tuple[Name, Name]]:
+        """Tensors that are not read, because they must be equal to others that are: (read, not read).
+
+        Args:
+            replicas: Whether what several ranks hold is among them.
+        """
 
     def prove(self, faults: Faults) -> None:
         """Prove that each element on both sides is in exactly one place, once for each distinct layout."""
@@ -164,7 +168,7 @@ class ByShard:
             () if sources else tuple(filter(None, parameter.names)),
         )
 
-    def equal(self) -> Iterator[tuple[str, str]]:
+    def equal(self, *, replicas: bool) -> Iterator[tuple[str, str]]:  # noqa: ARG002  # there are none on this side
         """Hugging Face tensors that repeat others."""
         for name, alias in sorted(self.description.aliases.items()):
             yield alias.of, name
@@ -261,14 +265,15 @@ class ByHuggingFace:
             self._copies[mark] = copies, tuple(wanted)
         return self._copies[mark]
 
-    def equal(self) -> Iterator[tuple[MegatronName, MegatronName]]:
+    def equal(self, *, replicas: bool) -> Iterator[tuple[MegatronName, MegatronName]]:
         """Replicas of the shares that are read, and parameters that repeat others."""
         kept = {parameter.names: parameter for parameter in self.description.parameters if not parameter.is_copy}
         for parameter in self.description.parameters:
             original = kept[parameter.names] if parameter.is_copy else parameter
             for ours, theirs in zip(self.shares.of(original.layout), self.shares.of(parameter.layout), strict=True):
                 first = self.shares.names(original, ours.share)[0]
-                for name in self.shares.names(parameter, theirs.share):
+                names = self.shares.names(parameter, theirs.share)
+                for name in names if replicas else names[:1]:
                     if name != first:
                         yield first, name
 
@@ -328,9 +333,9 @@ class Joined:
                     copies.append(Copy(number, joined))
         return Target(target.names, target.shape, tuple(copies), tuple(names), target.keeps_dtype)
 
-    def equal(self) -> Iterator[tuple[Name, Name]]:
+    def equal(self, *, replicas: bool) -> Iterator[tuple[Name, Name]]:
         """The source's replicas."""
-        return self.source.equal()
+        return self.source.equal(replicas=replicas)
 
     def prove(self, faults: Faults) -> None:
         """Prove both descriptions, and that they are of the same tensors."""

@@ -12,9 +12,10 @@ from typing import Any
 
 from mscvt.dialects.mindspeed.options import Options
 from mscvt.errors import Faults, MscvtError
-from mscvt.model.family import Hyperparameters, ModelType
-from mscvt.model.hyperparameters import check_sizes, complete, model_fields, shown_value
+from mscvt.model.family import Hyperparameters
+from mscvt.model.hyperparameters import check_sizes, complete, model_fields, pad_vocabulary, shown_value
 from mscvt.model.options import check_values, flag, rows
+from mscvt.plugins.family import Family
 
 ARGUMENT_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -32,14 +33,18 @@ ABSENT = "absent_hf_tensors"
 """Where mscvt records which repeated tensors the original checkpoint did not have."""
 
 
-def read_options(args: Mapping[str, Any], asked: Options) -> Options:
+def read_options(args: Mapping[str, Any], asked: Options) -> tuple[Options, tuple[str, ...]]:
     """The options of a checkpoint: what `args` records, else what was asked for, else the defaults (None).
+
+    Returns:
+        The options, and what was asked for without meaning, one line each.
 
     Raises:
         MscvtError: Where something was asked for that contradicts what is recorded; all faults at once.
     """
     faults = Faults()
     values: dict[str, Any] = {}
+    notes = []
     for row in rows(Options).values():
         wanted = getattr(asked, row.name)
         name = next((n for n in row.recorded if args.get(n) is not None), None)
@@ -48,10 +53,12 @@ def read_options(args: Mapping[str, Any], asked: Options) -> Options:
             continue
         recorded = _parse(row.name, name, args[name])
         values[row.name] = recorded
-        is_target = row.name.startswith("target_") and wanted == 1  # Hugging Face has one rank
+        if row.name.startswith("target_") and wanted == 1 != recorded:  # scripts say that Hugging Face has one rank
+            notes.append(f"{row.flag} 1 means nothing on the way back: the checkpoint's args record {recorded}")
+            continue
         if row.name == "noop_layers" and wanted:
             wanted = tuple(sorted(wanted))
-        if wanted is not None and wanted != recorded and not is_target:
+        if wanted is not None and wanted != recorded:
             faults.add(
                 f"{row.flag} {_shown(wanted)} contradicts the checkpoint, whose args record {_shown(recorded)}",
                 hint="Leave the option out: what args record is the default.",
@@ -62,7 +69,7 @@ def read_options(args: Mapping[str, Any], asked: Options) -> Options:
     options = Options(**values)
     check_values(options, faults)
     faults.raise_if_any("the checkpoint's args record impossible values")
-    return options
+    return options, tuple(notes)
 
 
 _NEVER_WITHOUT = frozenset({"target_tensor_parallel_size", "target_pipeline_parallel_size"})
@@ -71,6 +78,8 @@ _NEVER_WITHOUT = frozenset({"target_tensor_parallel_size", "target_pipeline_para
 def _unrecorded(name: str, wanted: Any, args: Mapping[str, Any], faults: Faults) -> Any:
     """An option that `args` has no value for: recorded as None means that it was not used."""
     row = rows(Options)[name]
+    if name == "make_vocab_size_divisible_by" and args.get("padded_vocab_size") is None:
+        return wanted
     if not row.recorded:
         if wanted is not None and wanted != _known(name, args):
             faults.add(
@@ -128,13 +137,13 @@ def _whole(value: Any) -> int:
 
 
 def read_hyperparameters(
-    args: Mapping[str, Any], model_type: ModelType, options: Options, configured: Hyperparameters | None
+    args: Mapping[str, Any], family: Family, options: Options, configured: Hyperparameters | None
 ) -> Hyperparameters:
     """The sizes of a checkpoint: what `args` records, completed from a configuration where one is given.
 
     Args:
         args: The checkpoint's args.
-        model_type: The model type.
+        family: The family.
         options: The options of the checkpoint.
         configured: What `config.json` of `--hf-cfg-dir` says, or None.
 
@@ -143,7 +152,7 @@ def read_hyperparameters(
     """
     faults = Faults()
     values: dict[str, Any] = {}
-    for name, entry in model_fields(model_type).items():
+    for name, entry in model_fields(family.model_type).items():
         if name in _DERIVED:
             continue
         names = ARGUMENT_NAMES.get(name, (name,))
@@ -157,9 +166,11 @@ def read_hyperparameters(
         if value is not None:
             values[name] = value
     values |= _derived(args, options, configured, faults)
-    check_sizes(values, model_type, faults)
+    check_sizes(values, family.model_type, faults)
     if not faults:
         complete(values, faults)
+    if configured is not None and not faults and "mlp" not in family.features(family.layers(values), values):
+        values["ffn_hidden_size"] = configured["ffn_hidden_size"]  # of no layer, and scripts give the experts' here
     if configured is not None and not faults:
         _compare(values, configured, faults)
     faults.raise_if_any("the checkpoint's args don't describe the model")
@@ -196,6 +207,9 @@ def _derived(
         untied = None
     values["tie_word_embeddings"] = not (True if untied is None else untied)
     padded = args.get("padded_vocab_size")
+    if padded is None and configured is not None and options.make_vocab_size_divisible_by:
+        multiple, tensor = options.make_vocab_size_divisible_by, options.target_tensor_parallel_size or 1
+        padded = pad_vocabulary(configured, multiple, tensor)["padded_vocab_size"]
     padded = args.get("vocab_size") if padded is None else padded
     real = configured["vocab_size"] if configured is not None else args.get("vocab_size")
     if real is None:
@@ -216,7 +230,7 @@ def _derived(
 
 _MAY_DIFFER = frozenset(
     {"vocab_size", "padded_vocab_size", "num_layers", "mtp_num_layers", "first_k_dense_replace"}
-    | {"seq_length", "rotary_base", "norm_epsilon"}
+    | {"seq_length", "rotary_base", "norm_epsilon", "tie_word_embeddings"}
 )
 """What training may set anew, or what reduced layers and padding change."""
 
@@ -238,7 +252,7 @@ def _compare(values: Mapping[str, Any], configured: Hyperparameters, faults: Fau
             faults.add(f"{name}: the checkpoint's args record {values[name]}, config.json says {configured[name]}")
 
 
-def with_model_type(args: Mapping[str, Any]) -> str | None:
+def read_model_type(args: Mapping[str, Any]) -> str | None:
     """The model type that mscvt recorded, or None."""
     name = args.get(MODEL_TYPE)
     return name if isinstance(name, str) else None
