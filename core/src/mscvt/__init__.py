@@ -20,11 +20,13 @@ from mscvt.plugins.blocks import (
     MTP_ENDS,
     NORMS,
     QK_NORM,
+    QKV_BIAS,
     ROLES,
     ROUTER_BIAS,
     SHARED_EXPERTS,
 )
 from mscvt.plugins.hookspecs import API_VERSION, hookimpl
+from mscvt.plugins.rule_blocks import RuleBlocks
 
 __version__ = "0.1.0"
 
@@ -48,6 +50,7 @@ __all__ = [
     "MTP_ENDS",
     "NORMS",
     "PADDING",
+    "QKV_BIAS",
     "QK_NORM",
     "ROLES",
     "ROUTER_BIAS",
@@ -59,6 +62,7 @@ __all__ = [
     "ModelType",
     "MscvtError",
     "Rule",
+    "RuleBlocks",
     "Source",
     "Topology",
     "__version__",

@@ -53,11 +53,11 @@ class RuleBook:
     def _held(rule: Rule, role: str, axes: str, names: Mapping[str, str]) -> frozenset[str]:
         if role == PADDING:
             return frozenset()
-        held = fields_in(names[role]) - {"layer"}
+        held = fields_in(names[role]) - {"layer", "mtp"}
         if unknown := sorted(held - axes_of(axes)):
             raise MscvtError(
                 f"mscvt_names: the name {names[role]!r} of {role} holds {', '.join(unknown)}, which is no axis of it",
-                hint=f"The axes of {role} in rule {rule.key!r} are {axes!r}; a name may hold {{layer}} and those.",
+                hint=f"A name may hold {{layer}}, {{mtp}} and the axes that rule {rule.key!r} gives {role}: {axes!r}.",
             )
         return held
 

@@ -91,7 +91,8 @@ def describe(
     faults.raise_if_any("options that mean nothing to this model")
     _check_reduced(family, h, options, selection)
     is_tied = bool(h.get("tie_word_embeddings"))
-    book = RuleBook(dialect.rules(options, is_tied=is_tied), family.rules(h), {**dialect.sizes(h), **family.sizes(h)})
+    rules = dialect.rules(options, is_tied=is_tied)
+    book = RuleBook(rules, family.rules(h, rules.blocks), {**dialect.sizes(h), **family.sizes(h)})
     placed = _Placed(family, h, topology, book, faults)
     parameters = (*placed.first(), *placed.layers(selection.kept), *placed.last(is_tied=is_tied))
     for axis, size, dimension, count in book.uneven(topology.grid.counts):
@@ -182,8 +183,9 @@ class _Placed:
         self.check_taken(set(names), taken, "MTP layers")
         for role in sorted(names.keys() & self.ends.keys()):
             is_tied = role == "head" and self.h.get("tie_word_embeddings")
-            name = names[role].replace("{layer}", str(layer.index))
-            self.aliases[name] = Alias(self.ends["embedding" if is_tied else role], is_written=True)
+            self.aliases[numbered(names[role], layer)] = Alias(
+                self.ends["embedding" if is_tied else role], is_written=True
+            )
 
     def parameter(
         self,
@@ -196,10 +198,7 @@ class _Placed:
         layer: Layer | None = None,
     ) -> Parameter:
         layout = self.book.layout(rule, names, layer.sizes if layer is not None else {})
-        filled = tuple(
-            "" if side.is_padding else names[side.name].replace("{layer}", str(layer.index if layer else ""))
-            for side in layout.right
-        )
+        filled = tuple("" if side.is_padding else numbered(names[side.name], layer) for side in layout.right)
         return Parameter(*place, key, layout, filled, is_copy, rule.keeps_dtype)
 
     def check_taken(self, roles: set[str], taken: set[str], where: str) -> None:
@@ -220,7 +219,14 @@ def _left_out(
         if layer.mtp is not None:
             names += family.names((MTP,), h).values()
         for name in names:
-            numbered = name.replace("{layer}", str(layer.index))
-            held = sorted(fields_in(numbered))
+            whole = numbered(name, layer)
+            held = sorted(fields_in(whole))
             for at in product(*(range(sizes[axis]) for axis in held)):
-                yield numbered.format(**dict(zip(held, at, strict=True))), why
+                yield whole.format(**dict(zip(held, at, strict=True))), why
+
+
+def numbered(name: str, layer: Layer | None) -> str:
+    """A name with the layer's numbers in their places; axes stay as they are."""
+    if layer is None:
+        return name
+    return name.replace("{layer}", str(layer.index)).replace("{mtp}", str(layer.mtp))

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 from mscvt.layout.rules import Rule
 from mscvt.model.family import Hyperparameters
 from mscvt.parallel.topology import Topology
+from mscvt.plugins.rule_blocks import RuleBlocks
 
 
 class End(NamedTuple):
@@ -35,6 +36,8 @@ class Rules:
     """The prefix of a decoder layer's keys, with `{layer}`."""
     mtp_prefix: str
     """The prefix of the keys of the decoder layer in an MTP layer."""
+    blocks: RuleBlocks
+    """What a family's own rules can be made of."""
 
 
 class Dialect(Protocol):

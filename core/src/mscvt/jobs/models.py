@@ -12,10 +12,10 @@ from mscvt.dialects import mindspeed
 from mscvt.dialects.mindspeed.options import Options
 from mscvt.errors import Faults, MscvtError
 from mscvt.jobs.request import Request
-from mscvt.model.family import Hyperparameters
+from mscvt.model.family import Hyperparameters, Layer
 from mscvt.model.hyperparameters import hyperparameters, model_fields, pad_vocabulary
 from mscvt.model.layers import select_layers
-from mscvt.model.options import check_features, check_values, with_defaults
+from mscvt.model.options import check_features, check_refused, check_values, with_defaults
 from mscvt.plugins.family import Family
 from mscvt.plugins.registry import Registry
 
@@ -30,8 +30,10 @@ class Model:
     options: Options
     """With defaults."""
     description: Description
+    kept: tuple[Layer, ...]
+    """The layers that are kept."""
     layers: int
-    """Real decoder layers that are kept."""
+    """How many of them are decoder layers."""
     notes: tuple[str, ...] = ()
     """What was passed over, one line each."""
 
@@ -54,10 +56,11 @@ def model_from_config(family: Family, config: Mapping[str, Any], asked: Options,
         MscvtError: Where they contradict one another or the family.
     """
     check_options(asked)
-    h = hyperparameters(config, family.model_type, where)
+    h = hyperparameters(family.respelled(config), family.model_type, where)
     layers = family.layers(h)
     faults = Faults()
     check_features(asked, family.features(layers, h), family.model_type.name, faults)
+    check_refused(asked, family.model_type.refused, family.model_type.name, faults)
     faults.raise_if_any("options that mean nothing to this model")
     options = with_defaults(asked)
     mindspeed.check(options)
@@ -66,7 +69,7 @@ def model_from_config(family: Family, config: Mapping[str, Any], asked: Options,
     topology = mindspeed.topology(options, selection.decoder_count)
     description = describe(family, h, options, topology, selection, mindspeed)
     h = {**h, "mtp_num_layers": options.mtp_num_layers or 0}
-    return Model(family, h, options, description, selection.decoder_count)
+    return Model(family, h, options, description, selection.kept, selection.decoder_count)
 
 
 def model_from_args(
@@ -96,9 +99,9 @@ def model_from_args(
     options = with_defaults(options)
     configured = None
     if config is not None:
-        configured = hyperparameters(config, family.model_type, f"{request.hf_cfg_dir}/config.json")
+        where = f"{request.hf_cfg_dir}/config.json"
+        configured = hyperparameters(family.respelled(config), family.model_type, where)
     h = mindspeed.read_hyperparameters(args, family, options, configured)
-    mindspeed.check_meaning(args, family.args(h))
     enumerated = configured if against_original and configured else h
     fewer = {
         name: h[name]
@@ -108,9 +111,10 @@ def model_from_args(
     reduced = replace(options, **fewer)
     selection = select_layers(family.layers(enumerated), reduced)
     topology = mindspeed.topology(options, selection.decoder_count)
+    mindspeed.check_meaning(args, family.args(h, selection.kept))
     absent = mindspeed.absent_tensors(args)
     description = describe(family, h, reduced, topology, selection, mindspeed, absent=absent)
-    return Model(family, h, options, description, selection.decoder_count, (*notes, *more))
+    return Model(family, h, options, description, selection.kept, selection.decoder_count, (*notes, *more))
 
 
 def _family_of(

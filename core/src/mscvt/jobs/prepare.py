@@ -46,7 +46,7 @@ def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
         raise _with_better_type(error, config, family, registry) from None
     aliases = model.description.aliases.items()
     absent = [name for name, alias in aliases if alias.is_written and name not in source.tensors]
-    args = make_args(family, model.h, model.options, model.layers, absent)
+    args = make_args(family, model.h, model.options, model.kept, absent)
     args["params_dtype"] = TORCH_NAMES[plan.largest_dtype]
     topology = model.description.topology
 
@@ -62,7 +62,7 @@ def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
         replaceable=(TRACKER, iteration_folder(ITERATION)),
         identity=_identity("hf2mg", request, family, source.files, model.options, config),
         notes=tuple(_left_out_notes(plan.left_out)),
-        training_flags=training_flags(model.options, model.h, model.layers),
+        training_flags=" ".join(training_flags(family, model.options, model.h, model.layers)),
     )
 
 

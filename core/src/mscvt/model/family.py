@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,38 +20,6 @@ MOE = ("attention", "moe")
 """The kinds of the two usual decoder layers: the blocks that they consist of. A plugin may have kinds of its own."""
 
 
-def _matches_every(_config: Mapping[str, Any]) -> bool:
-    return True
-
-
-def _no_sizes(_hyperparameters: Hyperparameters) -> Mapping[str, int]:
-    return {}
-
-
-@dataclass(frozen=True, slots=True)
-class ModelType:
-    """One value of `--model-type-hf`.
-
-    Attributes:
-        name: The value on the command line, for example `mine-moe`.
-        config_model_types: Values of `model_type` in `config.json` that mean this type.
-        fields: Hyperparameter -> where `config.json` holds it, besides the core's `DECODER_FIELDS`, or instead of one.
-        matches: Tells apart types that share a `model_type`; called with the parsed `config.json`.
-        sizes: Sizes that rules speak of and that follow from the hyperparameters, such as products of them.
-        args: Further plain values that training expects in the checkpoint's `args`, or a function that gives them for
-            the hyperparameters.
-        ignored: Patterns (`fnmatch`) of source tensors that hold no weights, such as old rotary buffers.
-    """
-
-    name: str
-    config_model_types: tuple[str, ...]
-    fields: Mapping[str, Field] = field(default_factory=dict)
-    matches: Callable[[Mapping[str, Any]], bool] = _matches_every
-    sizes: Callable[[Hyperparameters], Mapping[str, int]] = _no_sizes
-    args: Mapping[str, Any] | Callable[[Hyperparameters], Mapping[str, Any]] = field(default_factory=dict)
-    ignored: tuple[str, ...] = ("*.rotary_emb.inv_freq",)
-
-
 @dataclass(frozen=True, slots=True)
 class Layer:
     """One layer of the source.
@@ -67,3 +35,51 @@ class Layer:
     kind: tuple[str, ...]
     mtp: int | None = None
     sizes: Mapping[str, int] = field(default_factory=dict, hash=False)
+
+
+def _matches_every(_config: Mapping[str, Any]) -> bool:
+    return True
+
+
+def _no_sizes(_hyperparameters: Hyperparameters) -> Mapping[str, int]:
+    return {}
+
+
+def _as_it_is(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    return config
+
+
+def _no_flags(_hyperparameters: Hyperparameters) -> Sequence[str]:
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelType:
+    """One value of `--model-type-hf`.
+
+    Attributes:
+        name: The value on the command line, for example `mine-moe`.
+        config_model_types: Values of `model_type` in `config.json` that mean this type.
+        fields: Hyperparameter -> where `config.json` holds it, besides the core's `DECODER_FIELDS`, or instead of one.
+        matches: Tells apart types that share a `model_type`; called with the parsed `config.json`.
+        sizes: Sizes that rules speak of and that follow from the hyperparameters, such as products of them.
+        respell: Gives a `config.json` that says things in another way in the spelling that `fields` are read in.
+        refused: Option of the dialect -> why models of this type can't have it.
+        args: Further plain values that training expects in the checkpoint's `args`, or a function that gives them for
+            the hyperparameters and the layers that are kept.
+        flags: What the training script must be told of the model itself, for its hyperparameters.
+        ignored: Patterns (`fnmatch`) of source tensors that hold no weights, such as old rotary buffers.
+    """
+
+    name: str
+    config_model_types: tuple[str, ...]
+    fields: Mapping[str, Field] = field(default_factory=dict)
+    matches: Callable[[Mapping[str, Any]], bool] = _matches_every
+    sizes: Callable[[Hyperparameters], Mapping[str, int]] = _no_sizes
+    respell: Callable[[Mapping[str, Any]], Mapping[str, Any]] = _as_it_is
+    refused: Mapping[str, str] = field(default_factory=dict)
+    args: Mapping[str, Any] | Callable[[Hyperparameters, Sequence[Layer]], Mapping[str, Any]] = field(
+        default_factory=dict
+    )
+    flags: Callable[[Hyperparameters], Sequence[str]] = _no_flags
+    ignored: tuple[str, ...] = ("*.rotary_emb.inv_freq",)

@@ -169,6 +169,23 @@ def _numbers(value: Any) -> Iterable[int]:
     return value if isinstance(value, tuple) else (value,)
 
 
+def check_refused(options: Any, refused: Mapping[str, str], model_type: str, faults: Faults) -> None:
+    """Add a fault for every option that was asked for and that models of this type can't have.
+
+    Args:
+        options: What was asked for.
+        refused: Name of an option -> why.
+        model_type: The model type.
+        faults: Where they are added.
+    """
+    table = rows(type(options))
+    for name, why in refused.items():
+        row, value = table[name], getattr(options, name)
+        if value not in (None, row.default):
+            said = "" if value is True else f" {shown(value)}"
+            faults.add(f"{row.flag}{said}: {model_type} {why}", hint=f"Leave out {row.flag}.")
+
+
 def check_features(options: Any, features: frozenset[str], model_type: str, faults: Faults) -> None:
     """Add a fault for every option that says something about a part that the model doesn't have."""
     table = rows(type(options))

@@ -12,25 +12,40 @@ ROLES: Mapping[str, str] = MappingProxyType(
     {
         "embedding": "the vocabulary's rows",
         "head": "the output layer; the embedding itself where they are tied",
+        "head_bias": "bias of the output layer",
         "norm.final": "the norm after the last layer",
+        "norm.final_bias": "its bias",
         "norm.input": "the norm before attention",
+        "norm.input_bias": "its bias",
         "norm.pre_mlp": "the norm before the MLP or the experts",
+        "norm.pre_mlp_bias": "its bias",
+        "norm.post_attention": "a norm of what attention gives, before it is added",
+        "norm.post_mlp": "a norm of what the MLP gives, before it is added",
         "attention.q": "query projection, heads in the order of their kv groups",
         "attention.k": "key projection, a head for each kv group",
         "attention.v": "value projection, a head for each kv group",
+        "attention.qkv": "the three projections in one tensor: all queries, then all keys, then all values",
+        "attention.q_bias": "bias of the query projection",
+        "attention.k_bias": "bias of the key projection",
+        "attention.v_bias": "bias of the value projection",
         "attention.q_norm": "norm of each query head",
         "attention.k_norm": "norm of each key head",
         "attention.proj": "output projection of attention",
+        "attention.proj_bias": "its bias",
         "mlp.gate": "the rows of the MLP that go through the activation",
         "mlp.up": "the rows of the MLP that the activated ones are multiplied with",
+        "mlp.gate_up": "both in one tensor, gate then up",
         "mlp.down": "back to the hidden size",
         "moe.router": "scores of the experts",
         "moe.router_bias": "what is added to the scores to choose experts; keeps its dtype",
+        "moe.shared_gate": "what the shared experts' result is weighted with",
         "moe.shared.gate": "as mlp.gate, of the experts that see every token",
         "moe.shared.up": "as mlp.up, of the same",
+        "moe.shared.gate_up": "both in one tensor, gate then up",
         "moe.shared.down": "as mlp.down, of the same",
         "moe.expert.gate": "as mlp.gate, of each expert",
         "moe.expert.up": "as mlp.up, of each expert",
+        "moe.expert.gate_up": "both in one tensor, gate then up",
         "moe.expert.down": "as mlp.down, of each expert",
         "mla.q_down": "latent attention: the query's compression, or the whole query where it is not compressed",
         "mla.q_norm": "latent attention: norm of the compressed query",
@@ -75,6 +90,10 @@ QK_NORM: Names = MappingProxyType(
         "attention.q_norm": _LAYER + "self_attn.q_norm.weight",
         "attention.k_norm": _LAYER + "self_attn.k_norm.weight",
     }
+)
+
+QKV_BIAS: Names = MappingProxyType(
+    {f"attention.{name}_bias": f"{_LAYER}self_attn.{name}_proj.bias" for name in ("q", "k", "v")}
 )
 
 LATENT_ATTENTION: Names = MappingProxyType(

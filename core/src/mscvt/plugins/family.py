@@ -10,6 +10,7 @@ from mscvt.errors import Faults, MscvtError
 from mscvt.layout.rules import Rule, check_rule, fields_in
 from mscvt.model.family import MTP, Hyperparameters, Layer, ModelType
 from mscvt.parallel.topology import Topology
+from mscvt.plugins.rule_blocks import RuleBlocks
 
 T = TypeVar("T")
 
@@ -67,7 +68,7 @@ class Family:
         """Role -> name of a layer's tensors, without what an MTP layer has besides."""
         names = self.names(layer.kind, h)
         for role, name in names.items():
-            if "layer" not in fields_in(name):
+            if layer.mtp is None and "layer" not in fields_in(name):
                 raise self._wrong("mscvt_names", f"{role} of a layer has the name {name!r}, which needs {{layer}}")
         if not names:
             raise self._wrong(
@@ -88,9 +89,9 @@ class Family:
             raise self._wrong("mscvt_layers", "an MTP layer stands before a decoder layer")
         return layers
 
-    def rules(self, h: Hyperparameters) -> tuple[Rule, ...]:
+    def rules(self, h: Hyperparameters, blocks: RuleBlocks) -> tuple[Rule, ...]:
         """The family's own rules."""
-        rules = self._sequence("mscvt_split_rules", Rule, hyperparameters=h)
+        rules = self._sequence("mscvt_split_rules", Rule, hyperparameters=h, blocks=blocks)
         for rule in rules:
             if rule.key.startswith(("decoder.layers.", "mtp.layers.")):
                 raise self._wrong(
@@ -124,13 +125,27 @@ class Family:
             raise self._wrong("sizes", f"it returned {sizes!r:.200}, expected names of whole numbers")
         return sizes
 
-    def args(self, h: Hyperparameters) -> Mapping[str, Any]:
-        """What the model type adds to `args`."""
+    def args(self, h: Hyperparameters, layers: Sequence[Layer]) -> Mapping[str, Any]:
+        """What the model type adds to `args` for the layers that are kept."""
         given = self.model_type.args
-        args = self._try("args", lambda: given(h)) if callable(given) else given
+        args = self._try("args", lambda: given(h, layers)) if callable(given) else given
         if not isinstance(args, Mapping) or not is_plain(dict(args)):
             raise self._wrong("args", f"it gives {args!r:.200}, expected names of plain values (numbers, text, lists)")
         return args
+
+    def flags(self, h: Hyperparameters) -> tuple[str, ...]:
+        """What the training script must be told of the model itself."""
+        flags = self._try("flags", lambda: self.model_type.flags(h))
+        if isinstance(flags, str) or not all(isinstance(word, str) for word in flags):
+            raise self._wrong("flags", f"it returned {flags!r:.200}, expected a list of words")
+        return tuple(flags)
+
+    def respelled(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A configuration in the spelling that the fields are read in."""
+        answer = self._try("respell", lambda: self.model_type.respell(config))
+        if not isinstance(answer, Mapping):
+            raise self._wrong("respell", f"it returned {answer!r:.200}, expected a configuration")
+        return answer
 
     def matches(self, config: Mapping[str, Any]) -> bool:
         """Whether a configuration whose `model_type` is this type's is one of this type."""

@@ -13,6 +13,7 @@ import pluggy
 from mscvt.layout.rules import Rule
 from mscvt.model.family import Hyperparameters, Layer, ModelType
 from mscvt.parallel.topology import Topology
+from mscvt.plugins.rule_blocks import RuleBlocks
 
 hookspec = pluggy.HookspecMarker("mscvt")
 hookimpl = pluggy.HookimplMarker("mscvt")
@@ -49,10 +50,11 @@ def mscvt_layers(model_type: str, hyperparameters: Hyperparameters) -> Sequence[
 
 
 @hookspec(firstresult=True)
-def mscvt_split_rules(model_type: str, hyperparameters: Hyperparameters) -> Sequence[Rule] | None:
+def mscvt_split_rules(model_type: str, hyperparameters: Hyperparameters, blocks: RuleBlocks) -> Sequence[Rule] | None:
     """Return rules of the family's own: key, layout and cuts for roles that the dialect doesn't know.
 
-    Called once a conversion. They are tried before the dialect's rules, so a rule may also replace one of those. None
+    Called once a conversion. `blocks` makes the dialect's rules for a block under other keys and roles, for layers
+    that have it more than once. The rules are tried before the dialect's, so one may also replace one of those. None
     means no rules.
     """
 

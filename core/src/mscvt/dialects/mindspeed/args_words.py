@@ -51,7 +51,8 @@ def _without_experts(args: dict[str, Any]) -> list[str]:
     for row in rows(Options).values():
         if row.feature == "moe":
             for name in row.recorded:
-                if args.pop(name, None) not in (None, row.default, 1):
+                value = args.pop(name, None)
+                if value is True or value not in (None, row.default, 1):
                     notes.append(f"args record {name}, which means nothing to a model without experts")
     return notes
 

@@ -7,13 +7,13 @@ from typing import Any
 
 from mscvt.dialects.mindspeed.args_read import ABSENT, ARGUMENT_NAMES, MODEL_TYPE
 from mscvt.dialects.mindspeed.options import Options
-from mscvt.model.family import Hyperparameters
+from mscvt.model.family import Hyperparameters, Layer
 from mscvt.model.options import rows
 from mscvt.plugins.family import Family
 
 
 def make_args(
-    family: Family, h: Hyperparameters, options: Options, layers: int, absent: Sequence[str]
+    family: Family, h: Hyperparameters, options: Options, kept: Sequence[Layer], absent: Sequence[str]
 ) -> dict[str, Any]:
     """Everything that the training loader and the way back want to know, as plain values.
 
@@ -21,9 +21,10 @@ def make_args(
         family: The family whose model it is.
         h: The sizes of the model as it was converted.
         options: Validated, with defaults.
-        layers: Real decoder layers that are kept.
+        kept: The layers that are kept.
         absent: Tensors that the source could have repeated and did not.
     """
+    layers = sum(layer.mtp is None for layer in kept)
     roles = family.roles(family.layers(h), h)
     groups = h.get("num_query_groups")
     args: dict[str, Any] = {name: list(v) if isinstance(v, (list, tuple)) else v for name, v in h.items()}
@@ -57,7 +58,7 @@ def make_args(
     if absent:
         args[ABSENT] = sorted(absent)
     args |= _option_args(options, layers)
-    args |= family.args(h)
+    args |= family.args(h, kept)
     return args
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mscvt.dialects.mindspeed.options import Options
 from mscvt.model.family import Hyperparameters
+from mscvt.plugins.family import Family
 
 _TRAINING_FLAGS = (
     ("target_tensor_parallel_size", "--tensor-model-parallel-size"),
@@ -23,8 +24,8 @@ _TRAINING_FLAGS = (
 """Option -> what the training script calls it."""
 
 
-def training_flags(options: Options, h: Hyperparameters, layers: int) -> str:
-    """What the training script must be told so that it loads the checkpoint."""
+def training_flags(family: Family, options: Options, h: Hyperparameters, layers: int) -> tuple[str, ...]:
+    """What the training script must be told so that it loads the checkpoint, an option and its value each."""
     words = [f"--num-layers {layers + len(options.noop_layers or ())}"]
     for name, flag in _TRAINING_FLAGS:
         value = getattr(options, name)
@@ -40,4 +41,4 @@ def training_flags(options: Options, h: Hyperparameters, layers: int) -> str:
     words.append(f"--make-vocab-size-divisible-by {options.make_vocab_size_divisible_by or 1}")
     if not h.get("tie_word_embeddings"):
         words.append("--untie-embeddings-and-output-weights")
-    return " ".join(words)
+    return (*words, *family.flags(h))
