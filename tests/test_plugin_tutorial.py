@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from mscvt.dialects import mindspeed
-from mscvt.dialects.mindspeed.options import Options
-from mscvt.model.options import with_defaults
+import mscvt
+import plugin_reference
+from mscvt.plugins import blocks as names_of_blocks
 from mscvt.plugins import hookspecs
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples/plugin"
 TUTORIAL = (ROOT / "docs/writing-a-plugin.md").read_text(encoding="utf-8")
+BLOCKS = [name for name in vars(names_of_blocks) if name.isupper() and not name.startswith("_")]
 HOOKS = [name for name in dir(hookspecs) if name.startswith("mscvt_")]
 
 
@@ -27,15 +28,16 @@ def test_tutorial_shows_the_whole_example():
     assert shown == {str(path.relative_to(EXAMPLE)): path.read_text(encoding="utf-8") for path in written}
 
 
-def test_tutorial_lists_every_role_with_its_key():
-    listed = set()
-    for roles, key in re.findall(r"^\| (`.+`) \| `(.+)` \|$", section("Roles"), re.MULTILINE):
-        listed |= {(role, key) for role in re.findall(r"`(.+?)`", roles)}
-    rules = mindspeed.rules(with_defaults(Options()), is_tied=False)
-    keys = [("", end.rule) for end in (*rules.first, *rules.last)]
-    keys += [("", rule) for table in rules.layer for rule in table]
-    keys += [(prefix, rule) for prefix, table in rules.mtp.items() for rule in table]
-    assert listed == {(role, prefix + rule.key) for prefix, rule in keys for role in rule.roles}
+def test_tables_of_the_tutorial_are_those_of_the_code():
+    assert plugin_reference.render(TUTORIAL) == TUTORIAL, "make docs writes the tables anew"
+
+
+def test_everything_that_the_tutorial_tells_to_import_is_public():
+    public = set(mscvt.__all__)
+    told = set(re.findall(r"`([A-Z][A-Z_]+[A-Z])`", section("Layers and blocks") + section("Rules")))
+    assert len(told) > 10
+    assert told <= public
+    assert set(BLOCKS) <= public
 
 
 @pytest.mark.parametrize("hook", HOOKS)

@@ -75,7 +75,7 @@ def programs(sources, tmp_path_factory):
             if not path.name.startswith(("mscvt", "__editable__", "pip")):
                 (packages / path.name).symlink_to(path)
     python = fresh / "bin/python"
-    names = ("mscvt-seed-oss", "mscvt-broken")
+    names = ("mscvt-olmoe", "mscvt-broken")
     run(*pip, "--python", python, "install", "--no-index", "--find-links", wheels, *names)
     return fresh / "bin"
 
@@ -85,10 +85,10 @@ def test_example_is_found_and_the_broken_plugin_reported(programs):
         json.loads(run(programs / "mscvt", "plugins", "--json")), key=lambda plugin: plugin["version"]
     )
     assert example == {
-        "distribution": "mscvt-seed-oss",
+        "distribution": "mscvt-olmoe",
         "version": "0.1.0",
-        "entry_point": "seed_oss = mscvt_seed_oss",
-        "model_types": ["seed-oss"],
+        "entry_point": "olmoe = mscvt_olmoe",
+        "model_types": ["olmoe"],
         "error": None,
     }
     assert (broken["distribution"], broken["version"], broken["model_types"]) == ("mscvt-broken", "0.7", [])
@@ -96,35 +96,34 @@ def test_example_is_found_and_the_broken_plugin_reported(programs):
 
 
 CONFIG = {
-    "model_type": "seed_oss",
+    "model_type": "olmoe",
     "torch_dtype": "bfloat16",
     "num_hidden_layers": 2,
-    "hidden_size": 20,
-    "intermediate_size": 28,
+    "hidden_size": 24,
+    "intermediate_size": 10,
+    "num_experts": 4,
     "num_attention_heads": 6,
     "num_key_value_heads": 2,
-    "head_dim": 4,
     "vocab_size": 22,
 }
 LAYER = {
-    "input_layernorm.weight": (20,),
-    "self_attn.q_proj.weight": (24, 20),
-    "self_attn.q_proj.bias": (24,),
-    "self_attn.k_proj.weight": (8, 20),
-    "self_attn.k_proj.bias": (8,),
-    "self_attn.v_proj.weight": (8, 20),
-    "self_attn.v_proj.bias": (8,),
-    "self_attn.o_proj.weight": (20, 24),
-    "post_attention_layernorm.weight": (20,),
-    "mlp.gate_proj.weight": (28, 20),
-    "mlp.up_proj.weight": (28, 20),
-    "mlp.down_proj.weight": (20, 28),
+    "input_layernorm.weight": (24,),
+    "self_attn.q_proj.weight": (24, 24),
+    "self_attn.k_proj.weight": (8, 24),
+    "self_attn.v_proj.weight": (8, 24),
+    "self_attn.o_proj.weight": (24, 24),
+    "self_attn.q_norm.weight": (24,),
+    "self_attn.k_norm.weight": (8,),
+    "post_attention_layernorm.weight": (24,),
+    "mlp.gate.weight": (4, 24),
+    **{f"mlp.experts.{expert}.{half}_proj.weight": (10, 24) for expert in range(4) for half in ("gate", "up")},
+    **{f"mlp.experts.{expert}.down_proj.weight": (24, 10) for expert in range(4)},
 }
 SHAPES = {
-    "model.embed_tokens.weight": (22, 20),
+    "model.embed_tokens.weight": (22, 24),
     **{f"model.layers.{layer}.{name}": shape for layer in range(2) for name, shape in LAYER.items()},
-    "model.norm.weight": (20,),
-    "lm_head.weight": (22, 20),
+    "model.norm.weight": (24,),
+    "lm_head.weight": (22, 24),
 }
 
 
@@ -132,17 +131,18 @@ def test_example_converts_both_ways_through_the_command_line(programs, tmp_path)
     hf, mg, back = tmp_path / "hf", tmp_path / "mg", tmp_path / "back"
     tensors = {name: content(name, shape) for name, shape in SHAPES.items()}
     save_huggingface(hf, CONFIG, tensors)
-    split = ["--target-tensor-parallel-size", 2, "--target-pipeline-parallel-size", 2]
+    split = ["--target-tensor-parallel-size", 2, "--target-expert-parallel-size", 2]
     run(programs / "mscvt", "hf2mg", "--load-dir", hf, "--save-dir", mg, *split)
     for rank in range(2):
         with torch.serialization.safe_globals([Namespace]):
             shard = torch.load(mg / f"iter_0000001/mp_rank_{rank:02d}_001/model_optim_rng.pt", weights_only=True)
-        queries, keys, values = (tensors[f"model.layers.1.self_attn.{part}_proj.bias"] for part in "qkv")
-        group = torch.cat([queries[12 * rank :][:12], keys[4 * rank :][:4], values[4 * rank :][:4]])
-        bias = shard["model"]["decoder.layers.0.self_attention.linear_qkv.bias"]
-        assert torch.equal(bias.view(torch.int16), group.view(torch.int16))
-        assert shard["args"].add_qkv_bias is True
-        assert shard["args"].model_type_hf == "seed-oss"
+        model = shard["model"]
+        norm = model["decoder.layers.1.self_attention.q_layernorm.weight"]
+        assert torch.equal(norm, tensors["model.layers.1.self_attn.q_norm.weight"])
+        down = tensors["model.layers.1.mlp.experts.3.down_proj.weight"]
+        mine = model["decoder.layers.1.mlp.experts.local_experts.1.linear_fc2.weight"]
+        assert torch.equal(mine.view(torch.int16), down[:, 5 * rank : 5 * rank + 5].contiguous().view(torch.int16))
+        assert shard["args"].model_type_hf == "olmoe"
     run(programs / "mscvt", "mg2hf", "--load-dir", mg, "--save-dir", back)
     assert huggingface_digests(back) == {name: digest(tensor) for name, tensor in tensors.items()}
 

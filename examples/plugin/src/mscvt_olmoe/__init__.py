@@ -1,0 +1,40 @@
+"""OLMoE: experts in every layer, one norm for all query heads together and one for all key heads."""
+
+from collections.abc import Mapping, Sequence
+
+from mscvt import DECODER, EXPERTS, MOE, QK_NORM, Hyperparameters, Layer, ModelType, Rule, count, hookimpl, whole
+
+MSCVT_API = 2
+
+BLOCKS = {**DECODER, "attention": DECODER["attention"] | QK_NORM, "moe": EXPERTS}
+FIELDS = {
+    "num_experts": count("num_experts", "num_local_experts"),
+    "moe_intermediate_size": count("intermediate_size"),
+}
+
+
+@hookimpl
+def mscvt_model_types() -> Sequence[ModelType]:
+    """Serve `olmoe`."""
+    return [ModelType("olmoe", config_model_types=("olmoe",), fields=FIELDS)]
+
+
+@hookimpl
+def mscvt_names(block: str) -> Mapping[str, str] | None:
+    """The usual names; `mlp` is there too, and no layer has it."""
+    return BLOCKS.get(block)
+
+
+@hookimpl
+def mscvt_layers(hyperparameters: Hyperparameters) -> Sequence[Layer]:
+    """Every layer has experts."""
+    return [Layer(i, MOE) for i in range(hyperparameters["num_layers"])]
+
+
+@hookimpl
+def mscvt_split_rules() -> Sequence[Rule]:
+    """The norms are as long as all heads, and whole on every rank; the core's are as long as one."""
+    return [
+        whole("self_attention.q_layernorm.weight", "attention.q_norm", "(head channel)"),
+        whole("self_attention.k_layernorm.weight", "attention.k_norm", "(group channel)"),
+    ]
