@@ -27,47 +27,47 @@ def routed(x: Tensor, layer: Roles, model: Model) -> Tensor:
     Raises:
         MscvtError: For a router that is not known.
     """
-    has_sigmoid = layer.has("moe.router_bias") or model.value("scoring_func", default=None) == "sigmoid"
-    name = model.conventions.router or ("sigmoid" if has_sigmoid else "softmax")
+    name = model.conventions.router or ("sigmoid" if layer.has("moe.router_bias") else "softmax")
     if name not in ROUTERS:
         raise MscvtError(f"the router is {name}, expected one of {', '.join(ROUTERS)}")
     return ROUTERS[name](x @ layer["moe.router"].T, layer, model)
 
 
-def _softmax(logits: Tensor, _layer: Roles, model: Model) -> Tensor:
+def _softmax(logits: Tensor, layer: Roles, model: Model) -> Tensor:
     """The best of a softmax; a group is as good as its best expert."""
-    scores = logits.softmax(dim=-1)
-    return _weighted(scores, _in_best_groups(scores, model, best=1), model)
+    return _best(logits.softmax(dim=-1), layer, model, counted=1)
 
 
 def _sigmoid(logits: Tensor, layer: Roles, model: Model) -> Tensor:
-    """The best sigmoids; a bias takes part in the choice, not in the weight; a group is as good as its best two."""
-    scores = logits.sigmoid()
+    """The best of sigmoids; a group is as good as its best two experts."""
+    return _best(logits.sigmoid(), layer, model, counted=2)
+
+
+def _best(scores: Tensor, layer: Roles, model: Model, counted: int) -> Tensor:
+    """The scores of the `num_experts_per_tok` best experts, normalised and scaled.
+
+    A bias takes part in the choice, not in the weight.
+    """
     bias = layer.get("moe.router_bias")
-    choice = scores if bias is None else scores + bias
-    return _weighted(scores, _in_best_groups(choice, model, best=2), model)
-
-
-def _in_best_groups(scores: Tensor, model: Model, best: int) -> Tensor:
-    """Scores, minus infinity outside the `topk_group` groups whose `best` experts have the highest sum."""
-    groups = model.value("n_group", default=1)
-    if groups == 1 or model.value("topk_method", default=None) == "greedy":
-        return scores
-    grouped = scores.unflatten(-1, (groups, -1))
-    values = grouped.topk(best, dim=-1).values.sum(dim=-1)  # [tokens, groups]
-    chosen = values.topk(model.value("topk_group"), dim=-1).indices
-    outside = torch.ones(grouped.shape[:-1], dtype=torch.bool).scatter(-1, chosen, value=False)
-    return torch.where(outside[..., None], float("-inf"), grouped).flatten(-2)
-
-
-def _weighted(scores: Tensor, choice: Tensor, model: Model) -> Tensor:
-    """The scores of the `num_experts_per_tok` experts with the highest `choice`, normalised and scaled."""
+    choice = _in_best_groups(scores if bias is None else scores + bias, model, counted)
     experts = choice.topk(model.value("num_experts_per_tok"), dim=-1).indices
     weights = torch.zeros_like(scores).scatter(-1, experts, scores.gather(-1, experts))
     if model.value("norm_topk_prob", default=True):
         weights = weights / weights.sum(dim=-1, keepdim=True)
     scale: float = model.value("routed_scaling_factor", "router_scaling_factor", default=1.0)
     return weights * scale
+
+
+def _in_best_groups(scores: Tensor, model: Model, counted: int) -> Tensor:
+    """Scores, minus infinity outside the `topk_group` groups whose `counted` best experts have the highest sum."""
+    groups = model.value("n_group", default=1)
+    if groups == 1 or model.value("topk_method", default=None) == "greedy":
+        return scores
+    grouped = scores.view(len(scores), groups, -1)
+    values = grouped.topk(counted, dim=-1).values.sum(dim=-1)  # [tokens, groups]
+    chosen = values.topk(model.value("topk_group"), dim=-1).indices
+    outside = torch.ones_like(values, dtype=torch.bool).scatter(-1, chosen, value=False)
+    return torch.where(outside[..., None], float("-inf"), grouped).flatten(-2)
 
 
 def _sparsemixer(logits: Tensor, _layer: Roles, model: Model) -> Tensor:
