@@ -78,7 +78,7 @@ SIZES = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
-TOP = {"num_experts_per_tok": 3, "moe_intermediate_size": 20}
+TOP = {"num_experts_per_tok": 3, "moe_intermediate_size": 22}
 GROUPS = {"n_group": 4, "topk_group": 2, "norm_topk_prob": True, "routed_scaling_factor": 1.7}
 LATENT = TOP | {
     "num_key_value_heads": 4,
