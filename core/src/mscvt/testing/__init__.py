@@ -13,10 +13,11 @@ from mscvt.dialects.mindspeed.options import Options
 from mscvt.plugins.registry import load_registry
 from mscvt.testing.checkpoints import content, digest, save_huggingface
 from mscvt.testing.conversions import contents_in, hf2mg, mg2hf, shards_in
-from mscvt.testing.real import logits_of, save_real
+from mscvt.testing.forward import Conventions, logits_of, random_reference
 from mscvt.testing.sources import layers_of, shapes_in, source_shapes, source_tensors
 
 __all__ = [
+    "Conventions",
     "FamilyContract",
     "Options",
     "content",
@@ -27,8 +28,8 @@ __all__ = [
     "load_registry",
     "logits_of",
     "mg2hf",
+    "random_reference",
     "save_huggingface",
-    "save_real",
     "shapes_in",
     "shards_in",
     "source_shapes",

@@ -28,7 +28,18 @@ from mscvt.plugins.family import Family
 from mscvt.plugins.registry import Registry, load_registry
 from mscvt.testing.checkpoints import save_huggingface
 from mscvt.testing.conversions import content_of, contents_in, hf2mg, mg2hf
-from mscvt.testing.real import Real, logits_of, save_real
+from mscvt.testing.forward import (
+    TOLERANCE,
+    Block,
+    Conventions,
+    Real,
+    Reference,
+    disagreement,
+    forward,
+    logits_of,
+    random_reference,
+    tensors_by_role,
+)
 from mscvt.testing.sources import (
     features_of,
     layers_of,
@@ -41,7 +52,11 @@ from mscvt.testing.sources import (
 )
 from mscvt.testing.variants import STANDARD
 
-_REAL_TESTS = ("test_names_and_shapes_are_those_of_the_real_class", "test_logits_are_equal_after_both_ways")
+_REAL_TESTS = (
+    "test_names_and_shapes_are_those_of_the_real_class",
+    "test_roles_compute_the_logits_of_the_real_class",
+    "test_logits_are_equal_after_both_ways",
+)
 
 
 class FamilyContract:
@@ -54,6 +69,8 @@ class FamilyContract:
             otherwise different from each other, so that no two axes can be confused.
         real: The model's configuration class and its class for causal language modeling, which the names, shapes and
             logits are compared with; None where transformers has no such classes.
+        conventions: Arithmetic of the real class that no `config.json` says (`mscvt.testing.forward`).
+        blocks: Functions that compute blocks with roles of the family's own.
         renamed_fields: Fields of `config` that transformers 4 calls by another name; `dtype` and
             `rope_parameters` need not be listed.
         cases: The standard cases (`mscvt.testing.variants`) to convert under: all that mean something to
@@ -64,6 +81,8 @@ class FamilyContract:
     model_type: ClassVar[str]
     config: ClassVar[Mapping[str, Any]]
     real: ClassVar[Real | None] = None
+    conventions: ClassVar[Conventions | None] = None
+    blocks: ClassVar[Mapping[str, Block]] = {}
     renamed_fields: ClassVar[Mapping[str, str]] = {}
     cases: ClassVar[Collection[str]] = tuple(STANDARD)
     options: ClassVar[Mapping[str, Options]] = {}
@@ -189,29 +208,57 @@ class FamilyContract:
 
     # The real class
 
+    def reference(self, family: Family, folder: Path) -> Reference:
+        """A random model of the real class, which has no MTP layers."""
+        return random_reference(without_mtp(family, self.config), folder, real=self.real)
+
     def test_names_and_shapes_are_those_of_the_real_class(
         self, registry: Registry, family: Family, tmp_path: Path
     ) -> None:
         """What the model's own class saves is what the family describes; sizes read alike."""
-        assert self.real is not None
-        config = without_mtp(family, self.config)
-        save_real(self.real, config, tmp_path)
-        written = read_config(tmp_path)
+        written = self.reference(family, tmp_path).config
         assert registry.recognise(written).model_type.name == self.model_type
         assert shapes_in(tmp_path) == source_shapes(family, written)
-        values = hyperparameters(written, family.model_type, "written")
+        values = hyperparameters(family.respelled(written), family.model_type, "written")
+        config = family.respelled(without_mtp(family, self.config))
         assert values == hyperparameters(config, family.model_type, CONFIG)
+
+    def test_roles_compute_the_logits_of_the_real_class(self, family: Family, tmp_path: Path) -> None:
+        """Names that fit and are wrong (gate and up, keys and values, two norms) compute something else."""
+        reference = self.reference(family, tmp_path)
+        h = hyperparameters(family.respelled(reference.config), family.model_type, CONFIG)
+        ends = dict(family.names((MODEL,), h))
+        if h.get("tie_word_embeddings"):
+            ends.pop("head", None)
+        layers = [
+            tensors_by_role(family.layer_names(layer, h), reference.tensors, layer.index)
+            for layer in family.layers(h)
+            if layer.mtp is None
+        ]
+        logits = forward(
+            tensors_by_role(ends, reference.tensors),
+            layers,
+            reference.config,
+            reference.tokens,
+            conventions=self.conventions,
+            blocks=self.blocks,
+        )
+        far = disagreement(logits, reference.logits)
+        assert far < TOLERANCE, (
+            f"computed from the roles, the logits of {self.model_type} differ by {far:.1%} from the real class's: "
+            "are two names swapped in mscvt_names, or a norm or bias in the wrong place?"
+        )
 
     def test_logits_are_equal_after_both_ways(self, registry: Registry, family: Family, tmp_path: Path) -> None:
         """The model opens again in its own class and computes exactly the same."""
         assert self.real is not None
         hf, mg, back = tmp_path / "hf", tmp_path / "mg", tmp_path / "back"
-        save_real(self.real, without_mtp(family, self.config), hf)
+        tokens = self.reference(family, hf).tokens
         options = [options for options in self.variants().values() if not options.num_layers]
         hf2mg(hf, mg, replace(options[-1], mtp_num_layers=None), registry=registry)
         mg2hf(mg, back, hf_cfg_dir=hf, registry=registry)
-        expected = logits_of(self.real, hf, self.config["vocab_size"])
-        assert torch.equal(logits_of(self.real, back, self.config["vocab_size"]), expected)
+        expected = logits_of(hf, tokens, self.real)
+        assert torch.equal(logits_of(back, tokens, self.real), expected)
         assert expected.std() > 0
 
     # Refusals

@@ -15,7 +15,7 @@ It is written for small models on a CPU: float32, every expert computed for ever
 from mscvt.testing.forward.decoder import forward
 from mscvt.testing.forward.linear import normalized, projected
 from mscvt.testing.forward.model import Block, Conventions, Model
-from mscvt.testing.forward.reference import TOLERANCE, Reference, disagreement, random_reference
+from mscvt.testing.forward.reference import TOLERANCE, Real, Reference, disagreement, logits_of, random_reference
 from mscvt.testing.forward.roles import Roles, tensors_by_role
 
 __all__ = [
@@ -23,10 +23,12 @@ __all__ = [
     "Block",
     "Conventions",
     "Model",
+    "Real",
     "Reference",
     "Roles",
     "disagreement",
     "forward",
+    "logits_of",
     "normalized",
     "projected",
     "random_reference",

@@ -23,7 +23,7 @@ _FEED_FORWARDS: Mapping[str, Block] = MappingProxyType({"mlp": dense, "moe": mix
 
 @torch.no_grad()
 def forward(
-    ends: Mapping[str, Tensor],
+    ends: Mapping[str, Tensor | Sequence[Tensor]],
     layers: Sequence[Mapping[str, Tensor | Sequence[Tensor]]],
     config: Mapping[str, Any],
     tokens: Tensor,

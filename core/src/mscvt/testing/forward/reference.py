@@ -30,21 +30,27 @@ class Reference:
     """`[batch, sequence, vocab]`."""
 
 
-def random_reference(config: Mapping[str, Any], folder: Path, seed: int = 0) -> Reference:
+Real = tuple[type[Any], type[Any]]
+"""A model's configuration class and its class for causal language modeling."""
+
+
+def random_reference(config: Mapping[str, Any], folder: Path, seed: int = 0, *, real: Real | None = None) -> Reference:
     """Make the model that a configuration asks for, with random weights, norms and biases in float32.
 
     Args:
         config: With a `model_type` that transformers has a class for.
         folder: Where the model is saved; it must not hold another one.
         seed: For weights and tokens.
+        real: The model's classes; by default those that transformers has for the `model_type`.
     """
     from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
     given = {name: value for name, value in config.items() if name != "model_type"}
-    made = CONFIG_MAPPING[config["model_type"]](**given)
-    make: Any = AutoModelForCausalLM.from_config
+    config_class = CONFIG_MAPPING[config["model_type"]] if real is None else real[0]
+    make: Any = AutoModelForCausalLM.from_config if real is None else real[1]._from_config
     # Eager experts: the grouped kernel takes no sizes that are not a multiple of four.
-    model = make(made, dtype=torch.float32, attn_implementation="eager", experts_implementation="eager").eval()
+    kernels = {"attn_implementation": "eager", "experts_implementation": "eager"}
+    model = make(config_class(**given), dtype=torch.float32, **kernels).eval()
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randint(config["vocab_size"], (2, 9), generator=generator)
     for name, tensor in model.state_dict().items():
@@ -67,3 +73,12 @@ def random_reference(config: Mapping[str, Any], folder: Path, seed: int = 0) -> 
 def disagreement(found: Tensor, expected: Tensor) -> float:
     """The largest difference of two logits, as a share of the largest one expected; NaN where either has one."""
     return float((found - expected).abs().max() / expected.abs().max())
+
+
+def logits_of(folder: Path, tokens: Tensor, real: Real) -> Tensor:
+    """The logits `[batch, sequence, vocab]` of a saved model."""
+    kernels = {"attn_implementation": "eager", "experts_implementation": "eager"}
+    model = real[1].from_pretrained(folder, dtype=torch.float32, **kernels).eval()
+    with torch.no_grad():
+        logits: Tensor = model(tokens).logits
+    return logits
