@@ -5,9 +5,9 @@ from argparse import Namespace
 import torch
 from transformers import SeedOssConfig, SeedOssForCausalLM
 
+from mscvt.formats.huggingface.config import read_config
 from mscvt.jobs.conversion import Settings, run_conversion
 from mscvt.jobs.prepare import Request, prepare_to_megatron
-from mscvt.model.hyperparameters import read_config
 from mscvt.model.options import Options
 from mscvt.plugins.registry import load_registry
 from mscvt.testing import FamilyContract, shapes_in, source_shapes

@@ -5,8 +5,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from mscvt import MscvtError
+from mscvt.formats.huggingface.config import read_config
 from mscvt.jobs.prepare import Request, prepare_to_megatron
-from mscvt.model.hyperparameters import hyperparameters, read_config
+from mscvt.model.hyperparameters import hyperparameters
 from mscvt.model.options import Options
 from mscvt.plugins.registry import load_registry
 from mscvt.testing import FamilyContract, content, save_huggingface, shapes_in, source_shapes, source_tensors

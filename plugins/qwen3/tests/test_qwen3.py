@@ -3,7 +3,8 @@
 import pytest
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from mscvt.model.hyperparameters import hyperparameters, read_config
+from mscvt.formats.huggingface.config import read_config
+from mscvt.model.hyperparameters import hyperparameters
 from mscvt.plugins.registry import load_registry
 from mscvt.testing import FamilyContract, shapes_in, source_shapes
 

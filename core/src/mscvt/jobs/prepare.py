@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ from mscvt.dialects.mindspeed.args_read import read_hyperparameters, read_option
 from mscvt.dialects.mindspeed.args_written import make_args
 from mscvt.dialects.mindspeed.launch import training_flags
 from mscvt.errors import Faults, MscvtError
+from mscvt.formats.huggingface.config import read_config
 from mscvt.jobs.conversion import Conversion
 from mscvt.model.family import Hyperparameters
-from mscvt.model.hyperparameters import hyperparameters, pad_vocabulary, read_config
+from mscvt.model.hyperparameters import hyperparameters, pad_vocabulary
 from mscvt.model.layers import select_layers
 from mscvt.model.options import Options, check_features, check_values, with_defaults
 from mscvt.parallel.topology import Topology, build_topology
@@ -49,7 +50,7 @@ def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
     Raises:
         MscvtError: Where anything at all is wrong with the options, the plugin or the source.
     """
-    from mscvt.formats.huggingface.reader import HuggingFaceSource
+    from mscvt.formats.huggingface.reader import open_source
     from mscvt.formats.megatron_torch.paths import TRACKER, iteration_folder
     from mscvt.formats.megatron_torch.writer import allocate, offsets_in, write_tracker
     from mscvt.plan.to_megatron import ITERATION, plan_to_megatron
@@ -59,7 +60,7 @@ def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
     family, description, h, options = describe_configuration(family, config, request)
     layers = sum(1 for _ in description.topology.place_layers())
     args = make_args(family, h, options, layers, description.kinds)
-    source = HuggingFaceSource(request.load_dir, dequantize=request.dequantize)
+    source = open_source(request.load_dir, dequantize=request.dequantize, config=config)
     try:
         plan = plan_to_megatron(
             description, source.tensors, ignored=family.model_type.ignored, dtype=_dtype_name(request.dtype)
@@ -81,7 +82,7 @@ def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
         finish=lambda folder: write_tracker(folder, ITERATION),
         replaceable=(TRACKER, iteration_folder(ITERATION)),
         identity=_identity("hf2mg", request, family, source.files, options, config),
-        notes=tuple(_left_out_notes(plan.left_out)),
+        notes=(*source.notes, *_left_out_notes(plan.left_out)),
         training_flags=training_flags(options, h, layers),
     )
 
@@ -130,7 +131,7 @@ def prepare_to_huggingface(request: Request, registry: Registry) -> Conversion:
     Raises:
         MscvtError: Where anything at all is wrong with the options, the plugin or the source.
     """
-    from mscvt.formats.huggingface.config_files import copy_config_files, find_config_files
+    from mscvt.formats.huggingface.config_files import adapt_config, copy_config_files, find_config_files
     from mscvt.formats.huggingface.writer import INDEX, allocate, offsets_in, write_index
     from mscvt.formats.megatron_torch.reader import MegatronSource
     from mscvt.plan.to_huggingface import plan_to_huggingface
@@ -146,9 +147,14 @@ def prepare_to_huggingface(request: Request, registry: Registry) -> Conversion:
     source.open_ranks(list(topology.ranks()), *_pipelines_and_experts(topology))
     plan = plan_to_huggingface(description, source.tensors, dtype=_dtype_name(request.dtype))
 
+    adapted = None
+    notes: tuple[str, ...] = ("config.json and the tokenizer are not written; --hf-cfg-dir DIR copies them",)
+    if config is not None:
+        adapted, notes = adapt_config(config, h, family.model_type, TORCH_NAMES[plan.largest_dtype])
+
     def finish(folder: Path) -> None:
-        if config is not None:
-            copy_config_files(config_files, folder, config, h, family.model_type, TORCH_NAMES[plan.largest_dtype])
+        if config is not None and adapted is not None:
+            copy_config_files(config_files, folder, config, adapted)
         write_index(folder, plan.files)
 
     return Conversion(
@@ -159,7 +165,7 @@ def prepare_to_huggingface(request: Request, registry: Registry) -> Conversion:
         finish=finish,
         replaceable=("model*.safetensors", INDEX, *(path.name for path in config_files)),
         identity=_identity("mg2hf", request, family, source.files, topology.options, config),
-        notes=() if config else ("config.json and the tokenizer are not written; --hf-cfg-dir DIR copies them",),
+        notes=notes,
     )
 
 
@@ -237,7 +243,7 @@ def _identity(
     direction: str,
     request: Request,
     family: Family,
-    files: list[Path],
+    files: Sequence[Path],
     options: Options,
     config: Mapping[str, Any] | None,
 ) -> dict[str, Any]:

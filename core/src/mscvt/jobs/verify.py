@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mscvt.errors import Faults
+from mscvt.formats.huggingface.config import read_config
 from mscvt.jobs.comparison import check_equal_sources
 from mscvt.jobs.prepare import DTYPES, Request, describe_checkpoint
-from mscvt.model.hyperparameters import read_config
 from mscvt.model.options import Options
 from mscvt.parallel.topology import MegatronName
 from mscvt.plan.contents import Plan, shown
@@ -76,7 +76,7 @@ def verify_checkpoints(
     """
     from mscvt.engine import DEFAULT_MEMORY, run_plan
     from mscvt.engine.sinks import CompareSink
-    from mscvt.formats.huggingface.reader import HuggingFaceSource
+    from mscvt.formats.huggingface.reader import open_source
     from mscvt.formats.megatron_torch.reader import MegatronSource
     from mscvt.plan.to_megatron import plan_to_megatron
 
@@ -90,7 +90,7 @@ def verify_checkpoints(
     existing.open_ranks(
         list(topology.ranks()), options.target_pipeline_parallel_size or 1, options.target_expert_parallel_size or 1
     )
-    source = HuggingFaceSource(hf, dequantize=dequantize)
+    source = open_source(hf, dequantize=dequantize, config=config)
     plan = plan_to_megatron(
         description, source.tensors, ignored=family.model_type.ignored, dtype=DTYPES[dtype] if dtype else None
     )
@@ -107,7 +107,7 @@ def verify_checkpoints(
         progress=progress,
     )
     differences = [_difference(name, element, existing, mg) for name, element in sorted(sink.differences.items())]
-    notes = {f"left out: {why}" for why in plan.left_out.values()}
+    notes = {*source.notes, *(f"left out: {why}" for why in plan.left_out.values())}
     if sink.padded:
         notes.add(f"{_PADDING} ({len(sink.padded)} tensors have some that is not zero)")
     return Report(

@@ -18,11 +18,12 @@ import torch
 from safetensors import safe_open
 
 from mscvt.errors import MscvtError
+from mscvt.formats.huggingface.config import read_config
 from mscvt.jobs.conversion import Settings, run_conversion
 from mscvt.jobs.prepare import Request, prepare_to_huggingface, prepare_to_megatron
 from mscvt.jobs.verify import verify_checkpoints
 from mscvt.model.family import MODEL, MTP, Layer
-from mscvt.model.hyperparameters import hyperparameters, model_fields, read_config
+from mscvt.model.hyperparameters import hyperparameters, model_fields
 from mscvt.model.options import TABLE, Options
 from mscvt.plugins.registry import Family, Registry, load_registry
 from mscvt.testing.checkpoints import digest, save_huggingface
