@@ -109,9 +109,10 @@ def _set(config: dict[str, Any], field: Field, value: Any) -> list[str]:
         before = lookup(config, (path,))
         if before == value:
             continue
-        where, last = config, path.split(".")[-1]
-        for key in path.split(".")[:-1]:
-            where = where[key]
+        *outer, last = path.split(".")
+        where = config
+        for key in outer:
+            where = where.setdefault(key, {})
         where[last] = float(value) if isinstance(before, float) else value
         notes.append(_note(path, before, where[last]))
     return notes

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from mscvt.errors import MscvtError, shown
 
+_OURS = frozenset({"config.json", "model.safetensors", "pytorch_model.bin"})
+"""Whoever holds one of these was meant as a checkpoint of Hugging Face, whatever else lies beside."""
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 """What `owner/name` on a hub looks like."""
 _RANKS = re.compile(r"mp_rank_\d\d(_\d{3})*")
@@ -20,23 +22,22 @@ def refuse_other_folder(folder: Path) -> None:
     Raises:
         MscvtError: Where it is no folder, or the folder of something else.
     """
-    name = folder
     if folder.is_file():
-        raise MscvtError(f"{name}: is a file", hint=f"Give the folder that it lies in: {folder.parent}")
+        raise MscvtError(f"{folder}: is a file", hint=f"Give the folder that it lies in: {folder.parent}")
     if not folder.is_dir():
         hint = "The folder of a Hugging Face checkpoint holds config.json beside its weights."
         if _REPOSITORY.fullmatch(str(folder)):
             hint = f"Is it a model of a hub? Download it first: hf download {folder} --local-dir {folder.name}"
-        raise MscvtError(f"{name}: no such folder", hint=hint)
+        raise MscvtError(f"{folder}: no such folder", hint=hint)
     try:
         names = sorted(path.name for path in folder.iterdir())
     except OSError as error:
-        raise MscvtError(f"{name}: can't be read: {error.strerror}") from None
-    if "config.json" in names:
+        raise MscvtError(f"{folder}: can't be read: {error.strerror}") from None
+    if _OURS.intersection(names):
         return
     for says, what, hint in _kinds(folder, names):
         if says:
-            raise MscvtError(f"{name}: {what}", hint=hint)
+            raise MscvtError(f"{folder}: {what}", hint=hint)
 
 
 def _kinds(folder: Path, names: list[str]) -> list[tuple[bool, str, str]]:
