@@ -71,6 +71,13 @@ def test_path_that_is_no_name_on_a_hub_is_not_taken_for_one(tmp_path):
     assert "hf download" not in caught.value.hint
 
 
+@pytest.mark.parametrize("name", ["x" * 5000, "x" * 300, "a\0b", "absent\x1b[2J"])
+def test_path_that_no_folder_can_have_is_an_error(name, tmp_path):
+    with pytest.raises(MscvtError) as caught:
+        read_config(tmp_path / name)
+    assert caught.value.message.isprintable()
+
+
 def test_cache_of_the_hub_is_named_with_its_snapshot(tmp_path):
     snapshot = tmp_path / "models--a--b" / "snapshots" / "0123"
     snapshot.mkdir(parents=True)

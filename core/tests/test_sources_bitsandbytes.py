@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from typer.testing import CliRunner
 
+from golden_cases import CASES as GOLDEN
+from golden_cases import build_source, load_case, megatron_digests
+from mscvt.cli.main import app
 from mscvt.errors import MscvtError
-from mscvt.formats.huggingface.reader import open_source
+from mscvt.formats.huggingface.reader import HuggingFaceSource, open_source
 
 TORCH = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
@@ -160,3 +164,33 @@ def test_int8_is_refused_by_name(tmp_path):
     save_file(tensors, tmp_path / "hf" / "model.safetensors")
     with pytest.raises(MscvtError, match=r"'w\.SCB', are of a quantization that can't be decoded: bitsandbytes int8"):
         open_source(tmp_path / "hf", dequantize=True, config={"quantization_config": {"quant_method": "bitsandbytes"}})
+
+
+def run(*arguments):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+
+
+def test_quantized_model_converts_to_the_same_bytes_as_its_decoded_copy(tmp_path):
+    source = HuggingFaceSource(build_source(load_case(GOLDEN / "qwen3_tp2_pp2_tied.json"), tmp_path / "hf"))
+    config = json.loads((tmp_path / "hf" / "config.json").read_text())
+    plain, packed = {}, {}
+    for number, (name, info) in enumerate(source.tensors.items()):
+        if "_proj" in name:
+            parts, plain[name] = quantized(
+                info.shape, nested=256 if number % 2 else None, kind=("nf4", "fp4")[number % 3 % 2]
+            )
+            packed |= {part.replace("w", name, 1): tensor for part, tensor in parts.items()}
+        else:
+            strides = (info.shape[-1], 1)[-len(info.shape) :]
+            plain[name] = packed[name] = source.tensor(name).region(0, info.shape, strides).clone()
+    for kind, tensors, said in (("plain", plain, {}), ("4bit", packed, {"quant_method": "bitsandbytes"})):
+        (tmp_path / kind).mkdir()
+        save_file(tensors, tmp_path / kind / "model.safetensors")
+        text = json.dumps(config | ({"quantization_config": said} if said else {}))
+        (tmp_path / kind / "config.json").write_text(text)
+    options = ["--target-tensor-parallel-size", "2", "--target-pipeline-parallel-size", "2"]
+    run("hf2mg", "--load-dir", tmp_path / "plain", "--save-dir", tmp_path / "a", *options)
+    run("hf2mg", "--load-dir", tmp_path / "4bit", "--save-dir", tmp_path / "b", *options, "--dequantize", "--verify")
+    assert megatron_digests(tmp_path / "b") == megatron_digests(tmp_path / "a")
+    run("verify", "--hf", tmp_path / "4bit", "--mg", tmp_path / "a", "--dequantize")

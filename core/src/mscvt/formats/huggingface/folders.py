@@ -22,9 +22,13 @@ def refuse_other_folder(folder: Path) -> None:
     Raises:
         MscvtError: Where it is no folder, or the folder of something else.
     """
-    if folder.is_file():
+    try:
+        is_file, is_folder = folder.is_file(), folder.is_dir()
+    except OSError as error:  # a name longer than any, a disk that fails
+        raise MscvtError(f"{shown(folder)}: can't be opened: {error.strerror}") from None
+    if is_file:
         raise MscvtError(f"{folder}: is a file", hint=f"Give the folder that it lies in: {folder.parent}")
-    if not folder.is_dir():
+    if not is_folder:
         hint = "The folder of a Hugging Face checkpoint holds config.json beside its weights."
         if _REPOSITORY.fullmatch(str(folder)):
             hint = f"Is it a model of a hub? Download it first: hf download {folder} --local-dir {folder.name}"
