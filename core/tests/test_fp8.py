@@ -63,6 +63,7 @@ def test_every_element_is_decoded_with_the_scale_of_its_block(shape):
         (20 * 300 + 250, (3, 5, 10), (50 * 300, 3 * 300, 2)),
         (59_999, (1,), (1,)),
         (299, (302,), (1,)),
+        (299, (2,), (1,)),
         (40_000, (20_000,), (1,)),
     ],
 )
@@ -119,7 +120,9 @@ ALL_CODES = torch.arange(256, dtype=torch.uint8).view(DTYPE)
 NUMBERS = torch.arange(256, dtype=torch.uint8)[(torch.arange(256) & 127) != 127].view(DTYPE)
 
 
-@pytest.mark.parametrize("codes", [ALL_CODES, NUMBERS], ids=["with_nan", "without"])
+@pytest.mark.parametrize(
+    "codes", [ALL_CODES, NUMBERS, ALL_CODES[:128], ALL_CODES[128:]], ids=["all", "numbers", "positive", "negative"]
+)
 @pytest.mark.parametrize("scale", [1.0, -0.7, 0.0, 127.9, 128.0, 3e38, 1e-30, 1e-45, float("inf"), float("nan")])
 def test_every_code_with_any_scale_is_the_product_rounded_once(codes, scale):
     values, scales = codes[None], torch.tensor([[scale]]).repeat(1, 2)

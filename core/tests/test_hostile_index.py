@@ -141,7 +141,7 @@ def test_entries_that_no_file_holds_are_noted(tmp_path):
     weight_map = {"a": "1.safetensors", "a_scale_inv": "1.safetensors", "z_scale_inv": "1.safetensors"}
     source = HuggingFaceSource(indexed(tmp_path / "hf", weight_map, {"1.safetensors": ONLY_A}))
     assert list(source.tensors) == ["a"]
-    assert source.notes == ("the index names 2 tensors that no file holds, for example a_scale_inv",)
+    assert source.notes == ("the index has entries that no file holds (2), for example a_scale_inv",)
 
 
 HOSTILE_NAMES = (

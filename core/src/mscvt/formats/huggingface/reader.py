@@ -102,7 +102,7 @@ def _check_index(
         )
     if not absent:
         return ()
-    return (f"the index names {len(absent)} tensors that no file holds, for example {min(absent)}",)
+    return (f"the index has entries that no file holds ({len(absent)}), for example {min(absent)}",)
 
 
 def _read_file(path: Path, number: int) -> dict[str, TensorInfo]:
