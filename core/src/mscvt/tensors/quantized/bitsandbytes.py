@@ -7,14 +7,14 @@ Blocks run over the flat array, across rows; the high nibble comes first. Source
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 from mscvt.errors import Faults
 from mscvt.tensors.info import TensorInfo
-from mscvt.tensors.quantized.matrix import DecodedMatrix, tiles
+from mscvt.tensors.quantized.matrix import Decode, DecodedMatrix, tiles
 from mscvt.tensors.quantized.weight import whole
 from mscvt.tensors.sources import Source, SourceTensor
 
@@ -95,14 +95,18 @@ def _pairs(values: torch.Tensor) -> np.ndarray[Any, np.dtype[np.int64]]:
     return table
 
 
+@dataclass(frozen=True, slots=True)
 class _Blocks:
     """The flat array of a weight, of which whole blocks are decoded."""
 
-    def __init__(
-        self, packed: torch.Tensor, pairs: Any, blocksize: int, numel: int, scales: Any, dtype: torch.dtype
-    ) -> None:
-        self.packed, self.pairs, self.blocksize, self.numel = packed, pairs, blocksize, numel
-        self.scales, self.dtype = scales, dtype
+    packed: torch.Tensor
+    """Bytes, two codes each."""
+    pairs: np.ndarray[Any, np.dtype[np.int64]]
+    blocksize: int
+    numel: int
+    scales: Callable[[int, int], torch.Tensor]
+    """Gives the scales of blocks `[first, end)` in f32."""
+    dtype: torch.dtype
 
     def decode(self, codes: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
         """Bytes of whole blocks `[..., bytes]` and their scales `[..., blocks]`, as f32 `[..., elements]`."""
@@ -113,7 +117,7 @@ class _Blocks:
         values = torch.from_numpy(pairs).view(torch.float32).view(*scales.shape, self.blocksize)
         return values.mul_(scales[..., None]).flatten(-2)
 
-    def box_of_blocks(self, columns: int) -> Any:
+    def box_of_blocks(self, columns: int) -> Decode:
         """What decodes boxes of a weight whose rows consist of whole blocks."""
         import torch
 
@@ -131,7 +135,7 @@ class _Blocks:
 
         return box
 
-    def box_of_spans(self, columns: int) -> Any:
+    def box_of_spans(self, columns: int) -> Decode:
         """What decodes boxes of any weight: whole rows at once, parts of rows one row after another."""
         import torch
 
