@@ -83,8 +83,8 @@ def _to_f32(values: torch.Tensor, into: torch.Tensor, *, by_shifts: bool) -> flo
     """Put e4m3 values into f32, multiplied by a power of two so small that it takes only shifts; returns its inverse.
 
     Four bits of exponent and three of mantissa go where f32 has the last four and the first three of its own, which
-    is 2^-120 of the value, exactly, subnormal ones included. Six times as fast as torch's conversion, which remains
-    for NaN and for scales that 2^120 would drive beyond f32.
+    is 2^-120 of the value, exactly, subnormal ones included. With it a matrix is decoded three to six times
+    as fast as with torch's conversion, which remains for NaN and for scales that 2^120 would drive beyond f32.
     """
     import torch
 

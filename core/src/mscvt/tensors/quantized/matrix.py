@@ -12,8 +12,8 @@ Decode = Callable[[int, int, int, int], "torch.Tensor"]
 """Gives rows `[first, end)` and columns `[left, right)` as a contiguous tensor `[end - first, right - left]`."""
 
 _TILE = 1 << 18
-"""Elements decoded together. Their intermediate values in f32 stay in the cache of a core: 128 rows of 2,048
-were decoded 1.3 times as fast as of 7,168."""
+"""Elements decoded together: enough to be worth the calls, few enough for their f32 values to stay in a core's cache.
+FP8 was decoded at 0.6 GB/s with 2^16, 0.9 with 2^18 and 0.7 with 2^21."""
 
 
 class DecodedMatrix:
