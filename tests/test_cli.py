@@ -168,7 +168,7 @@ def test_dry_run_lists_the_files_and_writes_nothing(command, checkpoints, tmp_pa
     source = checkpoints[0] if command == "hf2mg" else checkpoints[1]
     outcome = run_main(command, "--load-dir", source, "--save-dir", tmp_path / "made", "--dry-run")
     assert outcome.code == 0
-    assert ("model_optim_rng.pt" if command == "hf2mg" else "model-00001-of-00001.safetensors") in outcome.out
+    assert ("model_optim_rng.pt" if command == "hf2mg" else "model.safetensors") in outcome.out
     assert "would write 1 file, " in outcome.out
     assert list(tmp_path.iterdir()) == []
 

@@ -1,6 +1,7 @@
 """What `--hf-cfg-dir` copies, and what it doesn't follow."""
 
 import json
+import os
 
 import pytest
 from typer.testing import CliRunner
@@ -18,13 +19,19 @@ def test_weights_and_their_index_are_not_among_the_files(tmp_path):
     assert [path.name for path in find_config_files(tmp_path)] == ["config.json", "merges.txt", "tokenizer.json"]
 
 
-def test_link_out_of_the_folder_is_refused_by_name(tmp_path):
-    (tmp_path / "secret.json").write_text("{}")
+def test_file_that_is_no_file_is_refused_by_name(tmp_path):
+    os.mkfifo(tmp_path / "tokenizer.json")
+    with pytest.raises(MscvtError, match=r"tokenizer\.json is not a regular file"):
+        find_config_files(tmp_path)
+
+
+def test_files_on_another_disk_are_found_behind_their_links(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "tokenizer.json").write_text("{}")
     folder = tmp_path / "model"
     folder.mkdir()
-    (folder / "tokenizer.json").symlink_to(tmp_path / "secret.json")
-    with pytest.raises(MscvtError, match=r"tokenizer\.json.*outside of"):
-        find_config_files(folder)
+    (folder / "tokenizer.json").symlink_to(tmp_path / "disk" / "tokenizer.json")
+    assert [path.name for path in find_config_files(folder)] == ["tokenizer.json"]
 
 
 def test_files_of_a_hub_cache_are_found_behind_their_links(tmp_path):

@@ -1,6 +1,7 @@
 """`--dequantize`: FP8 blocks decode to exactly `(value as f32) * scale`, rounded to bf16."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -10,9 +11,9 @@ from typer.testing import CliRunner
 from golden_cases import CASES, load_case, megatron_digests
 from mscvt.cli.main import app
 from mscvt.errors import MscvtError
-from mscvt.formats.huggingface import fp8
-from mscvt.formats.huggingface.fp8 import BlockQuantizedTensor
-from mscvt.formats.huggingface.reader import HuggingFaceSource
+from mscvt.formats.huggingface.reader import open_source
+from mscvt.tensors.quantized.block_fp8 import block_fp8
+from mscvt.tensors.quantized.matrix import DecodedMatrix
 from mscvt.testing import content
 
 DTYPE = torch.float8_e4m3fn
@@ -46,8 +47,8 @@ SHAPES = [(200, 300), (1, 1), (128, 128), (127, 129), (256, 128), (129, 255), (3
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_element_is_decoded_with_the_scale_of_its_block(shape):
     values, scales, decoded = quantized("w", shape)
-    source = BlockQuantizedTensor(values, scales)
-    assert torch.equal(bits(source.box(0, shape[0], 0, shape[1])), bits(decoded))
+    source = block_fp8(values, scales)
+    assert torch.equal(bits(source.decode(0, shape[0], 0, shape[1])), bits(decoded))
     assert torch.equal(bits(source.region(0, shape, (shape[1], 1))), bits(decoded))
 
 
@@ -62,12 +63,13 @@ def test_every_element_is_decoded_with_the_scale_of_its_block(shape):
         (20 * 300 + 250, (3, 5, 10), (50 * 300, 3 * 300, 2)),
         (59_999, (1,), (1,)),
         (299, (302,), (1,)),
+        (299, (2,), (1,)),
         (40_000, (20_000,), (1,)),
     ],
 )
 def test_region_that_begins_inside_a_block_is_decoded_exactly(offset, extents, strides):
     values, scales, decoded = quantized("w", (200, 300))
-    region = BlockQuantizedTensor(values, scales).region(offset, extents, strides)
+    region = block_fp8(values, scales).region(offset, extents, strides)
     assert torch.equal(bits(region), bits(decoded.as_strided(extents, strides, offset)))
 
 
@@ -79,18 +81,69 @@ def test_region_that_begins_inside_a_block_is_decoded_exactly(offset, extents, s
         (2 * 70 + 60, (20,), (1,), (2, 4, 0, 70)),
     ],
 )
-def test_only_the_rows_and_columns_of_a_region_are_decoded(offset, extents, strides, box, monkeypatch):
+def test_only_the_rows_and_columns_of_a_region_are_decoded(offset, extents, strides, box):
     values, scales, decoded = quantized("w", (600, 70))
-    asked, plain = [], BlockQuantizedTensor.box
-    monkeypatch.setattr(BlockQuantizedTensor, "box", lambda self, *where: asked.append(where) or plain(self, *where))
-    region = BlockQuantizedTensor(values, scales).region(offset, extents, strides)
+    asked, source = [], block_fp8(values, scales)
+    watched = DecodedMatrix(source.columns, lambda *where: asked.append(where) or source.decode(*where))
+    region = watched.region(offset, extents, strides)
     assert asked == [box]
     assert region.untyped_storage().nbytes() == (box[1] - box[0]) * (box[3] - box[2]) * 2
     assert torch.equal(bits(region), bits(decoded.as_strided(extents, strides, offset)))
 
 
-def test_block_is_that_of_the_release():
-    assert fp8.BLOCK == 128
+SCALE_DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float8_e8m0fnu]
+
+
+@pytest.mark.parametrize("dtype", SCALE_DTYPES, ids=str)
+def test_scales_of_every_dtype_mean_their_value(dtype):
+    values, scales, _ = quantized("w", (130, 200))
+    scales = scales.to(dtype)
+    wide = torch.tensor([[float(x) for x in row] for row in scales.to(torch.float32)])
+    expected = (values.to(torch.float32) * wide.repeat_interleave(128, 0)[:130].repeat_interleave(128, 1)[:, :200]).to(
+        torch.bfloat16
+    )
+    assert torch.equal(bits(block_fp8(values, scales).region(0, (130, 200), (200, 1))), bits(expected))
+
+
+@pytest.mark.parametrize("byte", [0, 1, 126, 127, 128, 253, 254, 255])
+def test_e8m0_scale_is_its_power_of_two(byte):
+    values = torch.tensor([[1.0, -1.5]]).to(DTYPE)
+    scales = torch.tensor([[byte]], dtype=torch.uint8).view(torch.float8_e8m0fnu)
+    found = block_fp8(values, scales).region(0, (1, 2), (2, 1)).to(torch.float64)[0].tolist()
+    if byte == 255:
+        assert all(map(math.isnan, found))
+    else:
+        assert found == [2.0 ** (byte - 127), -1.5 * 2.0 ** (byte - 127)]
+
+
+ALL_CODES = torch.arange(256, dtype=torch.uint8).view(DTYPE)
+NUMBERS = torch.arange(256, dtype=torch.uint8)[(torch.arange(256) & 127) != 127].view(DTYPE)
+
+
+@pytest.mark.parametrize(
+    "codes", [ALL_CODES, NUMBERS, ALL_CODES[:128], ALL_CODES[128:]], ids=["all", "numbers", "positive", "negative"]
+)
+@pytest.mark.parametrize("scale", [1.0, -0.7, 0.0, 127.9, 128.0, 3e38, 1e-30, 1e-45, float("inf"), float("nan")])
+def test_every_code_with_any_scale_is_the_product_rounded_once(codes, scale):
+    values, scales = codes[None], torch.tensor([[scale]]).repeat(1, 2)
+    found = block_fp8(values, scales).region(0, values.shape, (len(codes), 1))
+    expected = (values.to(torch.float32) * torch.tensor(scale)).to(torch.bfloat16)
+    assert torch.equal(found.isnan(), expected.isnan())
+    assert torch.equal(bits(found)[~found.isnan()], bits(expected)[~expected.isnan()])
+
+
+def test_blocks_of_another_size_have_their_own_scales():
+    values, scales = content("w", (50, 70), "F8_E4M3"), torch.arange(1.0, 29.0).reshape(4, 7) / 8
+    expected = torch.tensor(
+        [[float(values[i, j]) * float(scales[i // 16, j // 10]) for j in range(70)] for i in range(50)]
+    ).to(torch.bfloat16)
+    region = block_fp8(values, scales, (16, 10)).region(5 * 70 + 3, (40, 60), (70, 1))
+    assert torch.equal(bits(region), bits(expected[5:45, 3:63]))
+
+
+def test_large_matrix_is_decoded_in_tiles_to_the_same_bytes():
+    values, scales, decoded = quantized("w", (700, 1000))
+    assert torch.equal(bits(block_fp8(values, scales).region(0, (700, 1000), (1000, 1))), bits(decoded))
 
 
 def run(*arguments):
@@ -178,7 +231,7 @@ def test_scales_are_refused_where_decoding_was_not_asked_for(tmp_path):
     values, scales, _ = quantized("w", (200, 300))
     folder = checkpoint(tmp_path / "hf", {"w": values, "w_scale_inv": scales})
     with pytest.raises(MscvtError, match="1 weights are FP8") as caught:
-        HuggingFaceSource(folder)
+        open_source(folder)
     assert "--dequantize" in caught.value.hint
 
 
@@ -187,7 +240,7 @@ def test_scales_are_refused_where_decoding_was_not_asked_for(tmp_path):
     [
         (torch.zeros(200, 300, dtype=DTYPE), torch.ones(2, 2)),
         (torch.zeros(200, 300, dtype=DTYPE), torch.ones(3, 2)),
-        (torch.zeros(200, 300, dtype=DTYPE), torch.ones(2, 3, dtype=torch.bfloat16)),
+        (torch.zeros(200, 300, dtype=DTYPE), torch.ones(2, 3, dtype=torch.int32)),
         (torch.zeros(200, 300, dtype=torch.bfloat16), torch.ones(2, 3)),
         (torch.zeros(200, 300, dtype=torch.float8_e5m2), torch.ones(2, 3)),
         (torch.zeros(200, dtype=DTYPE), torch.ones(2)),
@@ -196,12 +249,12 @@ def test_scales_are_refused_where_decoding_was_not_asked_for(tmp_path):
 )
 def test_scales_that_do_not_fit_are_refused_by_name(values, scales, tmp_path):
     folder = checkpoint(tmp_path / "hf", {"w": values, "w_scale_inv": scales})
-    with pytest.raises(MscvtError, match="scales that don't fit their weights: w: "):
-        HuggingFaceSource(folder, dequantize=True)
+    with pytest.raises(MscvtError, match="scales and weights don't fit each other: w: "):
+        open_source(folder, dequantize=True)
 
 
 def test_fp8_weight_without_scales_is_refused_where_others_are_decoded(tmp_path):
     values, scales, _ = quantized("w", (200, 300))
     folder = checkpoint(tmp_path / "hf", {"w": values, "w_scale_inv": scales, "x": torch.zeros(3, 5, dtype=DTYPE)})
     with pytest.raises(MscvtError, match="x: F8_E4M3 and no x_scale_inv"):
-        HuggingFaceSource(folder, dequantize=True)
+        open_source(folder, dequantize=True)

@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mscvt.errors import MscvtError
+from mscvt.formats.huggingface.config import read_config
 from mscvt.model.family import ModelType, field_at
-from mscvt.model.hyperparameters import hyperparameters, model_fields, read_config
+from mscvt.model.hyperparameters import hyperparameters, model_fields
 from mscvt.plugins.defaults import mscvt_layers
 
 FUZZ = settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

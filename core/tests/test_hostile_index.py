@@ -1,4 +1,4 @@
-"""Index files and links that nobody vouches for: nothing outside of the folder is opened, and nothing hangs."""
+"""Index files that nobody vouches for: no name in them leads out of the folder, and nothing hangs."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def indexed(folder, weight_map, files):
     return folder
 
 
-ESCAPES = ("../outside.safetensors", "/etc/passwd", "sub/../../outside.safetensors", "link.safetensors")
+ESCAPES = ("../outside.safetensors", "/etc/passwd", "sub/../../outside.safetensors")
 NO_FILES = ("", ".", "..", "a\0b", "sub", "\ud800.safetensors", "missing.safetensors", "x" * 300)
 NO_WEIGHTS = ("loop.safetensors", "pipe.safetensors", "model.pickle")
 
@@ -43,7 +43,6 @@ def test_index_entry_that_is_no_file_of_the_folder_is_refused(name, tmp_path):
     write(tmp_path, ONLY_A, "outside.safetensors")
     write(folder, ONLY_A, "model.pickle")
     (folder / "loop.safetensors").symlink_to("loop.safetensors")
-    (folder / "link.safetensors").symlink_to(tmp_path / "outside.safetensors")
     os.mkfifo(folder / "pipe.safetensors")
     indexed(folder, {"a": name}, {})
     with pytest.raises(MscvtError) as caught:
@@ -63,6 +62,10 @@ NO_INDEX = {
     "not_utf8": b"\xff\xfe",
     "no_json": b"nul",
     "nested_deep": b"[" * 10**6,
+    "many_objects": b'{"weight_map":[' + b"{}," * (1 << 21) + b"{}]}",
+    "integer_of_many_digits": b'{"weight_map":' + b"9" * 50_000 + b"}",
+    "name_twice": b'{"weight_map":{"a":"a.safetensors","a":"a.safetensors"}}',
+    "lfs_pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1000\n",
 }
 
 
@@ -87,22 +90,21 @@ def test_tensor_in_two_files_is_refused_with_both_names(tmp_path):
         HuggingFaceSource(indexed(tmp_path / "hf", weight_map, files))
 
 
-@pytest.mark.parametrize("what", ["link", "loop", "pipe", "folder", "nothing", "hidden_by_index_loop"])
+@pytest.mark.parametrize("what", ["dangling", "loop", "pipe", "folder", "nothing", "index_is_loop"])
 def test_single_file_that_is_no_file_of_the_folder_is_refused(what, tmp_path):
     folder, path = tmp_path / "hf", tmp_path / "hf" / "model.safetensors"
     write(tmp_path, ONLY_A, "outside.safetensors")
     folder.mkdir()
     match what:
-        case "link":
-            path.symlink_to("../outside.safetensors")
+        case "dangling":
+            path.symlink_to("../absent.safetensors")
         case "loop":
             path.symlink_to("model.safetensors")
         case "pipe":
             os.mkfifo(path)
         case "folder":
             path.mkdir()
-        case "hidden_by_index_loop":
-            write(folder, ONLY_A)
+        case "index_is_loop":
             (folder / "model.safetensors.index.json").symlink_to("model.safetensors.index.json")
     with pytest.raises(MscvtError, match=str(folder)):
         HuggingFaceSource(folder)
@@ -117,17 +119,52 @@ def test_links_of_the_hugging_face_cache_are_followed(tmp_path):
     assert torch.equal(elements, B)
 
 
-def test_links_of_a_cache_to_elsewhere_are_refused(tmp_path):
-    write(tmp_path / "secrets", BOTH, "0123abcd")
-    snapshot = tmp_path / "snapshots" / "main"
-    snapshot.mkdir(parents=True)
-    (snapshot / "model.safetensors").symlink_to("../../secrets/0123abcd")
-    with pytest.raises(MscvtError, match="outside of"):
-        HuggingFaceSource(snapshot)
+def test_links_to_another_disk_are_followed(tmp_path):
+    write(tmp_path / "disk", BOTH, "part.safetensors")
+    folder = indexed(tmp_path / "hf", {"a": "part.safetensors", "b": "part.safetensors"}, {})
+    (folder / "part.safetensors").symlink_to(tmp_path / "disk" / "part.safetensors")
+    (tmp_path / "link").symlink_to(folder)
+    elements = HuggingFaceSource(tmp_path / "link").tensor("b").region(0, (2, 3), (3, 1))
+    assert torch.equal(elements, B)
+
+
+def test_link_that_leads_nowhere_is_named_with_where_it_leads(tmp_path):
+    folder = tmp_path / "hf"
+    folder.mkdir()
+    (folder / "model.safetensors").symlink_to("/mnt/gone/model.safetensors")
+    with pytest.raises(MscvtError, match=r"is a link to /mnt/gone/model\.safetensors, which does not exist") as caught:
+        HuggingFaceSource(folder)
+    assert "disk" in caught.value.hint
+
+
+def test_entries_that_no_file_holds_are_noted(tmp_path):
+    weight_map = {"a": "1.safetensors", "a_scale_inv": "1.safetensors", "z_scale_inv": "1.safetensors"}
+    source = HuggingFaceSource(indexed(tmp_path / "hf", weight_map, {"1.safetensors": ONLY_A}))
+    assert list(source.tensors) == ["a"]
+    assert source.notes == ("the index has entries that no file holds (2), for example a_scale_inv",)
+
+
+HOSTILE_NAMES = (
+    "\x1b[2J\x1b]0;owned\x07.safetensors",
+    "x\nhint: run `evil` first\n.safetensors",
+    "\u202ecod.safetensors",
+)
+
+
+@pytest.mark.parametrize("name", HOSTILE_NAMES)
+@pytest.mark.parametrize("is_there", [False, True])
+def test_file_names_are_shown_escaped(name, is_there, tmp_path):
+    folder = indexed(tmp_path / "hf", {"a": name, "b": name}, {"model.pickle": ONLY_A})
+    if is_there:
+        write(folder, ONLY_A[:-1], name)
+    with pytest.raises(MscvtError) as caught:
+        HuggingFaceSource(folder)
+    assert "safetensors" in caught.value.message
+    assert caught.value.message.isprintable()
 
 
 JSON_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["model.safetensors", "a", "..", "/"]),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["part.safetensors", "a", "..", "/"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "b", "c"]), inner, max_size=4),
     max_leaves=8,
 )
@@ -136,9 +173,9 @@ JSON_VALUES = st.recursive(
 @settings(FUZZ, max_examples=200)
 @given(weight_map=JSON_VALUES)
 def test_index_of_any_values_is_read_or_refused(weight_map, tmp_path):
-    folder = indexed(tmp_path / "hf", json.dumps({"weight_map": weight_map}).encode(), {"model.safetensors": BOTH})
+    folder = indexed(tmp_path / "hf", json.dumps({"weight_map": weight_map}).encode(), {"part.safetensors": BOTH})
     try:
-        assert HuggingFaceSource(folder).tensors.keys() == weight_map.keys()
+        assert HuggingFaceSource(folder).tensors.keys() <= weight_map.keys()
     except MscvtError as error:
         if str(folder) not in str(error):
             raise

@@ -68,6 +68,8 @@ LIES = {
     "integer_of_many_digits": raw(b'{"a":' + b"1" * 10_000 + b"}"),
     "name_twice": raw(b'{"a":%s,"a":%s}' % (json.dumps(ENTRY_A).encode(), json.dumps(ENTRY_A).encode()), FIVE),
     "field_twice": raw(b'{"a":{"dtype":"U8","dtype":"BF16","shape":[5],"data_offsets":[0,10]}}', FIVE),
+    "objects_by_the_million": raw(b'{"a":[' + b"{}," * (1 << 21) + b"{}]}"),
+    "lfs_pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1000\n",
     "name_with_control_characters": raw({"\x1b[2Ja": ENTRY_A}, FIVE),
     "name_with_lone_surrogate": raw(b'{"\\ud800":{"dtype":"BF16","shape":[5],"data_offsets":[0,10]}}', FIVE),
     "entry_is_list": raw({"a": []}),

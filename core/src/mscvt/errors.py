@@ -8,8 +8,23 @@ _SHOWN = 400
 """Faults that are shown; nobody reads more."""
 
 
+def printable(text: object) -> str:
+    r"""Text that may come from a file, with everything escaped that would move a terminal's cursor.
+
+    >>> printable("a\x1b[2J")
+    'a\\x1b[2J'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def shown(text: object, most: int = 200) -> str:
+    """Text that comes from a file, printable and cut off after so many characters."""
+    whole = str(text)
+    return printable(whole if len(whole) <= most else whole[:most] + "...")
+
+
 class MscvtError(Exception):
-    """What is wrong, where, and what to do about it.
+    """What is wrong, where, and what to do about it; names of files and tensors may be hostile, and are escaped.
 
     Attributes:
         message: What is wrong, in one line.
@@ -18,9 +33,9 @@ class MscvtError(Exception):
     """
 
     def __init__(self, message: str, *, hint: str | None = None, faults: Iterable[str] = ()) -> None:
-        self.message = message
-        self.faults = tuple(faults)
-        self.hint = hint
+        self.message = printable(message)
+        self.faults = tuple(map(printable, faults))
+        self.hint = None if hint is None else printable(hint)
         super().__init__(str(self))
 
     def __str__(self) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mscvt.errors import MscvtError
+from mscvt.errors import MscvtError, shown
 from mscvt.tensors.info import ITEM_SIZES, TORCH_NAMES, TensorInfo
 
 if TYPE_CHECKING:
@@ -20,32 +20,46 @@ if TYPE_CHECKING:
 def file_inside(folder: Path, name: str, why: str) -> Path:
     """The path of a file that a checkpoint names, which must lie in its folder.
 
-    A link may only lead to a file of the same folder, or, in a Hugging Face cache, from `snapshots` to `blobs`.
+    Links are followed, wherever they lead: the folder's owner made them. A name that the checkpoint states is
+    somebody else's, and may not climb out of the folder.
 
     Raises:
         MscvtError: Where the name leaves the folder, or is not that of a regular file.
     """
     path = folder / name
     if not name or Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
-        raise MscvtError(f"{why}: {name!r} is not a file name inside {folder}")
+        raise MscvtError(f"{why}: {shown(repr(name))} is not a file name inside {folder}")
     try:
-        real = path.resolve(strict=True)
-        status = real.stat()
+        status = path.stat()
     except FileNotFoundError:
-        raise MscvtError(f"{why}: {path} does not exist", hint="Is the download complete?") from None
-    except (OSError, RuntimeError, ValueError) as error:  # loops of links, names that no file can have
-        raise MscvtError(f"{why}: {str(path)!a} can't be opened: {error}") from None
-    home = folder.resolve()
-    allowed = [home]
-    if home.parent.name == "snapshots":
-        allowed.append(home.parent.parent / "blobs")
-    if not any(real.is_relative_to(place) for place in allowed):
+        is_link = path.is_symlink()
         raise MscvtError(
-            f"{why}: {path} is a link to {real}, outside of {folder}", hint="Copy the file into the folder."
-        )
+            f"{why}: {path} "
+            + (f"is a link to {shown(path.readlink())}, which does not exist" if is_link else "does not exist"),
+            hint="Is the disk there that it leads to?" if is_link else "Is the download complete?",
+        ) from None
+    except (OSError, RuntimeError, ValueError) as error:  # loops of links, names that no file can have
+        raise MscvtError(f"{why}: {path} can't be opened: {shown(error)}") from None
     if not stat.S_ISREG(status.st_mode):
         raise MscvtError(f"{why}: {path} is not a regular file")
     return path
+
+
+POINTER = b"version https://git-lfs.github.com/spec/"
+"""What the small text begins with that Git LFS leaves where a file was not downloaded."""
+
+
+def refuse_pointer(path: Path, beginning: bytes) -> None:
+    """Say that a file is a Git LFS pointer where its first bytes are those of one.
+
+    Raises:
+        MscvtError: Where it is one.
+    """
+    if beginning.startswith(POINTER):
+        raise MscvtError(
+            f"{path}: is a Git LFS pointer, the file itself was not downloaded",
+            hint="Run `git lfs pull` in its folder, or download it with `hf download`.",
+        )
 
 
 class MappedFiles:

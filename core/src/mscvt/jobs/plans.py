@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
 from mscvt.description.description import Description
+from mscvt.formats.huggingface.writer import file_name
 from mscvt.formats.megatron_torch.paths import SHARD, iteration_folder, rank_folder
 from mscvt.parallel.grid import MegatronName, Rank
 from mscvt.plan.contents import Plan
@@ -97,7 +98,7 @@ def plan_to_huggingface(
     return make_plan(
         ByHuggingFace(description),
         source,
-        lambda entries: by_size(entries, shard_bytes),
+        lambda entries: by_size(entries, file_name, shard_bytes),
         _MEGATRON,
         dtype=dtype,
         replicas=replicas,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,11 @@ from mscvt.dialects.mindspeed.args_written import make_args
 from mscvt.dialects.mindspeed.launch import training_flags
 from mscvt.dialects.mindspeed.options import Options
 from mscvt.errors import MscvtError
+from mscvt.formats.huggingface.config import read_config
 from mscvt.jobs.conversion import Conversion
 from mscvt.jobs.models import check_options, model_from_args, model_from_config
 from mscvt.jobs.plans import ITERATION, plan_to_huggingface, plan_to_megatron
 from mscvt.jobs.request import Request
-from mscvt.model.hyperparameters import read_config
 from mscvt.plan.contents import OutputFile
 from mscvt.plugins.family import Family
 from mscvt.plugins.registry import Registry
@@ -30,14 +30,14 @@ def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
     Raises:
         MscvtError: Where anything at all is wrong with the options, the plugin or the source.
     """
-    from mscvt.formats.huggingface.reader import HuggingFaceSource
+    from mscvt.formats.huggingface.reader import open_source
     from mscvt.formats.megatron_torch.paths import TRACKER, iteration_folder
     from mscvt.formats.megatron_torch.writer import allocate, offsets_in, write_tracker
 
     config = read_config(request.load_dir)
     family = registry.family(request.model_type) if request.model_type else registry.recognise(config)
     model = model_from_config(family, config, request.options, request.load_dir / "config.json")
-    source = HuggingFaceSource(request.load_dir, dequantize=request.dequantize)
+    source = open_source(request.load_dir, dequantize=request.dequantize, config=config)
     try:
         plan = plan_to_megatron(
             model.description, source.tensors, ignored=family.model_type.ignored, dtype=request.dtype_name
@@ -61,7 +61,7 @@ def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
         finish=lambda folder: write_tracker(folder, ITERATION),
         replaceable=(TRACKER, iteration_folder(ITERATION)),
         identity=_identity("hf2mg", request, family, source.files, model.options, config),
-        notes=tuple(_left_out_notes(plan.left_out)),
+        notes=(*source.notes, *_left_out_notes(plan.left_out)),
         training_flags=" ".join(training_flags(family, model.options, model.h, model.layers)),
     )
 
@@ -85,7 +85,7 @@ def prepare_to_huggingface(request: Request, registry: Registry) -> Conversion:
     Raises:
         MscvtError: Where anything at all is wrong with the options, the plugin or the source.
     """
-    from mscvt.formats.huggingface.config_files import copy_config_files, find_config_files
+    from mscvt.formats.huggingface.config_files import adapt_config, copy_config_files, find_config_files
     from mscvt.formats.huggingface.writer import INDEX, allocate, offsets_in, write_index
     from mscvt.formats.megatron_torch.reader import MegatronSource
 
@@ -99,12 +99,14 @@ def prepare_to_huggingface(request: Request, registry: Registry) -> Conversion:
     replicas = request.replicas == "equal"
     plan = plan_to_huggingface(model.description, source.tensors, dtype=request.dtype_name, replicas=replicas)
 
-    notes = () if config else ("config.json and the tokenizer are not written; --hf-cfg-dir DIR copies them",)
+    adapted = None
+    notes: tuple[str, ...] = ("config.json and the tokenizer are not written; --hf-cfg-dir DIR copies them",)
+    if config is not None:
+        adapted, notes = adapt_config(config, model.h, model.family.model_type, TORCH_NAMES[plan.largest_dtype])
 
     def finish(folder: Path) -> None:
-        if config is not None:
-            family, dtype = model.family.model_type, TORCH_NAMES[plan.largest_dtype]
-            copy_config_files(config_files, folder, config, model.h, family, dtype)
+        if config is not None and adapted is not None:
+            copy_config_files(config_files, folder, config, adapted)
         write_index(folder, plan.files)
 
     return Conversion(
@@ -123,7 +125,7 @@ def _identity(
     direction: str,
     request: Request,
     family: Family,
-    files: list[Path],
+    files: Sequence[Path],
     options: Options,
     config: Mapping[str, Any] | None,
 ) -> dict[str, Any]:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from mscvt.dialects.mindspeed.options import Options
 from mscvt.errors import Faults
+from mscvt.formats.huggingface.config import read_config
 from mscvt.jobs.comparison import check_equal_sources
 from mscvt.jobs.models import model_from_args
 from mscvt.jobs.plans import plan_to_megatron
 from mscvt.jobs.request import Request
-from mscvt.model.hyperparameters import read_config
 from mscvt.parallel.grid import MegatronName
 from mscvt.plan.contents import Plan, shown
 from mscvt.plugins.registry import Registry
@@ -78,7 +78,7 @@ def verify_checkpoints(
     """
     from mscvt.engine import DEFAULT_MEMORY, run_plan
     from mscvt.engine.sinks import CompareSink
-    from mscvt.formats.huggingface.reader import HuggingFaceSource
+    from mscvt.formats.huggingface.reader import open_source
     from mscvt.formats.megatron_torch.reader import MegatronSource
 
     began = time.monotonic()
@@ -88,7 +88,7 @@ def verify_checkpoints(
     model = model_from_args(existing.args, config, request, registry, against_original=True)
     grid = model.description.topology.grid
     existing.open_ranks(list(grid.ranks()), grid.pipeline, grid.expert)
-    source = HuggingFaceSource(hf, dequantize=dequantize)
+    source = open_source(hf, dequantize=dequantize, config=config)
     ignored = model.family.model_type.ignored
     plan = plan_to_megatron(model.description, source.tensors, ignored=ignored, dtype=request.dtype_name)
     _check_same_tensors(plan, existing.tensors)

@@ -2,49 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mscvt.errors import Faults, MscvtError
-from mscvt.formats.files import file_inside
+from mscvt.errors import Faults
 from mscvt.model.family import Hyperparameters, ModelType
 from mscvt.model.fields import DECODER_FIELDS, Field
 
-CONFIG = "config.json"
-_CONFIG_LIMIT = 16 << 20
-"""Bytes; the largest published config.json are some kilobytes."""
 _MOST: Mapping[str, int] = {"num_layers": 1 << 14, "mtp_num_layers": 1 << 14, "num_experts": 1 << 14}
 """What things that are described one by one may count at most; published models have some hundreds."""
 _MOST_LAYER_EXPERTS = 1 << 18
 """Layers times experts; the largest published models have some ten thousand."""
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """Read `config.json` of a folder.
-
-    Raises:
-        MscvtError: Where it is missing, too large, or not a JSON object.
-    """
-    path = folder / CONFIG
-    hint = "The folder of a Hugging Face checkpoint holds config.json beside its weights."
-    if not folder.is_dir():
-        raise MscvtError(f"{folder}: no such folder", hint=hint)
-    if not path.exists() and not path.is_symlink():
-        raise MscvtError(f"{path}: not found", hint=hint)
-    try:
-        size = file_inside(folder, CONFIG, "the configuration").stat().st_size
-        if size > _CONFIG_LIMIT:
-            raise MscvtError(f"{path}: larger than any configuration ({size} bytes)")
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise MscvtError(f"{path}: can't be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise MscvtError(f"{path}: not valid JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise MscvtError(f"{path}: holds {type(config).__name__}, expected an object")
-    return config
 
 
 def model_fields(model_type: ModelType) -> dict[str, Field]:

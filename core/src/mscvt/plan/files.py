@@ -29,8 +29,16 @@ def by_rank(entries: Iterable[Entry], grid: Grid, path_of: Callable[[Rank], str]
         yield OutputFile(path_of(rank), tensors, {"tp": rank.tensor, "pp": rank.pipeline, "ep": rank.expert})
 
 
-def by_size(entries: Iterable[Entry], limit: int = SHARD_BYTES) -> Iterator[OutputFile]:
-    """Safetensors files of at most so many bytes of tensors; a larger tensor gets a file of its own."""
+def by_size(
+    entries: Iterable[Entry], path_of: Callable[[int, int], str], limit: int = SHARD_BYTES
+) -> Iterator[OutputFile]:
+    """Files of at most so many bytes of tensors; a larger tensor gets a file of its own.
+
+    Args:
+        entries: What is written.
+        path_of: The path of a file, for its number (from 1) and the number of all files.
+        limit: Bytes.
+    """
     groups: list[Tensors] = [{}]
     filled = 0
     for entry in entries:
@@ -41,4 +49,4 @@ def by_size(entries: Iterable[Entry], limit: int = SHARD_BYTES) -> Iterator[Outp
         groups[-1][entry.name] = entry.dtype, entry.shape
         filled += nbytes
     for number, tensors in enumerate(groups, 1):
-        yield OutputFile(f"model-{number:05d}-of-{len(groups):05d}.safetensors", tensors, {"file": number})
+        yield OutputFile(path_of(number, len(groups)), tensors, {"file": number})

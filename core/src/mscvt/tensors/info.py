@@ -21,6 +21,7 @@ ITEM_SIZES: Mapping[str, int] = MappingProxyType(
         "BOOL": 1,
         "F8_E4M3": 1,
         "F8_E5M2": 1,
+        "F8_E8M0": 1,
     }
 )
 """Bytes of one element by safetensors' name of the dtype."""
@@ -39,6 +40,7 @@ TORCH_NAMES: Mapping[str, str] = MappingProxyType(
         "BOOL": "bool",
         "F8_E4M3": "float8_e4m3fn",
         "F8_E5M2": "float8_e5m2",
+        "F8_E8M0": "float8_e8m0fnu",
     }
 )
 """safetensors' name of a dtype -> torch's."""

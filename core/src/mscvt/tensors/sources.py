@@ -1,14 +1,19 @@
-"""Where copies come from: a tensor whose regions can be read.
+"""Where copies come from: checkpoints, and tensors whose regions can be read.
 
-Most sources are bytes in a file. The few that are not copies (FP8 decoding, padding) are sources too, and
-the engine does not know the difference.
+Most sources are bytes in a file. The few that are not copies (decoding, padding) are sources too: they wrap
+another one, and the engine does not know the difference.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mscvt.tensors.info import TensorInfo
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
 
@@ -17,6 +22,33 @@ class SourceTensor(Protocol):
 
     def region(self, offset: int, extents: tuple[int, ...], strides: tuple[int, ...]) -> torch.Tensor:
         """The elements at `offset + sum(index * stride)`, as a tensor of shape `extents`."""
+        ...
+
+
+class Source(Protocol):
+    """A checkpoint whose headers have been read, or another source seen in another way."""
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """Every file that is read, in the order that `TensorInfo.file` counts."""
+        ...
+
+    @property
+    def tensors(self) -> Mapping[Any, TensorInfo]:
+        """Every tensor by its name on its side: a string for Hugging Face, (rank, chunk, key) for Megatron."""
+        ...
+
+    def tensor(self, name: Any) -> SourceTensor:
+        """The elements of a tensor, as something to copy regions from."""
+        ...
+
+
+class NotedSource(Source, Protocol):
+    """A source of which the user should know something."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was found and decided when it was opened, one line each."""
         ...
 
 

@@ -17,12 +17,13 @@ import torch
 
 from mscvt.dialects.mindspeed.options import Options
 from mscvt.errors import MscvtError
+from mscvt.formats.huggingface.config import CONFIG, read_config
 from mscvt.jobs.prepare import prepare_to_megatron
 from mscvt.jobs.request import Request
 from mscvt.jobs.verify import verify_checkpoints
 from mscvt.layout.rules import fields_in
 from mscvt.model.family import MODEL, MTP
-from mscvt.model.hyperparameters import CONFIG, hyperparameters, model_fields, read_config
+from mscvt.model.hyperparameters import hyperparameters, model_fields
 from mscvt.model.options import rows
 from mscvt.plugins.family import Family
 from mscvt.plugins.registry import Registry, load_registry

@@ -5,64 +5,141 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from mscvt.formats.files import file_inside
+from mscvt.formats.huggingface.config import CONFIG
 from mscvt.model.family import Hyperparameters, ModelType
-from mscvt.model.hyperparameters import CONFIG, lookup, model_fields
+from mscvt.model.fields import Field
+from mscvt.model.hyperparameters import lookup, model_fields
 
 _ENDINGS = frozenset({".json", ".txt", ".model", ".jinja", ".py", ".tiktoken"})
-_ADAPTED = ("num_layers", "first_k_dense_replace", "mtp_num_layers")
-"""What reduced layers change."""
+_NOT_COPIED = (
+    ".*",
+    "*.index.json",
+    "adapter_config.json",  # transformers takes a folder with one for an adapter of another model
+    "hf_quant_config.json",
+    "quantize_config.json",
+    "quant_config.json",
+    "trainer_state.json",
+    "all_results.json",
+    "*_results.json",
+    "consolidated*.json",
+    "params.json",
+)
+"""What is said of other weights or of another run."""
+_LAYERS = ("num_layers", "first_k_dense_replace", "mtp_num_layers")
+_TRAINED = ("rotary_base", "norm_epsilon", "tie_word_embeddings")
+_PER_LAYER = ("layer_types", "mlp_layer_types")
+"""Lists with one entry for each layer; transformers refuses those of another length."""
+_QUANTIZATION = ("quantization_config", "compression_config", "expert_dtype")
+_DTYPES = ("dtype", "torch_dtype")
 
 
 def find_config_files(folder: Path) -> list[Path]:
     """Everything in a model's folder that is no weights: configuration, tokenizer, code.
 
     Raises:
-        MscvtError: Where one of them is a link out of the folder.
+        MscvtError: Where one of them can't be copied.
     """
     names = sorted(path.name for path in folder.iterdir() if path.suffix in _ENDINGS and not path.is_dir())
-    return [file_inside(folder, name, "a configuration file") for name in names if not name.endswith(".index.json")]
+    wanted = [name for name in names if not any(fnmatchcase(name, pattern) for pattern in _NOT_COPIED)]
+    return [file_inside(folder, name, "a configuration file") for name in wanted]
 
 
 def copy_config_files(
-    files: Sequence[Path],
-    target: Path,
-    config: Mapping[str, Any],
-    h: Hyperparameters,
-    model_type: ModelType,
-    dtype: str,
+    files: Sequence[Path], target: Path, config: Mapping[str, Any], adapted: Mapping[str, Any]
 ) -> None:
-    """Copy everything that is no weights, and make `config.json` say what the weights are.
+    """Copy everything that is no weights, and have `config.json` say what the weights are.
 
     Args:
         files: What `find_config_files` found beside the original model.
         target: Where the weights were written.
-        config: Their parsed `config.json`.
-        h: The sizes of the weights.
-        model_type: Says where `config.json` holds them.
-        dtype: The dtype of the weights, as `torch` names it.
+        config: The parsed `config.json` of the original model.
+        adapted: What `adapt_config` made of it.
     """
     for path in files:
         shutil.copyfile(path, target / path.name)
-    adapted = adapt_config(config, h, model_type, dtype)
     if adapted != config:
         (target / CONFIG).write_text(json.dumps(adapted, indent=2) + "\n", encoding="utf-8")
 
 
-def adapt_config(config: Mapping[str, Any], h: Hyperparameters, model_type: ModelType, dtype: str) -> dict[str, Any]:
-    """A `config.json` for the weights: fewer layers where they were reduced, no quantization, the dtype."""
-    adapted = dict(config)
-    adapted.pop("quantization_config", None)  # weights that were decoded are written as they are
+def adapt_config(
+    config: Mapping[str, Any], h: Hyperparameters, model_type: ModelType, dtype: str
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The `config.json` of trained weights: what training changed, plain weights, their dtype.
+
+    Args:
+        config: That of the original model.
+        h: The hyperparameters of the weights; what it lacks stays as it is.
+        model_type: Says where `config.json` holds them.
+        dtype: The dtype of the weights, as `torch` names it.
+
+    Returns:
+        The configuration, and a note on each change.
+    """
+    adapted: dict[str, Any] = json.loads(json.dumps(config))
+    notes: list[str] = []
     fields = model_fields(model_type)
-    for name in _ADAPTED:
+    for name in (*_LAYERS, *_TRAINED):
         if name in fields and name in h:
-            for path in fields[name].paths:
-                if lookup(config, (path,)) not in (None, h[name]) and "." not in path:
-                    adapted[path] = h[name]
-    for name in ("dtype", "torch_dtype"):
-        if name in adapted:
+            notes += _set(adapted, fields[name], h[name])
+    notes += _shorten_lists(config, adapted, fields, h)
+    for name in _QUANTIZATION:
+        if adapted.pop(name, None) is not None:
+            notes.append(f"config.json: {name} is left out, no weight is quantized any more")
+    for name in _DTYPES:
+        if name in adapted and adapted[name] != dtype:
+            notes.append(_note(name, adapted[name], dtype))
             adapted[name] = dtype
-    return adapted
+    return adapted, tuple(notes)
+
+
+def _set(config: dict[str, Any], field: Field, value: Any) -> list[str]:
+    """Change a field wherever a configuration holds it; returns a note on each place that held something else."""
+    held = [path for path in field.paths if lookup(config, (path,)) is not None]
+    if not held:
+        default = None if field.default is ... else field.default
+        if value == default or (default is None and not value):
+            return []
+        held = [field.paths[0]]
+    notes = []
+    for path in held:
+        before = lookup(config, (path,))
+        if before == value:
+            continue
+        *outer, last = path.split(".")
+        where = config
+        for key in outer:
+            where = where.setdefault(key, {})
+        where[last] = float(value) if isinstance(before, float) else value
+        notes.append(_note(path, before, where[last]))
+    return notes
+
+
+def _note(path: str, before: Any, after: Any) -> str:
+    said = "not there" if before is None else json.dumps(before)
+    return f"config.json: {path} is {json.dumps(after)}, as the checkpoint has it; it was {said}"
+
+
+def _shorten_lists(
+    config: Mapping[str, Any], adapted: dict[str, Any], fields: Mapping[str, Field], h: Hyperparameters
+) -> list[str]:
+    """Keep the entries of the layers that were kept: the first ones, of the dense and of the other layers each."""
+    before, after = lookup(config, fields["num_layers"].paths), h.get("num_layers")
+    if not isinstance(before, int) or not isinstance(after, int) or after >= before:
+        return []
+    dense_before, dense = 0, 0
+    if "first_k_dense_replace" in fields:
+        dense_before = lookup(config, fields["first_k_dense_replace"].paths) or 0
+        dense = h.get("first_k_dense_replace", dense_before)
+    kept = [*range(min(dense, after)), *range(dense_before, dense_before + after - min(dense, after))]
+    notes = []
+    for name in _PER_LAYER:
+        entries = config.get(name)
+        if isinstance(entries, list) and len(entries) == before and max(kept) < before:
+            adapted[name] = [entries[layer] for layer in kept]
+            notes.append(f"config.json: {name} has {after} entries, for the layers that were kept; it had {before}")
+    return notes

@@ -13,19 +13,14 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from mscvt.errors import MscvtError
+from mscvt.errors import MscvtError, shown
+from mscvt.formats.files import POINTER, refuse_pointer
+from mscvt.formats.json_files import parse_json
 from mscvt.tensors.info import ITEM_SIZES, TensorInfo
 
 _HEADER_LIMIT = 100_000_000
 """Bytes; the limit that the safetensors library sets itself."""
 _ALIGNMENT = 8
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name occurs twice")
-    return found
 
 
 def read_header(path: Path, number: int) -> dict[str, TensorInfo]:
@@ -41,16 +36,17 @@ def read_header(path: Path, number: int) -> dict[str, TensorInfo]:
             if len(prefix) < 8:
                 raise MscvtError(f"{path}: not a safetensors file, it has only {size} bytes")
             length = struct.unpack("<Q", prefix)[0]
+            refuse_pointer(path, prefix + file.read(len(POINTER) - len(prefix)))
+            file.seek(len(prefix))
             if length > min(_HEADER_LIMIT, size - 8):
                 raise MscvtError(
                     f"{path}: its header claims {length} bytes, the file has {size}",
                     hint="The file is truncated or no safetensors file; download it again.",
                 )
-            header = json.loads(file.read(length).decode("utf-8"), object_pairs_hook=_unique)
+            text = file.read(length)
     except OSError as error:
         raise MscvtError(f"{path}: can't be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise MscvtError(f"{path}: its header is not valid JSON: {error}") from None
+    header = parse_json(text, path, "its header ")
     if not isinstance(header, dict):
         raise MscvtError(f"{path}: its header is not an object")
     header.pop("__metadata__", None)
@@ -79,9 +75,13 @@ def _entry(path: Path, name: str, entry: Any, number: int, start: int) -> Tensor
     shape: Any = entry.get("shape")
     offsets: Any = entry.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in ITEM_SIZES:
-        raise MscvtError(f"{path}: tensor {name!r} has the dtype {dtype!r}; known are {', '.join(ITEM_SIZES)}")
+        raise MscvtError(
+            f"{path}: tensor {name!r} has the dtype {shown(repr(dtype), 50)}; known are {', '.join(ITEM_SIZES)}"
+        )
     if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
-        raise MscvtError(f"{path}: tensor {name!r} has an impossible shape or offsets: {shape!r}, {offsets!r}")
+        raise MscvtError(
+            f"{path}: tensor {name!r} has an impossible shape or offsets: {shown(shape)}, {shown(offsets)}"
+        )
     if offsets[1] - offsets[0] != prod(shape) * ITEM_SIZES[dtype]:
         raise MscvtError(
             f"{path}: tensor {name!r} of shape {shape} and dtype {dtype} can't have {offsets[1] - offsets[0]} bytes"

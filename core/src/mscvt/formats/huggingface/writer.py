@@ -10,7 +10,13 @@ from pathlib import Path
 from mscvt.formats.huggingface.safetensors_header import make_header, read_header
 from mscvt.plan.contents import Name, OutputFile
 
-INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+INDEX = f"{SINGLE}.index.json"
+
+
+def file_name(number: int, count: int) -> str:
+    """What transformers calls file `number` (from 1) of so many."""
+    return SINGLE if count == 1 else f"model-{number:05d}-of-{count:05d}.safetensors"
 
 
 def allocate(path: Path, tensors: Mapping[Name, tuple[str, tuple[int, ...]]]) -> dict[Name, int]:
@@ -32,7 +38,9 @@ def offsets_in(path: Path) -> dict[Name, int]:
 
 
 def write_index(folder: Path, files: Sequence[OutputFile]) -> None:
-    """Write `model.safetensors.index.json`; `total_size` is in bytes."""
+    """Write `model.safetensors.index.json`, `total_size` in bytes; a single `model.safetensors` has none."""
+    if [file.path for file in files] == [SINGLE]:
+        return
     weight_map = {str(name): file.path for file in files for name in file.tensors}
     index = {
         "metadata": {"total_size": sum(file.nbytes for file in files)},

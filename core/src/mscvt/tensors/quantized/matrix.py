@@ -1,0 +1,50 @@
+"""A matrix that is decoded where it is read: from regions of strided elements to boxes of rows and columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+Decode = Callable[[int, int, int, int], "torch.Tensor"]
+"""Gives rows `[first, end)` and columns `[left, right)` as a contiguous tensor `[end - first, right - left]`."""
+
+_TILE = 1 << 18
+"""Elements decoded together: enough to be worth the calls, few enough for their f32 values to stay in a core's cache.
+FP8 was decoded at 0.6 GB/s with 2^16, 0.9 with 2^18 and 0.7 with 2^21."""
+
+
+class DecodedMatrix:
+    """A source of which only the rows and columns that a region touches are decoded."""
+
+    def __init__(self, columns: int, decode: Decode) -> None:
+        """Take the length of a row and what decodes a box."""
+        self.columns, self.decode = columns, decode
+
+    def region(self, offset: int, extents: tuple[int, ...], strides: tuple[int, ...]) -> torch.Tensor:
+        """Decode the box around the region, and take the region out of it."""
+        columns = self.columns
+        row, left = divmod(offset, columns)
+        spans = [((extent - 1) * stride, stride) for extent, stride in zip(extents, strides, strict=True)]
+        down = sum(span for span, stride in spans if stride % columns == 0)
+        along = sum(span for span, stride in spans if stride % columns)
+        if left + along >= columns:  # a run over several rows
+            left, width, end = 0, columns, (offset + down + along) // columns + 1
+        else:
+            width, end = along + 1, row + down // columns + 1
+        decoded = self.decode(row, end, left, left + width)
+        steps = tuple(stride // columns * width if stride % columns == 0 else stride for stride in strides)
+        return decoded.as_strided(extents, steps, offset - row * columns - left)
+
+
+def tiles(first: int, end: int, width: int) -> Iterator[tuple[int, int]]:
+    """Divide rows `[first, end)` of `width` columns into runs that are decoded together.
+
+    >>> list(tiles(0, 300, 2048))
+    [(0, 128), (128, 256), (256, 300)]
+    """
+    step = max(1, _TILE // max(1, width))
+    for start in range(first, end, step):
+        yield start, min(start + step, end)
