@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-_SHOWN = 400
-"""Faults that are shown; nobody reads more."""
+from mscvt.folding import fold
+
+_SHOWN = 100
+"""Lines of faults that are shown; nobody reads more."""
 
 
 class MscvtError(Exception):
@@ -13,7 +15,7 @@ class MscvtError(Exception):
 
     Attributes:
         message: What is wrong, in one line.
-        faults: Every single fault found, each in one line; empty where the message says it all.
+        faults: Every single fault found, each in one line, however many; empty where the message says it all.
         hint: What to do about it, or None.
     """
 
@@ -21,10 +23,16 @@ class MscvtError(Exception):
         self.message = message
         self.faults = tuple(faults)
         self.hint = hint
-        super().__init__(str(self))
+        super().__init__(message)
 
     def __str__(self) -> str:
-        return "\n".join([self.message, *(f"  - {fault}" for fault in self.faults)])
+        return "\n".join([self.message, *self.fault_lines()])
+
+    def fault_lines(self) -> list[str]:
+        """The faults as they are shown: folded, and not more of them than anybody reads."""
+        lines = fold(self.faults)
+        shown = [f"  - {line}" for line in lines[:_SHOWN]]
+        return shown if len(lines) <= _SHOWN else [*shown, f"  - ... and {len(lines) - _SHOWN} more lines like these"]
 
 
 class Faults:
@@ -53,11 +61,6 @@ class Faults:
             return
         hint = " ".join(self._hints) or None
         faults = list(self._faults)
-        if len(faults) > _SHOWN:
-            rest = len(faults) - _SHOWN
-            raise MscvtError(
-                f"{message}: {len(faults)} faults", hint=hint, faults=[*faults[:_SHOWN], f"... and {rest} more"]
-            )
         if len(faults) == 1:
             raise MscvtError(f"{message}: {faults[0]}", hint=hint)
         raise MscvtError(f"{message}: {len(faults)} faults", hint=hint, faults=faults)
