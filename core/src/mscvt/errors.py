@@ -39,17 +39,19 @@ class Faults:
     """Gathers faults in the order they are found, each once, and raises them together."""
 
     def __init__(self) -> None:
-        self._faults: dict[str, None] = {}
-        self._hints: dict[str, None] = {}
+        self._hints: dict[str, str | None] = {}
 
     def add(self, fault: str, *, hint: str | None = None) -> None:
         """Note a fault, and what to do about it."""
-        self._faults[fault] = None
-        if hint:
-            self._hints[hint] = None
+        self._hints.setdefault(fault, hint)
 
     def __bool__(self) -> bool:
-        return bool(self._faults)
+        return bool(self._hints)
+
+    @property
+    def found(self) -> list[tuple[str, str | None]]:
+        """Every fault, with what to do about it."""
+        return list(self._hints.items())
 
     def raise_if_any(self, message: str) -> None:
         """Raise all faults as one error.
@@ -57,10 +59,10 @@ class Faults:
         Raises:
             MscvtError: Where at least one fault was added.
         """
-        if not self._faults:
+        if not self._hints:
             return
-        hint = " ".join(self._hints) or None
-        faults = list(self._faults)
+        faults = list(self._hints)
+        hint = " ".join(dict.fromkeys(hint for hint in self._hints.values() if hint)) or None
         if len(faults) == 1:
             raise MscvtError(f"{message}: {faults[0]}", hint=hint)
         raise MscvtError(f"{message}: {len(faults)} faults", hint=hint, faults=faults)

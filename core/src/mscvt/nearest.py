@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import SequenceMatcher
 
-_ALIKE = 0.7
-"""Of 1: lower takes `--only` for `--tp`'s neighbour, higher misses two letters exchanged in a short word."""
+_ALIKE = 0.65
+"""Of 1: lower takes `--only` for a neighbour of `--tp`, higher misses two letters exchanged in a short word."""
 
 
 def nearest(word: str, choices: Iterable[str], limit: int = 2) -> list[str]:
