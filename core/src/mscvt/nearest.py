@@ -8,6 +8,9 @@ from difflib import SequenceMatcher
 _ALIKE = 0.65
 """Of 1: lower takes `--only` for a neighbour of `--tp`, higher misses two letters exchanged in a short word."""
 
+_NEARLY = 0.05
+"""A choice that is less like the word than the best one by more than this is not what was meant."""
+
 
 def nearest(word: str, choices: Iterable[str], limit: int = 2) -> list[str]:
     """The choices that are most like a word, the best first; empty where none is.
@@ -17,8 +20,9 @@ def nearest(word: str, choices: Iterable[str], limit: int = 2) -> list[str]:
     wanted = _plain(word)
     if not wanted:
         return []
-    scored = [(_likeness(wanted, _plain(choice)), choice) for choice in dict.fromkeys(choices)]
-    return [choice for score, choice in sorted(scored, key=lambda pair: (-pair[0], pair[1])) if score >= _ALIKE][:limit]
+    scored = sorted((-_likeness(wanted, _plain(choice)), choice) for choice in dict.fromkeys(choices))
+    enough = max(_ALIKE, -scored[0][0] - _NEARLY) if scored else _ALIKE
+    return [choice for score, choice in scored if -score >= enough][:limit]
 
 
 def _likeness(wanted: str, choice: str) -> float:

@@ -145,7 +145,7 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a path may hold what the terminal can't show
     try:
-        app()
+        app(prog_name="mscvt")
     except UsageError as error:  # of what stands before the command; the command shows its own errors
         show_error(error)
         sys.exit(MISUSED)
