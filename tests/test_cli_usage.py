@@ -36,8 +36,8 @@ ALL = "`mscvt hf2mg --help` shows all options."
     [
         ([], "missing: --load-dir DIR, --save-dir DIR", ""),
         (["--load-dir", "hf"], "missing: --save-dir DIR", ""),
-        ([*FOLDERS, "--only"], "--only: needs a value", "Write --only PART. "),
-        ([*FOLDERS, "--only", "--quiet"], "--only: needs a value", "Write --only PART. "),
+        ([*FOLDERS, "--only"], "--only: needs a value", "--only PART is how it is written. "),
+        ([*FOLDERS, "--only", "--quiet"], "--only: needs a value", "--only PART is how it is written. "),
         ([*FOLDERS, "--json=yes"], "--json=yes: takes no value", "--json alone switches it on. "),
         ([*FOLDERS, "--tp", "two"], "--tp two: expected a whole number, such as --tp 2", ""),
         ([*FOLDERS, "--tp=1.5"], "--tp 1.5: expected a whole number, such as --tp 2", ""),
@@ -76,7 +76,16 @@ ALL = "`mscvt hf2mg --help` shows all options."
             "--target-tensor-parallel-size is given twice, as 2 and as 4",
             "Leave out one of them. ",
         ),
-        ([*FOLDERS, "--save-dir", ""], "--save-dir '': expected a path, such as --save-dir folder", ""),
+        (
+            ["--load-dir", "hf", "--save-dir", "mg", "--only", ""],
+            "--only: needs a value",
+            "--only PART is how it is written. ",
+        ),
+        (
+            [*FOLDERS, "--noop-layers", ""],
+            "--noop-layers: needs a value",
+            "--noop-layers N,N,... is how it is written. ",
+        ),
         (
             [*FOLDERS, "--hf-dir", "x"],
             "--hf-dir: is no option of hf2mg",
@@ -120,7 +129,7 @@ def wrong_value(row):
         return "=x", "must be one of"
     if row.least is not None:
         return f"={row.least - 1}", f"must be at least {row.least}"
-    return ("=1;2" if row.kind is KINDS[tuple[int, ...]] else "="), "expected"
+    return ("=1;2", "expected") if row.kind is KINDS[tuple[int, ...]] else ("=", "needs a value")
 
 
 @pytest.mark.parametrize(("name", "row"), [(c.name, row) for c in COMMANDS for row in c.rows.values()])

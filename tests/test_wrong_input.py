@@ -151,7 +151,7 @@ def test_sizes_that_do_not_divide_are_all_listed(source, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "only", ["", "pp", "pp=", "pp=x", "pp=0,pp=1", "gpu=0", "pp=7", "pp=1-0", "pp=-1", "file=1", "pp=0;ep=1"]
+    "only", ["pp", "pp=", "pp=x", "pp=0,pp=1", "gpu=0", "pp=7", "pp=1-0", "pp=-1", "file=1", "pp=0;ep=1"]
 )
 def test_part_that_can_not_be_understood_is_refused(only, source, tmp_path):
     options = ["--target-pipeline-parallel-size", "2", "--only", only]

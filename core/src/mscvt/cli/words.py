@@ -111,8 +111,8 @@ def _read_value(row: Row, name: str, texts: list[str], values: dict[str, Any], f
             faults.add(f"{name}={shlex.quote(texts[0])}: takes no value", hint=f"{name} alone switches it on.")
             return
         value = True
-    elif len(texts) < least:
-        faults.add(f"{name}: needs a value", hint=f"Write {name} {row.metavar}.")
+    elif len(list(filter(None, texts))) < least:
+        faults.add(f"{name}: needs a value", hint=f"{name} {row.metavar} is how it is written.")
         return
     else:
         try:
