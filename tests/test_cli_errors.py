@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import os
 import re
 import shutil
+import subprocess
 import sys
 
 import pytest
@@ -127,6 +129,23 @@ def test_iteration_in_the_place_of_a_checkpoint_is_refused_with_the_checkpoint(c
         assert outcome.code == 1
         flag = words[words.index(folder) - 1]
         assert f"hint: Write {flag} {checkpoints[1]} --iteration 1." in outcome.err
+
+
+def test_megatron_folder_that_is_not_there_is_refused_with_what_it_should_be(tmp_path):
+    outcome = run_main("mg2hf", "--load-dir", tmp_path / "nowhere", "--save-dir", tmp_path / "hf")
+    assert outcome.code == 1
+    assert outcome.err.splitlines() == [
+        f"error: {tmp_path / 'nowhere'}: no such folder",
+        "hint: --load-dir takes the folder of a Megatron checkpoint, with latest_checkpointed_iteration.txt.",
+    ]
+
+
+def test_path_that_the_terminal_can_not_show_is_escaped(checkpoints, tmp_path):
+    command = ["hf2mg", "--load-dir", str(checkpoints[0]), "--save-dir", str(tmp_path / "Gewichte-\u00fc")]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    program = [sys.executable, "-m", "mscvt", *command]
+    result = subprocess.run(program, capture_output=True, text=True, check=True, env=environment)
+    assert "Gewichte-\\" in result.stdout
 
 
 def test_verify_with_its_folders_exchanged_is_refused(checkpoints):

@@ -51,6 +51,10 @@ def check_kind(flag: str, folder: Path, wanted: str, other_way: str) -> None:
     other = HF if wanted == MG else MG
     if (folder / _MARKS[wanted]).exists():
         return
+    if wanted == MG and not folder.exists():
+        raise MscvtError(
+            f"{folder}: no such folder", hint=f"{flag} takes the folder of a Megatron checkpoint, with {_MARKS[MG]}."
+        )
     if (folder / _MARKS[other]).exists():
         raise MscvtError(
             f"{folder}: has {_MARKS[other]}, so it is a {_NAMES[other]} checkpoint; "
