@@ -141,11 +141,11 @@ def test_megatron_folder_that_is_not_there_is_refused_with_what_it_should_be(tmp
 
 
 def test_path_that_the_terminal_can_not_show_is_escaped(checkpoints, tmp_path):
-    command = ["hf2mg", "--load-dir", str(checkpoints[0]), "--save-dir", str(tmp_path / "Gewichte-\u00fc")]
-    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = ["hf2mg", "--load-dir", str(checkpoints[0]), "--save-dir", str(tmp_path / "\udcff")]
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
     program = [sys.executable, "-m", "mscvt", *command]
     result = subprocess.run(program, capture_output=True, text=True, check=True, env=environment)
-    assert "Gewichte-\\" in result.stdout
+    assert f"{tmp_path}/\\udcff" in result.stdout
 
 
 def test_verify_with_its_folders_exchanged_is_refused(checkpoints):
