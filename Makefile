@@ -10,7 +10,7 @@ help:
 	@echo "make demo    convert a small model both ways, prove it and show it"
 	@echo "make test    run all tests"
 	@echo "make check   tests, lint and types"
-	@echo "make docs    write docs/support.md and the tables of docs/writing-a-plugin.md anew"
+	@echo "make docs    write docs/support.md and the tables of docs/options.md and docs/writing-a-plugin.md anew"
 	@echo "make bench   measure speed and memory (some minutes, 4 GB of disk)"
 
 $(READY): constraints.txt requirements-dev.txt core/pyproject.toml $(addsuffix /pyproject.toml,$(PLUGINS))
@@ -40,6 +40,7 @@ bench: $(READY)
 
 docs: $(READY)
 	$(BIN)/python tests/support_table.py
+	$(BIN)/python tests/options_page.py
 	$(BIN)/python tests/plugin_reference.py
 
 clean:

@@ -29,6 +29,7 @@ def run_main(*arguments: object) -> Outcome:
             main()
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else int(bool(stop.code))
+    assert "mscvt itself failed" not in err.getvalue(), err.getvalue()
     return Outcome(code, out.getvalue(), err.getvalue())
 
 

@@ -1,18 +1,13 @@
 """The command line as a newcomer meets it: help, results, errors; what it converts is tested elsewhere."""
 
 import json
-import re
 import shlex
-import subprocess
-import sys
 
 import pytest
 
 from command_line import make_source, run_main
 from golden_cases import CASES, build_source, huggingface_digests, load_case, megatron_digests
-from mscvt import __version__
-from mscvt.dialects.mindspeed.options import Options
-from mscvt.model.options import rows
+from json_keys import check_object
 
 COMMANDS = ("hf2mg", "mg2hf", "convert", "verify", "plugins")
 
@@ -24,59 +19,6 @@ def checkpoints(tmp_path_factory):
     hf = make_source("qwen3", root / "hf")
     assert run_main("hf2mg", "--load-dir", hf, "--save-dir", root / "mg").code == 0
     return hf, root / "mg"
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_shows_an_example_that_fits_for_each_command(command, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "80")
-    outcome = run_main(command, "--help")
-    assert (outcome.code, outcome.err) == (0, "")
-    example = outcome.out.partition("Example:\n")[2]
-    assert example.split()[:2] == ["mscvt", command]
-    assert max(map(len, outcome.out.splitlines())) <= 80
-
-
-@pytest.mark.parametrize("columns", ["40", "80", "200"])
-def test_help_writes_options_out_in_any_terminal(columns, monkeypatch):
-    monkeypatch.setenv("COLUMNS", columns)
-    words = run_main("hf2mg", "--help").out.split()
-    assert {row.flag for row in rows(Options).values()} <= set(words)
-    assert words.count("[required]") == 2
-    assert "<bool>" not in words
-
-
-def test_help_puts_folders_first_and_running_last():
-    text = run_main("convert", "--help").out
-    titles = [line for line in text.splitlines() if re.fullmatch(r"[A-Z].*:", line)]
-    assert titles == ["Checkpoints:", "Parallel layout:", "Tensors:", "Layers:", "Values:", "Running:"]
-    flags = [line.split()[0] for line in text.splitlines() if line.startswith("  -")]
-    assert flags[:5] == ["--load-dir", "--save-dir", "--load-model-type", "--save-model-type", "--model-type-hf"]
-    assert flags[-3:] == ["--json", "--debug", "-h,"]
-
-
-def test_help_of_the_program_lists_commands_and_examples(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "80")
-    outcome = run_main("--help")
-    listed = outcome.out.partition("Commands:\n")[2].partition("\n\n")[0]
-    assert tuple(line.split()[0] for line in listed.splitlines()) == COMMANDS
-    assert "..." not in listed
-    assert all(f"    mscvt {command} --" in outcome.out for command in ("hf2mg", "mg2hf", "verify"))
-    assert run_main("-h").out == outcome.out
-
-
-def test_no_arguments_show_the_help_and_are_wrong_usage():
-    outcome = run_main()
-    assert outcome.code == 2
-    assert "Commands:" in outcome.out + outcome.err
-
-
-def test_version_is_printed():
-    assert run_main("--version").out == f"mscvt {__version__}\n"
-
-
-def test_module_is_the_program():
-    command = [sys.executable, "-m", "mscvt", "--version"]
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == f"mscvt {__version__}\n"
 
 
 TO_MEGATRON = r"""
@@ -131,7 +73,9 @@ def test_convert_goes_to_megatron_by_default(checkpoints, tmp_path):
 def test_results_are_on_stdout_when_all_is_well(checkpoints, tmp_path):
     hf, mg = checkpoints
     outcome = run_main("hf2mg", "--load-dir", hf, "--save-dir", tmp_path / "mg", "--target-tensor-parallel-size", 2)
-    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.code == 0
+    phases = [line.split(maxsplit=1)[1] for line in outcome.err.splitlines()]
+    assert [phase.split(",")[0] for phase in phases] == ["allocating", "converting"]
     assert outcome.out.startswith("wrote 2 files, ")
     flags = outcome.out.partition("pass to the training script: ")[2].split()
     assert flags[:2] == ["--load", str(tmp_path / "mg")]
@@ -153,14 +97,56 @@ def test_json_is_all_of_stdout_for_each_command(checkpoints, tmp_path):
         outcome = run_main(command, *arguments, "--json")
         assert (outcome.code, outcome.err) == (0, ""), command
         results[command] = json.loads(outcome.out)
-    assert results["hf2mg"]["files"] == 1
+        assert results[command]["command"] == command
+    kinds = {"hf2mg": "result", "mg2hf": "result", "convert": "plan", "verify": "verify", "plugins": "plugins"}
+    for command, kind in kinds.items():
+        check_object(kind, results[command])
     assert results["hf2mg"]["verified"] is True
-    assert "--num-layers 8" in results["hf2mg"]["training_flags"]
+    assert results["hf2mg"]["training_flags"][:4] == ["--load", str(tmp_path / "mg"), "--num-layers", "8"]
     assert results["mg2hf"]["target"] == str(tmp_path / "hf")
-    assert "training_flags" not in results["mg2hf"]
+    assert results["mg2hf"]["training_flags"] == []
+    assert results["convert"]["is_dry_run"] is True
     assert [file["path"] for file in results["convert"]["files"]] == ["iter_0000001/mp_rank_00/model_optim_rng.pt"]
+    assert results["convert"]["files"] == results["hf2mg"]["files"]
     assert results["verify"]["is_equal"] is True
-    assert {"mscvt-llama", "mscvt-qwen3"} <= {plugin["distribution"] for plugin in results["plugins"]}
+    assert results["verify"]["bytes"] == results["hf2mg"]["bytes"]
+    assert {"mscvt-llama", "mscvt-qwen3"} <= {plugin["distribution"] for plugin in results["plugins"]["plugins"]}
+
+
+def test_what_is_printed_to_be_pasted_is_quoted(checkpoints, tmp_path):
+    target = tmp_path / "with blanks" / "and 'quotes'"
+    outcome = run_main("hf2mg", "--load-dir", checkpoints[0], "--save-dir", target)
+    assert shlex.split(outcome.out.partition(" to ")[2].splitlines()[0]) == [str(target)]
+    assert shlex.split(outcome.out.partition("pass to the training script: ")[2])[:2] == ["--load", str(target)]
+
+
+def test_quiet_shows_no_progress(checkpoints, tmp_path):
+    hf, mg = checkpoints
+    outcome = run_main("hf2mg", "--load-dir", hf, "--save-dir", tmp_path / "mg", "--quiet")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert run_main("verify", "--hf", hf, "--mg", mg, "--quiet").err == ""
+
+
+@pytest.mark.parametrize(
+    ("written", "model_type"), [("qwen3", "qwen3"), ("QWEN3", "qwen3"), ("llama", "llama2"), ("qwen3_moe", "qwen3-moe")]
+)
+def test_model_type_is_taken_as_config_json_spells_it(written, model_type, tmp_path):
+    hf = make_source(model_type, tmp_path / "hf")
+    options = ["--save-dir", tmp_path / "mg", "--dry-run", "--model-type-hf", written]
+    assert run_main("hf2mg", "--load-dir", hf, *options).code == 0
+
+
+def test_options_are_taken_under_their_other_names(checkpoints, tmp_path):
+    plans = [
+        run_main("hf2mg", "--load-dir", checkpoints[0], "--save-dir", tmp_path / "mg", "--dry-run", *options).out
+        for options in (
+            ["--target-tensor-parallel-size", "2", "--target-pipeline-parallel-size", "4"],
+            ["--tp", "2", "--pp=4"],
+            ["--tensor-model-parallel-size=2", "--pipeline-model-parallel-size", "4"],
+        )
+    ]
+    assert "mp_rank_01_003" in plans[0]
+    assert plans == plans[:1] * 3
 
 
 @pytest.mark.parametrize("command", ["hf2mg", "mg2hf"])

@@ -52,7 +52,7 @@ def test_configuration_of_another_family_is_refused(tmp_path):
     config = json.loads((hf / "config.json").read_text())
     (hf / "config.json").write_text(json.dumps(config | {"model_type": "llama"}))
     back = ["mg2hf", "--load-dir", str(tmp_path / "mg"), "--save-dir", str(tmp_path / "back")]
-    refused = app.invoke(main.app, [*back, "--hf-cfg-dir", str(hf)])
+    refused = app.invoke(main.app, [*back, "--hf-cfg-dir", str(hf), "--debug"])
     assert isinstance(refused.exception, MscvtError)
     assert "'llama', the checkpoint is qwen3" in refused.exception.message
     assert not (tmp_path / "back").exists()

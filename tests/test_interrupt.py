@@ -43,7 +43,7 @@ def command(direction, sources, target):
 def test_ctrl_c_ends_within_a_second_and_the_same_command_completes(direction, seconds, sources, tmp_path):
     arguments = command(direction, sources, tmp_path / "out")
     process = subprocess.Popen(
-        [sys.executable, "-c", SLOW.format(seconds=seconds), *arguments],
+        [sys.executable, "-c", SLOW.format(seconds=seconds), *arguments, "--quiet"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -39,7 +39,7 @@ def test_copy_that_differs_from_what_it_repeats_is_refused_by_name(case, rank, k
     hf = build_source(case, tmp_path / "hf")
     assert run("hf2mg", "--load-dir", hf, "--save-dir", tmp_path / "mg", *case["hf2mg"]).exit_code == 0
     change(tmp_path / "mg", rank, key)
-    refused = run("mg2hf", "--load-dir", tmp_path / "mg", "--save-dir", tmp_path / "back")
+    refused = run("mg2hf", "--load-dir", tmp_path / "mg", "--save-dir", tmp_path / "back", "--debug")
     assert isinstance(refused.exception, MscvtError)
     assert f"{key} (model of rank tp 1, pp 1, ep 0) differs from" in str(refused.exception)
     assert not (tmp_path / "back").exists()
@@ -50,7 +50,7 @@ def test_folder_of_the_configuration_is_not_replaced(tmp_path):
     hf = build_source(case, tmp_path / "hf")
     before = sorted(path.name for path in hf.iterdir())
     assert run("hf2mg", "--load-dir", hf, "--save-dir", tmp_path / "mg").exit_code == 0
-    back = run("mg2hf", "--load-dir", tmp_path / "mg", "--save-dir", hf, "--hf-cfg-dir", hf, "--overwrite")
+    back = run("mg2hf", "--load-dir", tmp_path / "mg", "--save-dir", hf, "--hf-cfg-dir", hf, "--overwrite", "--debug")
     assert isinstance(back.exception, MscvtError)
     assert "which is read" in back.exception.message
     assert sorted(path.name for path in hf.iterdir()) == before

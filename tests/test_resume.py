@@ -153,7 +153,7 @@ def test_overwrite_refuses_to_replace_the_source(direction, tmp_path):
         with pytest.raises(MscvtError, match="which is read"):
             CliRunner().invoke(
                 app,
-                [direction, "--load-dir", str(source), "--save-dir", str(target), "--overwrite"],
+                [direction, "--load-dir", str(source), "--save-dir", str(target), "--overwrite", "--debug"],
                 catch_exceptions=False,
             )
     (tmp_path / "link").unlink()

@@ -82,7 +82,7 @@ def programs(sources, tmp_path_factory):
 
 def test_example_is_found_and_the_broken_plugin_reported(programs):
     example, broken = sorted(
-        json.loads(run(programs / "mscvt", "plugins", "--json")), key=lambda plugin: plugin["version"]
+        json.loads(run(programs / "mscvt", "plugins", "--json"))["plugins"], key=lambda plugin: plugin["version"]
     )
     assert example == {
         "distribution": "mscvt-olmoe",
@@ -92,7 +92,7 @@ def test_example_is_found_and_the_broken_plugin_reported(programs):
         "error": None,
     }
     assert (broken["distribution"], broken["version"], broken["model_types"]) == ("mscvt-broken", "0.7", [])
-    assert "ModuleNotFoundError: No module named 'a_library_that_nobody_has'" in broken["error"]
+    assert "ModuleNotFoundError: No module named 'a_library_that_nobody_has'" in broken["error"]["message"]
 
 
 CONFIG = {

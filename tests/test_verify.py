@@ -61,7 +61,7 @@ def flip_shard(mg, rank, part, key, element):
 def test_equal_checkpoints_are_equal_without_any_option(sources):
     code, report = verify(*sources)
     assert (code, report["is_equal"], report["differences"], report["notes"]) == (0, True, [], [])
-    assert report["nbytes"] == 1318144
+    assert report["bytes"] == 1318144
     shown = CliRunner().invoke(
         app, ["verify", "--hf", str(sources.hf), "--mg", str(sources.mg)], catch_exceptions=False
     )
@@ -145,13 +145,13 @@ def rewrite_shard(mg, rank, change):
 
 def failing(hf, mg, *more):
     with pytest.raises(MscvtError) as caught:
-        verify(hf, mg, *more)
+        verify(hf, mg, "--debug", *more)
     return str(caught.value)
 
 
 def failing_hint(hf, mg):
     with pytest.raises(MscvtError) as caught:
-        verify(hf, mg)
+        verify(hf, mg, "--debug")
     return caught.value.hint
 
 

@@ -123,14 +123,16 @@ def test_attention_biases_are_refused_where_the_family_has_none(tmp_path):
     folder = make_source("llama2", tmp_path / "hf")
     biases = [f"model.layers.{layer}.self_attn.{part}_proj.bias" for layer in range(8) for part in "qkv"]
     change_tensors(folder, lambda tensors: tensors.update({name: torch.ones(48) for name in biases}))
-    check_refused("hf2mg", folder, tmp_path / "mg", [], ["24 faults", *(f"no rule takes: {name}\n" for name in biases)])
+    folded = [f"no rule takes: model.layers.{{0-7}}.self_attn.{part}_proj.bias (8)\n" for part in "qkv"]
+    check_refused("hf2mg", folder, tmp_path / "mg", [], ["24 faults", *folded])
 
 
 def test_shapes_that_contradict_the_configuration_are_all_listed(source, tmp_path):
     folder = copy_of(source, tmp_path)
     change_config(folder, num_key_value_heads=2)
     said = check_refused("hf2mg", folder, tmp_path / "mg", [], ["16 faults", "config.json", "different models"])
-    assert said.count("has the shape [40, 48], expected [20, 48]") == 16
+    for part in "kv":
+        assert f"model.layers.{{0-7}}.self_attn.{part}_proj.weight has the shape [40, 48], expected [20, 48]" in said
 
 
 def test_different_dtypes_in_one_tensor_are_refused(source, tmp_path):
@@ -149,7 +151,7 @@ def test_sizes_that_do_not_divide_are_all_listed(source, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "only", ["", "pp", "pp=", "pp=x", "pp=0,pp=1", "gpu=0", "pp=7", "pp=1-0", "pp=-1", "file=1", "pp=0;ep=1"]
+    "only", ["pp", "pp=", "pp=x", "pp=0,pp=1", "gpu=0", "pp=7", "pp=1-0", "pp=-1", "file=1", "pp=0;ep=1"]
 )
 def test_part_that_can_not_be_understood_is_refused(only, source, tmp_path):
     options = ["--target-pipeline-parallel-size", "2", "--only", only]

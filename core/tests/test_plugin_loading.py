@@ -239,13 +239,13 @@ def test_plugins_command_lists_what_works_and_what_does_not(install):
     assert lines[start + 1] == "  error: can't be loaded: SystemExit: no licence"
     assert "mscvt-zenith 4.5: zenith" in lines
     as_json = CliRunner().invoke(app, ["plugins", "--json"], catch_exceptions=False)
-    listed = {plugin["distribution"]: plugin for plugin in json.loads(as_json.stdout)}
+    listed = {plugin["distribution"]: plugin for plugin in json.loads(as_json.stdout)["plugins"]}
     assert listed["mscvt-acme"] == {
         "distribution": "mscvt-acme",
         "version": "1.2",
         "entry_point": "it = mscvt_acme",
         "model_types": [],
-        "error": "can't be loaded: SystemExit: no licence",
+        "error": {"message": "can't be loaded: SystemExit: no licence", "hint": None, "faults": []},
     }
     assert (listed["mscvt-zenith"]["model_types"], listed["mscvt-zenith"]["error"]) == (["zenith"], None)
 

@@ -1,63 +1,169 @@
-"""What the commands do, once their parameters are read. Imported only when a command runs."""
+"""What the commands do, once their words are read. Imported only when a command runs."""
 
 from __future__ import annotations
 
-import json
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from types import MappingProxyType
 
 import typer
 
-from mscvt.cli.parameters import read_options
+from mscvt.cli import results
+from mscvt.cli.folders import HF, MG, check_folder, check_kind
+from mscvt.cli.model_types import match_model_type
+from mscvt.cli.original import without_single_ranks
 from mscvt.cli.progress import show_progress
-from mscvt.errors import MscvtError
-from mscvt.plugins.registry import load_registry
+from mscvt.cli.report import FAILED, INTERRUPTED
+from mscvt.cli.tables import Compared, Direction, Folders, Model, Output, Progress, Resources, Values, Writing
+from mscvt.cli.words import Given
+from mscvt.dialects.mindspeed.options import Options
+from mscvt.plugins.registry import Registry, load_registry
 
-if TYPE_CHECKING:
-    from mscvt.jobs.conversion import Conversion, Result
+
+def run_hf2mg(given: Given) -> None:
+    """Convert to Megatron, and say what was done."""
+    _convert(MG, given)
 
 
-def run_convert(save_model_type: str, given: Mapping[str, Any]) -> None:
-    """Convert, and say what was done."""
+def run_mg2hf(given: Given) -> None:
+    """Convert to Hugging Face, and say what was done."""
+    values, notes = without_single_ranks(given.values)
+    _convert(HF, replace(given, values=values, notes=(*given.notes, *notes)))
+
+
+def run_convert(given: Given) -> None:
+    """Convert in the direction that the command line says."""
+    run = run_hf2mg if given.read(Direction).save_model_type == MG else run_mg2hf
+    run(given)
+
+
+def _convert(save_kind: str, given: Given) -> None:
     from mscvt.jobs.conversion import Settings, run_conversion
     from mscvt.jobs.prepare import prepare_to_huggingface, prepare_to_megatron
     from mscvt.jobs.request import Request
+    from mscvt.plan.selection import select_files
 
-    _check_direction(given["load_dir"], save_model_type)
+    folders, model, values = given.read(Folders), given.read(Model), given.read(Values)
+    writing, resources, output = given.read(Writing), given.read(Resources), given.read(Output)
+    read = (folders.load_dir, *([model.hf_cfg_dir] if model.hf_cfg_dir else []))
+    for flag, folder in zip(("--load-dir", "--hf-cfg-dir"), read, strict=False):
+        check_folder(flag, folder)
+    load_kind = HF if save_kind == MG else MG
+    other_way = f"mscvt {save_kind}2{load_kind} converts in the other direction."
+    check_kind("--load-dir", folders.load_dir, load_kind, other_way)
+    registry = load_registry()
     request = Request(
-        load_dir=given["load_dir"],
-        options=read_options(given),
-        model_type=given["model_type_hf"],
-        dtype=given["dtype"],
-        dequantize=given.get("dequantize", False),
-        hf_cfg_dir=given.get("hf_cfg_dir"),
-        iteration=given.get("iteration"),
+        load_dir=folders.load_dir,
+        options=given.asked(Options),
+        model_type=_model_type(model, registry),
+        dtype=values.dtype,
+        dequantize=values.dequantize,
+        hf_cfg_dir=model.hf_cfg_dir,
+        iteration=model.iteration,
     )
-    prepare = prepare_to_megatron if save_model_type == "mg" else prepare_to_huggingface
-    with _interruptible("the same command goes on from what was recorded last"):
-        conversion = prepare(request, load_registry())
-        if given["dry_run"]:
-            _report_plan(conversion, given["only"], as_json=given["json"])
-            return
-        with show_progress(wanted=not given["json"]) as (started, progress):
+    prepare = prepare_to_megatron if save_kind == MG else prepare_to_huggingface
+    with (
+        _interruptible("the same command goes on from what was recorded last"),
+        show_progress("planning", wanted=_wants_progress(given)) as (started, progress),
+    ):
+        conversion = prepare(request, registry)
+        chosen = select_files(conversion.plan.files, writing.only)
+        result = None
+        if not writing.dry_run:
             settings = Settings(
-                workers=given["workers"],
-                max_memory=given["max_memory"],
-                overwrite=given["overwrite"],
-                resume=given["resume"],
-                only=given["only"],
-                verify=given["verify"],
-                sources=tuple(folder for folder in (given["load_dir"], given.get("hf_cfg_dir")) if folder),
+                workers=resources.workers,
+                max_memory=resources.max_memory,
+                overwrite=writing.overwrite,
+                resume=writing.resume,
+                only=writing.only,
+                verify=writing.verify,
+                sources=read,
                 started=started,
                 progress=progress,
             )
-            result = run_conversion(conversion, given["save_dir"], settings)
-    _report(conversion, result, as_json=given["json"])
+            result = run_conversion(conversion, folders.save_dir, settings)
+    notes = (*given.notes, *conversion.notes)
+    if output.json:
+        shown = results.plan_object(conversion, folders.save_dir, chosen, notes)
+        done = results.result_object(result) if result else {}
+        results.print_json(given.command.name, {**shown, "is_dry_run": writing.dry_run, **done})
+    elif result:
+        results.print_result(conversion, result, notes)
+    else:
+        results.print_plan(conversion, folders.save_dir, chosen, notes)
+
+
+def run_verify(given: Given) -> None:
+    """Compare two checkpoints, and say what differs."""
+    from mscvt.jobs.verify import verify_checkpoints
+
+    compared, model, values = given.read(Compared), given.read(Model), given.read(Values)
+    resources, output = given.read(Resources), given.read(Output)
+    swapped = "Are --hf and --mg exchanged?"
+    for flag, folder, kind in (("--hf", compared.hf, HF), ("--mg", compared.mg, MG)):
+        check_folder(flag, folder)
+        check_kind(flag, folder, kind, swapped)
+    registry = load_registry()
+    with (
+        _interruptible("nothing was changed"),
+        show_progress("planning", wanted=_wants_progress(given)) as (started, progress),
+    ):
+        report = verify_checkpoints(
+            hf=compared.hf,
+            mg=compared.mg,
+            registry=registry,
+            model_type=_model_type(model, registry),
+            iteration=model.iteration,
+            dtype=values.dtype,
+            dequantize=values.dequantize,
+            workers=resources.workers,
+            max_memory=resources.max_memory,
+            started=started,
+            progress=progress,
+        )
+    notes = (*given.notes, *report.notes)
+    if output.json:
+        results.print_json(given.command.name, results.report_object(report, notes))
+    else:
+        results.print_report(report, notes)
+    if not report.is_equal:
+        raise typer.Exit(FAILED)
+
+
+def run_plugins(given: Given) -> None:
+    """Say which plugins were found."""
+    registry = load_registry()
+    if given.read(Output).json:
+        results.print_json(given.command.name, results.plugins_object(registry.plugins))
+    else:
+        results.print_plugins(registry.plugins)
+
+
+RUNS: Mapping[str, Callable[[Given], None]] = MappingProxyType(
+    {
+        "hf2mg": run_hf2mg,
+        "mg2hf": run_mg2hf,
+        "convert": run_convert,
+        "verify": run_verify,
+        "plugins": run_plugins,
+    }
+)
+"""Command -> what it does."""
+
+
+def _wants_progress(given: Given) -> bool:
+    return not (given.read(Output).json or given.read(Progress).quiet)
+
+
+def _model_type(model: Model, registry: Registry) -> str | None:
+    """The model type that was asked for; a word that nothing is like is left to the registry to refuse."""
+    if model.model_type_hf is None:
+        return None
+    spellings = {name: family.model_type.config_model_types for name, family in registry.families.items()}
+    return match_model_type(model.model_type_hf, spellings) or model.model_type_hf
 
 
 @contextmanager
@@ -68,120 +174,5 @@ def _interruptible(what: str) -> Iterator[None]:
     except KeyboardInterrupt:
         typer.echo(f"\ninterrupted; {what}", err=True)
         if any(thread.name.startswith("mscvt-") for thread in threading.enumerate()):
-            os._exit(130)  # a slow disk holds a worker up; an interpreter that ends around it would crash
-        raise typer.Exit(130) from None
-
-
-_MARKS = {"hf": "config.json", "mg": "latest_checkpointed_iteration.txt"}
-"""What a checkpoint of either kind has beside its weights."""
-_NAMES = {"hf": "Hugging Face", "mg": "Megatron"}
-
-
-def _check_direction(folder: Path, wanted: str) -> None:
-    """Refuse to convert what is already of the wanted kind, which is more help than what is missing in it."""
-    other = "hf" if wanted == "mg" else "mg"
-    if (folder / _MARKS[wanted]).exists() and not (folder / _MARKS[other]).exists():
-        raise MscvtError(
-            f"{folder}: has {_MARKS[wanted]}, so it is a {_NAMES[wanted]} checkpoint; "
-            f"expected one of {_NAMES[other]}, with {_MARKS[other]}",
-            hint=f"mscvt {wanted}2{other} converts in the other direction.",
-        )
-
-
-def _report(conversion: Conversion, result: Result, *, as_json: bool) -> None:
-    if as_json:
-        shown = {**asdict(result), "target": str(result.target), "notes": conversion.notes}
-        if conversion.training_flags:
-            shown["training_flags"] = conversion.training_flags
-        typer.echo(json.dumps(shown, indent=2))
-        return
-    speed = result.nbytes / 1e6 / max(result.seconds, 1e-9)
-    typer.echo(
-        f"wrote {_counted(result.files, 'file')}, {result.nbytes:,} bytes in {result.seconds:.1f} s "
-        f"({speed:,.0f} MB/s) to {result.target}"
-    )
-    if result.resumed_units:
-        typer.echo(f"went on with earlier work: {result.resumed_units} tensors were there already")
-    if result.verified:
-        typer.echo("verified: every byte was read again and is what it should be")
-    for note in conversion.notes:
-        typer.echo(f"note: {note}")
-    if not result.is_complete:
-        typer.echo("other parts are still to be written; the checkpoint appears when all of them are")
-    elif conversion.training_flags:
-        typer.echo(f"pass to the training script: --load {result.target} {conversion.training_flags}")
-
-
-def _report_plan(conversion: Conversion, only: str | None, *, as_json: bool) -> None:
-    from mscvt.plan.selection import select_files
-
-    chosen = select_files(conversion.plan.files, only)
-    nbytes = sum(file.nbytes for file in chosen)
-    if as_json:
-        files = [{"path": f.path, "bytes": f.nbytes, "tensors": len(f.tensors)} for f in chosen]
-        shown: dict[str, Any] = {"files": files, "bytes": nbytes, "notes": conversion.notes}
-        if conversion.training_flags:
-            shown["training_flags"] = conversion.training_flags
-        typer.echo(json.dumps(shown, indent=2))
-        return
-    for file in chosen:
-        typer.echo(f"{file.path}  {_counted(len(file.tensors), 'tensor')}, {file.nbytes:,} bytes")
-    typer.echo(f"would write {_counted(len(chosen), 'file')}, {nbytes:,} bytes; every byte is accounted for")
-    for note in conversion.notes:
-        typer.echo(f"note: {note}")
-    if conversion.training_flags:
-        typer.echo(f"to be passed to the training script: {conversion.training_flags}")
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
-
-
-def list_plugins(*, as_json: bool) -> None:
-    """Print every plugin that was found."""
-    registry = load_registry()
-    if as_json:
-        typer.echo(json.dumps([asdict(plugin) for plugin in registry.plugins], indent=2))
-        return
-    if not registry.plugins:
-        typer.echo("no plugins are installed; each family of models has one, named mscvt-FAMILY")
-    for plugin in registry.plugins:
-        served = ", ".join(plugin.model_types)
-        typer.echo(f"{plugin.distribution} {plugin.version}: {served or plugin.entry_point}")
-        if plugin.error:
-            typer.echo(f"  error: {plugin.error}")
-
-
-def run_verify(given: Mapping[str, Any]) -> None:
-    """Compare two checkpoints, and say what differs."""
-    from mscvt.jobs.verify import verify_checkpoints
-
-    with (
-        _interruptible("nothing was changed"),
-        show_progress(wanted=not given["json"]) as (started, progress),
-    ):
-        report = verify_checkpoints(
-            hf=given["hf"],
-            mg=given["mg"],
-            registry=load_registry(),
-            model_type=given["model_type_hf"],
-            iteration=given["iteration"],
-            dtype=given["dtype"],
-            dequantize=given["dequantize"],
-            workers=given["workers"],
-            max_memory=given["max_memory"],
-            started=started,
-            progress=progress,
-        )
-    if given["json"]:
-        typer.echo(json.dumps(asdict(report), indent=2))
-    else:
-        for difference in report.differences:
-            typer.echo(f"differs: {difference}")
-        count = len(report.differences)
-        verdict = "equal" if report.is_equal else f"NOT equal: {_counted(count, 'differing tensor')}"
-        typer.echo(f"{verdict}; compared {report.tensors} tensors, {report.nbytes:,} bytes in {report.seconds:.1f} s")
-        for note in report.notes:
-            typer.echo(f"note: {note}")
-    if not report.is_equal:
-        raise typer.Exit(1)
+            os._exit(INTERRUPTED)  # a slow disk holds a worker up; an interpreter that ends around it would crash
+        raise typer.Exit(INTERRUPTED) from None

@@ -1,44 +1,60 @@
-"""The commands."""
+"""The program: typer's commands, made from the table of commands, and its entry points."""
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
-from mscvt.cli import parameters as p
+from mscvt.cli.command_table import COMMANDS, Command
 from mscvt.cli.help_text import PlainGroup, SectionedCommand
-from mscvt.errors import MscvtError
+from mscvt.cli.report import INTERRUPTED, MISUSED, reported, show_error
+from mscvt.cli.tables import Output
+from mscvt.cli.words import UsageError, read_words
+from mscvt.model.options import Row
 
-_INTERRUPTED = 130
-"""What a shell expects of a program that Ctrl-C ended."""
-
-app = typer.Typer(
-    name="mscvt",
-    cls=PlainGroup,
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 120},
-    help="Convert model weights between Hugging Face and Megatron-Core, exactly.",
-    epilog="""\b
+_SHORT = len("--etp")
+"""Aliases that are longer are taken too, and only the documentation has them."""
+_EXAMPLES = """\b
 Examples:
   mscvt hf2mg --load-dir model-hf --save-dir model-mg \\
       --target-tensor-parallel-size 2
   mscvt mg2hf --load-dir model-mg --save-dir model-back --hf-cfg-dir model-hf
   mscvt verify --hf model-hf --mg model-mg
 
-`mscvt COMMAND --help` shows the options of a command.""",
-)
+`mscvt COMMAND --help` shows the options of a command."""
 
 
-@app.callback(invoke_without_command=True)
+def make_app() -> typer.Typer:
+    """Typer's program with every command of the table."""
+    app = typer.Typer(
+        name="mscvt",
+        cls=PlainGroup,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 120},
+        help="Convert model weights between Hugging Face and Megatron-Core, exactly.",
+        epilog=_EXAMPLES,
+    )
+    app.callback(invoke_without_command=True)(_top)
+    for command in COMMANDS:
+        example = command.example.replace("\n", "\n  ")
+        app.command(
+            command.name,
+            cls=SectionedCommand,
+            help=f"{command.summary}\n\n{command.text}",
+            epilog=f"\b\nExample:\n  {example}",
+        )(_function(command))
+    return app
+
+
 def _top(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+    version: Annotated[bool, typer.Option("--version", "-V", help="Print the version.", is_eager=True)] = False,
 ) -> None:
     if version:
         from mscvt import __version__
@@ -47,205 +63,68 @@ def _top(
         raise typer.Exit
 
 
-@app.command(
-    cls=SectionedCommand,
-    epilog="""\b
-Example:
-  mscvt hf2mg --load-dir model-hf --save-dir model-mg \\
-      --target-pipeline-parallel-size 4 --target-expert-parallel-size 32 \\
-      --num-layers-per-virtual-pipeline-stage 8 --noop-layers 94,95 \\
-      --moe-grouped-gemm""",
-)
-def hf2mg(
-    load_dir: p.LoadDir,
-    save_dir: p.SaveDir,
-    model_type_hf: p.ModelTypeHf = None,
-    target_tensor_parallel_size: p.TensorParallel = None,
-    target_pipeline_parallel_size: p.PipelineParallel = None,
-    target_expert_parallel_size: p.ExpertParallel = None,
-    expert_tensor_parallel_size: p.ExpertTensorParallel = None,
-    num_layers_per_virtual_pipeline_stage: p.VirtualStage = None,
-    num_layer_list: p.LayerList = None,
-    noop_layers: p.NoopLayers = None,
-    moe_grouped_gemm: p.GroupedGemm = None,
-    moe_tp_extend_ep: p.TpExtendEp = None,
-    mla_mm_split: p.MmSplit = None,
-    schedules_method: p.Schedules = None,
-    transformer_impl: p.TransformerImpl = None,
-    make_vocab_size_divisible_by: p.VocabMultiple = None,
-    mtp_num_layers: p.MtpLayers = None,
-    num_layers: p.NumLayers = None,
-    first_k_dense_replace: p.FirstKDense = None,
-    dtype: p.Dtype = None,
-    dequantize: p.Dequantize = False,
-    dry_run: p.DryRun = False,
-    verify: p.Verify = False,
-    overwrite: p.Overwrite = False,
-    resume: p.Resume = False,
-    only: p.Only = None,
-    workers: p.Workers = None,
-    max_memory: p.MaxMemory = None,
-    json: p.Json = False,
-    debug: p.Debug = False,
-) -> None:
-    """Convert a Hugging Face checkpoint to Megatron-Core shards.
+def _function(command: Command) -> Callable[..., None]:
+    """What typer calls: a function whose signature has the rows of a command, for the help and for completion."""
 
-    Parallel layout, tensors and layers must agree with the training script; what to pass to it is printed at the end.
-    """
-    _convert("mg", locals())
+    def run(ctx: typer.Context, **_: Any) -> None:
+        given = read_words(command, ctx.args)
+        output = given.read(Output)
+        with reported(as_json=output.json, debug=output.debug):
+            if given.error:
+                raise given.error
+            from mscvt.cli.commands import RUNS
 
+            RUNS[command.name](given)
 
-@app.command(
-    cls=SectionedCommand,
-    epilog="""\b
-Example:
-  mscvt mg2hf --load-dir model-mg --save-dir model-back \\
-      --hf-cfg-dir model-hf""",
-)
-def mg2hf(
-    load_dir: p.LoadDir,
-    save_dir: p.SaveDir,
-    model_type_hf: p.ModelTypeHf = None,
-    hf_cfg_dir: p.HfCfgDir = None,
-    iteration: p.Iteration = None,
-    target_tensor_parallel_size: p.TensorParallel = None,
-    target_pipeline_parallel_size: p.PipelineParallel = None,
-    target_expert_parallel_size: p.ExpertParallel = None,
-    expert_tensor_parallel_size: p.ExpertTensorParallel = None,
-    num_layers_per_virtual_pipeline_stage: p.VirtualStage = None,
-    num_layer_list: p.LayerList = None,
-    noop_layers: p.NoopLayers = None,
-    moe_grouped_gemm: p.GroupedGemm = None,
-    moe_tp_extend_ep: p.TpExtendEp = None,
-    mla_mm_split: p.MmSplit = None,
-    schedules_method: p.Schedules = None,
-    transformer_impl: p.TransformerImpl = None,
-    mtp_num_layers: p.MtpLayers = None,
-    dtype: p.Dtype = None,
-    dry_run: p.DryRun = False,
-    verify: p.Verify = False,
-    overwrite: p.Overwrite = False,
-    resume: p.Resume = False,
-    only: p.Only = None,
-    workers: p.Workers = None,
-    max_memory: p.MaxMemory = None,
-    json: p.Json = False,
-    debug: p.Debug = False,
-) -> None:
-    """Convert Megatron-Core shards to a Hugging Face checkpoint.
-
-    How it is cut is recorded in the checkpoint's args; options say it only where args don't.
-    """
-    _convert("hf", locals())
-
-
-@app.command(
-    cls=SectionedCommand,
-    epilog="""\b
-Example:
-  mscvt convert --load-model-type hf --save-model-type mg \\
-      --load-dir model-hf --save-dir model-mg \\
-      --target-tensor-parallel-size 2""",
-)
-def convert(
-    load_dir: p.LoadDir,
-    save_dir: p.SaveDir,
-    load_model_type: p.LoadModelType = "hf",
-    save_model_type: p.SaveModelType = "mg",
-    model_type_hf: p.ModelTypeHf = None,
-    hf_cfg_dir: p.HfCfgDir = None,
-    iteration: p.Iteration = None,
-    target_tensor_parallel_size: p.TensorParallel = None,
-    target_pipeline_parallel_size: p.PipelineParallel = None,
-    target_expert_parallel_size: p.ExpertParallel = None,
-    expert_tensor_parallel_size: p.ExpertTensorParallel = None,
-    num_layers_per_virtual_pipeline_stage: p.VirtualStage = None,
-    num_layer_list: p.LayerList = None,
-    noop_layers: p.NoopLayers = None,
-    moe_grouped_gemm: p.GroupedGemm = None,
-    moe_tp_extend_ep: p.TpExtendEp = None,
-    mla_mm_split: p.MmSplit = None,
-    schedules_method: p.Schedules = None,
-    transformer_impl: p.TransformerImpl = None,
-    make_vocab_size_divisible_by: p.VocabMultiple = None,
-    mtp_num_layers: p.MtpLayers = None,
-    num_layers: p.NumLayers = None,
-    first_k_dense_replace: p.FirstKDense = None,
-    dtype: p.Dtype = None,
-    dequantize: p.Dequantize = False,
-    dry_run: p.DryRun = False,
-    verify: p.Verify = False,
-    overwrite: p.Overwrite = False,
-    resume: p.Resume = False,
-    only: p.Only = None,
-    workers: p.Workers = None,
-    max_memory: p.MaxMemory = None,
-    json: p.Json = False,
-    debug: p.Debug = False,
-) -> None:
-    """Convert with the command line of convert_ckpt_v2.py.
-
-    It takes the options of MindSpeed-LLM's script as they are; --load-model-type and --save-model-type say in which
-    direction to convert.
-    """
-    given = locals()
-    if load_model_type == save_model_type:
-        raise typer.BadParameter(
-            f"both --load-model-type and --save-model-type are {load_model_type}; one must be hf, the other mg"
+    parameters = {
+        row.name: inspect.Parameter(
+            row.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            annotation=Annotated[bool if row.is_switch else str, _typer_option(command, row)],
+            default=False if row.is_switch else None,
         )
-    foreign = ("hf_cfg_dir", "iteration") if save_model_type == "mg" else ("dequantize",)
-    for name in foreign:
-        if given[name]:
-            raise typer.BadParameter(
-                f"--{name.replace('_', '-')} has no meaning with --save-model-type {save_model_type}"
-            )
-    _convert(save_model_type, given)
+        for row in command.rows.values()
+    }
+    context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+    run.__signature__ = inspect.Signature([context, *parameters.values()])  # type: ignore[attr-defined]
+    run.__annotations__ = {"ctx": typer.Context, **{name: each.annotation for name, each in parameters.items()}}
+    return run
 
 
-@app.command(
-    cls=SectionedCommand,
-    epilog="""\b
-Example:
-  mscvt verify --hf model-hf --mg model-mg""",
-)
-def verify(
-    hf: p.Hf,
-    mg: p.Mg,
-    model_type_hf: p.ModelTypeHf = None,
-    iteration: p.Iteration = None,
-    dtype: p.Dtype = None,
-    dequantize: p.Dequantize = False,
-    workers: p.Workers = None,
-    max_memory: p.MaxMemory = None,
-    json: p.Json = False,
-    debug: p.Debug = False,
-) -> None:
-    """Prove that two checkpoints hold the same weights, byte for byte.
-
-    How the Megatron checkpoint is cut is recorded in its args. Every rank is compared, replicas too.
-    """
-    from mscvt.cli.commands import run_verify
-
-    run_verify(locals())
+def _typer_option(command: Command, row: Row) -> Any:
+    otherwise = command.otherwise(row)
+    text = row.help
+    if row.is_required:
+        text += " [required]"
+    elif otherwise:
+        text += f" Default: {otherwise}."
+    return typer.Option(
+        *(spelling for spelling in row.aliases if len(spelling) <= _SHORT),
+        row.flag,
+        help=text,
+        metavar=row.metavar or None,
+        rich_help_panel=row.panel,
+        show_default=False,
+        autocompletion=_completion(row),
+    )
 
 
-@app.command(
-    cls=SectionedCommand,
-    epilog="""\b
-Example:
-  mscvt plugins --json""",
-)
-def plugins(json: p.Json = False, debug: p.Debug = False) -> None:
-    """List the plugins, their model types and their errors."""
-    from mscvt.cli.commands import list_plugins
-
-    list_plugins(as_json=json)
+def _completion(row: Row) -> Callable[[str], list[str]] | None:
+    """What completes the value of an option, where it is one of a few; the shell completes the rest as paths."""
+    if row.name == "model_type_hf":
+        return _model_types
+    if row.choices:
+        return lambda incomplete: [choice for choice in row.choices if choice.startswith(incomplete)]
+    return None
 
 
-def _convert(save_model_type: str, given: Mapping[str, Any]) -> None:
-    from mscvt.cli.commands import run_convert
+def _model_types(incomplete: str) -> list[str]:
+    from mscvt.plugins.registry import load_registry
 
-    run_convert(save_model_type, given)
+    return [name for name in sorted(load_registry().families) if name.startswith(incomplete)]
+
+
+app = make_app()
 
 
 def run() -> None:
@@ -253,30 +132,23 @@ def run() -> None:
     try:
         main()
     except SystemExit as end:
-        if end.code == _INTERRUPTED:
+        if end.code == INTERRUPTED:
             sys.stdout.flush()
             sys.stderr.flush()
-            os._exit(_INTERRUPTED)
+            os._exit(INTERRUPTED)
         raise
 
 
 def main() -> None:
     """Run the command line and exit: 0 where all went well, 1 on an error, 2 on wrong usage, 130 on Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a path may hold what the terminal can't show
     try:
-        app()
+        app(prog_name="mscvt")
+    except UsageError as error:  # of what stands before the command; the command shows its own errors
+        show_error(error)
+        sys.exit(MISUSED)
     except KeyboardInterrupt:
         typer.echo("\ninterrupted", err=True)
-        sys.exit(_INTERRUPTED)
-    except MscvtError as error:
-        if "--debug" in sys.argv:
-            raise
-        typer.echo(f"error: {error}", err=True)
-        if error.hint:
-            typer.echo(f"hint: {error.hint}", err=True)
-        sys.exit(1)
-    except OSError as error:
-        if "--debug" in sys.argv:
-            raise
-        where = f"{error.filename}: " if error.filename else ""
-        typer.echo(f"error: {where}{error.strerror or error}", err=True)
-        sys.exit(1)
+        sys.exit(INTERRUPTED)

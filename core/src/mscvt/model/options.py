@@ -88,7 +88,8 @@ class Row:
         """What holds where the option is not given, in words; empty where there is nothing to say."""
         if self.is_required:
             return "required"
-        return self.unset or ("" if self.default in (None, False, ()) else shown(self.default))
+        says_nothing = self.default is None or self.default is False or self.default == ()
+        return self.unset or ("" if says_nothing else shown(self.default))
 
 
 def option(**details: Any) -> Any:

@@ -1,0 +1,105 @@
+"""The commands, as a table: which options each of them has, and what its help says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+from mscvt.cli.tables import Compared, Direction, Folders, Model, Output, Progress, Resources, Values, Writing
+from mscvt.dialects.mindspeed.options import Options
+from mscvt.model.options import Row, rows
+
+RECORDED = "what args record"
+"""The default, on the way back, of all that a checkpoint's `args` record."""
+_ONLY_TO_MEGATRON = frozenset({"make_vocab_size_divisible_by", "num_layers", "first_k_dense_replace", "dequantize"})
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command."""
+
+    name: str
+    summary: str
+    """One sentence, which the help of the program shows too."""
+    text: str
+    """What else the command's own help says."""
+    example: str
+    tables: tuple[type[Any], ...]
+    """The tables of its options, in the order in which the help shows them."""
+    without: frozenset[str] = frozenset()
+    """Options of the tables that it doesn't have."""
+    reads_args: bool = False
+    """Whether what `args` record is the default of the training stack's options."""
+    takes_original: bool = False
+    """Whether it takes the options of MindSpeed-LLM's script that mean nothing here."""
+
+    @cached_property
+    def rows(self) -> Mapping[str, Row]:
+        """Its options, by name."""
+        found = {name: row for table in self.tables for name, row in rows(table).items()}
+        return MappingProxyType({name: row for name, row in found.items() if name not in self.without})
+
+    def otherwise(self, row: Row) -> str:
+        """What holds where an option is not given to this command."""
+        return RECORDED if self.reads_args and row.recorded else row.otherwise
+
+
+_CONVERSION = (Options, Values, Writing, Resources, Progress, Output)
+
+COMMANDS: tuple[Command, ...] = (
+    Command(
+        name="hf2mg",
+        summary="Convert a Hugging Face checkpoint to Megatron-Core shards.",
+        text="Parallel layout, tensors and layers must agree with the training script; what to pass to it is printed "
+        "at the end.",
+        example="""\
+mscvt hf2mg --load-dir model-hf --save-dir model-mg \\
+    --target-pipeline-parallel-size 4 --target-expert-parallel-size 32 \\
+    --num-layers-per-virtual-pipeline-stage 8 --noop-layers 94,95 \\
+    --moe-grouped-gemm""",
+        tables=(Folders, Model, *_CONVERSION),
+        without=frozenset({"hf_cfg_dir", "iteration"}),
+    ),
+    Command(
+        name="mg2hf",
+        summary="Convert Megatron-Core shards to a Hugging Face checkpoint.",
+        text="How it is cut is recorded in the checkpoint's args; options say it only where args don't.",
+        example="""\
+mscvt mg2hf --load-dir model-mg --save-dir model-back \\
+    --hf-cfg-dir model-hf""",
+        tables=(Folders, Model, *_CONVERSION),
+        without=_ONLY_TO_MEGATRON,
+        reads_args=True,
+    ),
+    Command(
+        name="convert",
+        summary="Convert with the command line of convert_ckpt_v2.py.",
+        text="It takes the options of MindSpeed-LLM's script as they are; --load-model-type and --save-model-type say "
+        "in which direction to convert.",
+        example="""\
+mscvt convert --load-model-type hf --save-model-type mg \\
+    --load-dir model-hf --save-dir model-mg \\
+    --target-tensor-parallel-size 2""",
+        tables=(Folders, Direction, Model, *_CONVERSION),
+        takes_original=True,
+    ),
+    Command(
+        name="verify",
+        summary="Prove that two checkpoints hold the same weights, byte for byte.",
+        text="How the Megatron checkpoint is cut is recorded in its args. Every rank is compared, replicas too.",
+        example="mscvt verify --hf model-hf --mg model-mg",
+        tables=(Compared, Model, Values, Resources, Progress, Output),
+        without=frozenset({"hf_cfg_dir"}),
+    ),
+    Command(
+        name="plugins",
+        summary="List the plugins, their model types and their errors.",
+        text="",
+        example="mscvt plugins --json",
+        tables=(Output,),
+    ),
+)
+BY_NAME: Mapping[str, Command] = MappingProxyType({command.name: command for command in COMMANDS})

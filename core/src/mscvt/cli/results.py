@@ -1,0 +1,142 @@
+"""What is printed when all went well: for a reader, or as JSON."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from mscvt.errors import MscvtError
+
+if TYPE_CHECKING:
+    from mscvt.jobs.conversion import Conversion, Result
+    from mscvt.jobs.verify import Report
+    from mscvt.plan.contents import OutputFile
+    from mscvt.plugins.family import Plugin
+
+
+def print_json(command: str, shown: Mapping[str, Any]) -> None:
+    """Print a result as one JSON object, which begins with the name of the command."""
+    typer.echo(json.dumps({"command": command, **shown}, indent=2))
+
+
+def plan_object(
+    conversion: Conversion, target: Path, chosen: Sequence[OutputFile], notes: Iterable[str]
+) -> dict[str, Any]:
+    """What a conversion writes, as `--json` shows it with and without `--dry-run`."""
+    return {
+        "target": str(target),
+        "files": [{"path": file.path, "bytes": file.nbytes, "tensors": len(file.tensors)} for file in chosen],
+        "bytes": sum(file.nbytes for file in chosen),
+        "notes": list(notes),
+        "training_flags": training_flags(conversion, target),
+    }
+
+
+def error_object(error: MscvtError) -> dict[str, Any]:
+    """An error, as `--json` shows it."""
+    return {"message": error.message, "hint": error.hint, "faults": list(error.faults)}
+
+
+def result_object(result: Result) -> dict[str, Any]:
+    """What a run did, as `--json` shows it besides what it wrote."""
+    return {
+        "seconds": result.seconds,
+        "is_complete": result.is_complete,
+        "resumed_tensors": result.resumed_units,
+        "verified": result.verified,
+    }
+
+
+def report_object(report: Report, notes: Iterable[str]) -> dict[str, Any]:
+    """What a comparison found, as `--json` shows it."""
+    return {
+        "is_equal": report.is_equal,
+        "differences": list(report.differences),
+        "tensors": report.tensors,
+        "bytes": report.nbytes,
+        "seconds": report.seconds,
+        "notes": list(notes),
+    }
+
+
+def plugins_object(plugins: Iterable[Plugin]) -> dict[str, Any]:
+    """The plugins, as `--json` shows them."""
+    return {
+        "plugins": [
+            {**asdict(plugin), "error": error_object(MscvtError(plugin.error)) if plugin.error else None}
+            for plugin in plugins
+        ]
+    }
+
+
+def training_flags(conversion: Conversion, target: Path) -> list[str]:
+    """What the training script must be told, word by word; empty towards Hugging Face."""
+    if not conversion.training_flags:
+        return []
+    return ["--load", str(target), *shlex.split(conversion.training_flags)]
+
+
+def print_plan(conversion: Conversion, target: Path, chosen: Sequence[OutputFile], notes: Iterable[str]) -> None:
+    """Say what would be written."""
+    for file in chosen:
+        typer.echo(f"{file.path}  {counted(len(file.tensors), 'tensor')}, {file.nbytes:,} bytes")
+    nbytes = sum(file.nbytes for file in chosen)
+    typer.echo(f"would write {counted(len(chosen), 'file')}, {nbytes:,} bytes; every byte is accounted for")
+    _print_notes(notes)
+    if conversion.training_flags:
+        typer.echo(f"to be passed to the training script: {shlex.join(training_flags(conversion, target))}")
+
+
+def print_result(conversion: Conversion, result: Result, notes: Iterable[str]) -> None:
+    """Say what was written."""
+    speed = result.nbytes / 1e6 / max(result.seconds, 1e-9)
+    typer.echo(
+        f"wrote {counted(result.files, 'file')}, {result.nbytes:,} bytes in {result.seconds:.1f} s "
+        f"({speed:,.0f} MB/s) to {shlex.quote(str(result.target))}"
+    )
+    if result.resumed_units:
+        typer.echo(f"went on with earlier work: {counted(result.resumed_units, 'tensor')} were there already")
+    if result.verified:
+        typer.echo("verified: every byte was read again and is what it should be")
+    _print_notes(notes)
+    if not result.is_complete:
+        typer.echo("other parts are still to be written; the checkpoint appears when all of them are")
+    elif conversion.training_flags:
+        typer.echo(f"pass to the training script: {shlex.join(training_flags(conversion, result.target))}")
+
+
+def print_report(report: Report, notes: Iterable[str]) -> None:
+    """Say what differs."""
+    for difference in report.differences:
+        typer.echo(f"differs: {difference}")
+    count = len(report.differences)
+    verdict = "equal" if report.is_equal else f"NOT equal: {counted(count, 'differing tensor')}"
+    typer.echo(f"{verdict}; compared {report.tensors} tensors, {report.nbytes:,} bytes in {report.seconds:.1f} s")
+    _print_notes(notes)
+
+
+def print_plugins(plugins: Sequence[Plugin]) -> None:
+    """Say what each plugin serves, or why it can't be used."""
+    if not plugins:
+        typer.echo("no plugins are installed; each family of models has one, named mscvt-FAMILY")
+    for plugin in plugins:
+        served = ", ".join(plugin.model_types)
+        typer.echo(f"{plugin.distribution} {plugin.version}: {served or plugin.entry_point}")
+        if plugin.error:
+            typer.echo(f"  error: {plugin.error}")
+
+
+def _print_notes(notes: Iterable[str]) -> None:
+    for note in notes:
+        typer.echo(f"note: {note}")
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things, in the plural where it is not one."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"

@@ -1,0 +1,157 @@
+"""The options that are not the training stack's: folders, the model, values, and how to run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mscvt.model.options import option
+from mscvt.model.values import Bytes
+
+_MODEL = "Checkpoints"
+_VALUES = "Values"
+_RUN = "Running"
+_KINDS = ("hf", "mg")
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """Where a conversion reads and writes."""
+
+    load_dir: Path = option(panel=_MODEL, metavar="DIR", help="Folder of the source.")
+    save_dir: Path = option(
+        panel=_MODEL,
+        metavar="DIR",
+        help="Folder to create, with its parents.",
+        holds="it does not exist or is empty, is not in a folder that is read and holds none",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Direction:
+    """From what to what."""
+
+    load_model_type: str = option(
+        panel=_MODEL,
+        metavar="hf|mg",
+        help="What the source is: Hugging Face or Megatron.",
+        default="hf",
+        choices=_KINDS,
+    )
+    save_model_type: str = option(
+        panel=_MODEL,
+        metavar="hf|mg",
+        help="What to make.",
+        default="mg",
+        choices=_KINDS,
+        holds="the other one of the two",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """The two checkpoints that are compared."""
+
+    hf: Path = option(panel=_MODEL, metavar="DIR", help="Folder of the Hugging Face checkpoint.")
+    mg: Path = option(panel=_MODEL, metavar="DIR", help="Folder of the Megatron checkpoint.")
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Which model it is."""
+
+    model_type_hf: str | None = option(
+        panel=_MODEL,
+        metavar="TYPE",
+        help="Model type, one of those that `mscvt plugins` lists, or as config.json spells it.",
+        unset="what config.json says, on the way back what args record",
+    )
+    hf_cfg_dir: Path | None = option(
+        panel=_MODEL,
+        metavar="DIR",
+        help="Folder of the original model: its config.json and tokenizer files are copied beside the weights, and "
+        "its sizes fill in what args lack.",
+        unset="only weights are written",
+        aliases=("--hf-dir",),
+    )
+    iteration: int | None = option(
+        panel=_MODEL,
+        metavar="N",
+        help="Iteration to read (iter_000000N).",
+        unset="what latest_checkpointed_iteration.txt says, also release",
+        least=0,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """What becomes of the values of weights."""
+
+    dtype: str | None = option(
+        panel=_VALUES,
+        metavar="bf16|fp16|fp32",
+        help="Convert weights to this type; the router's bias and a few others that must stay exact keep theirs. For "
+        "verify: the type that they were converted to.",
+        unset="each tensor keeps its own",
+        choices=("bf16", "fp16", "fp32"),
+    )
+    dequantize: bool = option(
+        panel=_VALUES,
+        help="Decode quantised weights to bf16.",
+        unset="such a source is refused",
+        holds="the source is quantised",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """How the result is written."""
+
+    dry_run: bool = option(panel=_RUN, help="Plan, prove that every byte is accounted for, list files, write nothing.")
+    verify: bool = option(panel=_RUN, help="Before the result appears, read everything again and compare every byte.")
+    overwrite: bool = option(
+        panel=_RUN,
+        help="Replace an existing checkpoint when the new one is whole; discard another's unfinished work.",
+        unset="both are refused",
+    )
+    resume: bool = option(
+        panel=_RUN,
+        help="Fail unless there is unfinished work of this very conversion; it is taken up without the option too.",
+    )
+    only: str | None = option(
+        panel=_RUN,
+        metavar="PART",
+        help="Write a part of the files, such as pp=0,ep=4-7: tp, pp, ep, or file towards Hugging Face, each with a "
+        "number or a range; the result appears when all parts are there.",
+        unset="everything",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a run may use."""
+
+    workers: int | None = option(panel=_RUN, metavar="N", help="Threads.", unset="one for each core", least=1)
+    max_memory: Bytes | None = option(
+        panel=_RUN,
+        metavar="SIZE",
+        help="Memory for all buffers together, with or without a unit (64MiB, 1GB).",
+        unset="64MiB",
+        holds="at least 64KiB",
+        least=1 << 16,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What is shown."""
+
+    json: bool = option(panel=_RUN, help="Print the result, or the error, as JSON on stdout, and nothing else there.")
+    debug: bool = option(panel=_RUN, help="Show the traceback of an error.")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What is shown meanwhile."""
+
+    quiet: bool = option(panel=_RUN, help="Show no progress.")

@@ -1,0 +1,47 @@
+"""The keys of what `--json` prints, as docs/json.md describes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+PLAN = {"command", "target", "files", "bytes", "notes", "training_flags", "is_dry_run"}
+ERROR = {"message", "hint", "faults"}
+KEYS = {
+    "plan": PLAN,
+    "result": PLAN | {"seconds", "is_complete", "resumed_tensors", "verified"},
+    "verify": {"command", "is_equal", "differences", "tensors", "bytes", "seconds", "notes"},
+    "plugins": {"command", "plugins"},
+    "error": ERROR,
+}
+"""What is printed -> its keys."""
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "command": str,
+    "target": str,
+    "files": list,
+    "bytes": int,
+    "tensors": int,
+    "notes": list,
+    "training_flags": list,
+    "is_dry_run": bool,
+    "seconds": float,
+    "is_complete": bool,
+    "resumed_tensors": int,
+    "verified": bool,
+    "is_equal": bool,
+    "differences": list,
+    "plugins": list,
+    "message": str,
+    "hint": (str, type(None)),
+    "faults": list,
+}
+
+
+def check_object(kind: str, shown: dict[str, Any]) -> None:
+    """Fail where an object lacks a key, has another one, or a value of another type."""
+    assert shown.keys() == KEYS[kind]
+    for key, value in shown.items():
+        assert isinstance(value, _TYPES[key]), (key, value)
+    for file in shown.get("files", []):
+        assert [type(file[key]) for key in ("path", "bytes", "tensors")] == [str, int, int]
+        assert len(file) == 3
+    assert "files" not in shown or sum(file["bytes"] for file in shown["files"]) == shown["bytes"]
