@@ -14,7 +14,7 @@ from mscvt.model.options import Row, rows
 
 RECORDED = "what args record"
 """The default, on the way back, of all that a checkpoint's `args` record."""
-_ONLY_TO_MEGATRON = frozenset({"make_vocab_size_divisible_by", "num_layers", "first_k_dense_replace", "dequantize"})
+_ONLY_TO_MEGATRON = frozenset({"num_layers", "first_k_dense_replace", "dequantize"})
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ mscvt hf2mg --load-dir model-hf --save-dir model-mg \\
     --num-layers-per-virtual-pipeline-stage 8 --noop-layers 94,95 \\
     --moe-grouped-gemm""",
         tables=(Folders, Model, *_CONVERSION),
-        without=frozenset({"hf_cfg_dir", "iteration"}),
+        without=frozenset({"hf_cfg_dir", "iteration", "replicas"}),
     ),
     Command(
         name="mg2hf",
@@ -92,7 +92,7 @@ mscvt convert --load-model-type hf --save-model-type mg \\
         text="How the Megatron checkpoint is cut is recorded in its args. Every rank is compared, replicas too.",
         example="mscvt verify --hf model-hf --mg model-mg",
         tables=(Compared, Model, Values, Resources, Progress, Output),
-        without=frozenset({"hf_cfg_dir"}),
+        without=frozenset({"hf_cfg_dir", "replicas"}),
     ),
     Command(
         name="plugins",

@@ -63,6 +63,7 @@ def _convert(save_kind: str, given: Given) -> None:
         dequantize=values.dequantize,
         hf_cfg_dir=model.hf_cfg_dir,
         iteration=model.iteration,
+        replicas=values.replicas,
     )
     prepare = prepare_to_megatron if save_kind == MG else prepare_to_huggingface
     with (

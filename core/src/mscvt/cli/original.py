@@ -80,7 +80,7 @@ ORIGINAL: Mapping[str, Foreign] = MappingProxyType(
 
 _RANKS = ("target_tensor_parallel_size", "target_pipeline_parallel_size", "target_expert_parallel_size")
 _DIRECTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"mg": ("hf_cfg_dir", "iteration"), "hf": ("dequantize",)}
+    {"mg": ("hf_cfg_dir", "iteration", "replicas"), "hf": ("dequantize",)}
 )
 """What is made -> options that mean nothing then."""
 

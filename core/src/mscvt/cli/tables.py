@@ -101,6 +101,13 @@ class Values:
         unset="such a source is refused",
         holds="the source is quantised",
     )
+    replicas: str = option(
+        panel=_VALUES,
+        metavar="equal|first",
+        help="What several ranks hold must be equal, or is taken from the first of them.",
+        default="equal",
+        choices=("equal", "first"),
+    )
 
 
 @dataclass(frozen=True, slots=True)
