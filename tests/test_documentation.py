@@ -169,4 +169,4 @@ def test_plugin_of_the_readme_is_found_and_serves(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     family = load_registry().family("mine")
     assert family.plugin.distribution == "mscvt-mine"
-    assert family.names("dense")["attention.q"] == "model.layers.{layer}.self_attn.q_proj.weight"
+    assert family.names(("attention",), {})["attention.q"] == "model.layers.{layer}.self_attn.q_proj.weight"

@@ -33,6 +33,8 @@ class Command:
     """Options of the tables that it doesn't have."""
     reads_args: bool = False
     """Whether what `args` record is the default of the training stack's options."""
+    takes_away: bool = False
+    """Whether `none` as a value, or `--no-...`, takes an option away that the source has."""
     takes_original: bool = False
     """Whether it takes the options of MindSpeed-LLM's script that mean nothing here."""
 
@@ -73,6 +75,19 @@ mscvt mg2hf --load-dir model-mg --save-dir model-back \\
         tables=(Folders, Model, *_CONVERSION),
         without=_ONLY_TO_MEGATRON,
         reads_args=True,
+    ),
+    Command(
+        name="mg2mg",
+        summary="Change the parallel layout of Megatron-Core shards.",
+        text="What isn't given stays as the source's args record it; the value none, or --no-... of a switch, takes an "
+        "option away.",
+        example="""\
+mscvt mg2mg --load-dir model-mg --save-dir model-tp4 \\
+    --target-tensor-parallel-size 4 --noop-layers none""",
+        tables=(Folders, Model, *_CONVERSION),
+        without=_ONLY_TO_MEGATRON | {"hf_cfg_dir"},
+        reads_args=True,
+        takes_away=True,
     ),
     Command(
         name="convert",

@@ -25,13 +25,18 @@ from mscvt.plugins.registry import Registry, load_registry
 
 def run_hf2mg(given: Given) -> None:
     """Convert to Megatron, and say what was done."""
-    _convert(MG, given)
+    _convert(HF, MG, given)
 
 
 def run_mg2hf(given: Given) -> None:
     """Convert to Hugging Face, and say what was done."""
     values, notes = without_single_ranks(given.values)
-    _convert(HF, replace(given, values=values, notes=(*given.notes, *notes)))
+    _convert(MG, HF, replace(given, values=values, notes=(*given.notes, *notes)))
+
+
+def run_mg2mg(given: Given) -> None:
+    """Change the parallel layout, and say what was done."""
+    _convert(MG, MG, given)
 
 
 def run_convert(given: Given) -> None:
@@ -40,9 +45,9 @@ def run_convert(given: Given) -> None:
     run(given)
 
 
-def _convert(save_kind: str, given: Given) -> None:
+def _convert(load_kind: str, save_kind: str, given: Given) -> None:
     from mscvt.jobs.conversion import Settings, run_conversion
-    from mscvt.jobs.prepare import prepare_to_huggingface, prepare_to_megatron
+    from mscvt.jobs.prepare import prepare_reshard, prepare_to_huggingface, prepare_to_megatron
     from mscvt.jobs.request import Request
     from mscvt.plan.selection import select_files
 
@@ -51,8 +56,9 @@ def _convert(save_kind: str, given: Given) -> None:
     read = (folders.load_dir, *([model.hf_cfg_dir] if model.hf_cfg_dir else []))
     for flag, folder in zip(("--load-dir", "--hf-cfg-dir"), read, strict=False):
         check_folder(flag, folder)
-    load_kind = HF if save_kind == MG else MG
-    other_way = f"mscvt {save_kind}2{load_kind} converts in the other direction."
+    other_way = f"mscvt {HF if load_kind == MG else MG}2{save_kind} converts from the other kind."
+    if load_kind != save_kind:
+        other_way = f"mscvt {save_kind}2{load_kind} converts in the other direction."
     check_kind("--load-dir", folders.load_dir, load_kind, other_way)
     registry = load_registry()
     request = Request(
@@ -64,8 +70,11 @@ def _convert(save_kind: str, given: Given) -> None:
         hf_cfg_dir=model.hf_cfg_dir,
         iteration=model.iteration,
         replicas=values.replicas,
+        removed=given.removed,
     )
-    prepare = prepare_to_megatron if save_kind == MG else prepare_to_huggingface
+    prepare = {(HF, MG): prepare_to_megatron, (MG, HF): prepare_to_huggingface, (MG, MG): prepare_reshard}[
+        load_kind, save_kind
+    ]
     with (
         _interruptible("the same command goes on from what was recorded last"),
         show_progress("planning", wanted=_wants_progress(given)) as (started, progress),
@@ -147,6 +156,7 @@ RUNS: Mapping[str, Callable[[Given], None]] = MappingProxyType(
     {
         "hf2mg": run_hf2mg,
         "mg2hf": run_mg2hf,
+        "mg2mg": run_mg2mg,
         "convert": run_convert,
         "verify": run_verify,
         "plugins": run_plugins,

@@ -5,14 +5,15 @@ from __future__ import annotations
 import shlex
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 from mscvt.cli.command_table import COMMANDS, Command
 from mscvt.cli.original import ORIGINAL, check_direction, take_original
+from mscvt.dialects.mindspeed.options import Options
 from mscvt.errors import Faults, MscvtError
 from mscvt.errors.nearest import did_you_mean
-from mscvt.model.options import Row, check_values, with_defaults
+from mscvt.model.options import Row, check_values, flag, rows, with_defaults
 from mscvt.model.values import KINDS, shown
 
 T = TypeVar("T")
@@ -30,6 +31,8 @@ class Given:
     values: Mapping[str, Any]
     notes: tuple[str, ...] = ()
     """What was given and means nothing, with the reason."""
+    removed: frozenset[str] = frozenset()
+    """Options that are taken away."""
     error: UsageError | None = None
     """What is wrong with the command line."""
 
@@ -53,6 +56,7 @@ def read_words(command: Command, words: Sequence[str]) -> Given:
     faults, notes = Faults(), list[str]()
     spelt = {spelling: row for row in command.rows.values() for spelling in row.flags}
     values: dict[str, Any] = {}
+    removed: set[str] = set()
     strays: list[tuple[str, Row | None]] = []
     refused: list[str] = []
     row: Row | None = None
@@ -64,8 +68,14 @@ def read_words(command: Command, words: Sequence[str]) -> Given:
             continue
         name, equals, attached = word.partition("=")
         row = spelt.get(name)
-        if row is not None:
+        away = spelt.get(f"--{name[5:]}") if command.takes_away and name.startswith("--no-") else None
+        if row is None and away is not None and away.is_switch and away.recorded:
+            removed.add(away.name)
+        elif row is not None:
             texts = take_texts(left, attached if equals else None, row.kind.words[1])
+            if command.takes_away and texts == ["none"] and row.name in rows(Options):
+                removed.add(row.name)
+                continue
             _read_value(row, name, texts, values, faults)
         elif command.takes_original and name in ORIGINAL:
             texts = take_texts(left, attached if equals else None, ORIGINAL[name].most)
@@ -78,12 +88,14 @@ def read_words(command: Command, words: Sequence[str]) -> Given:
     missing = [row for row in command.rows.values() if row.is_required and row.name not in values]
     if missing:
         faults.add(f"missing: {', '.join(f'{row.flag} {row.metavar}' for row in missing)}")
-    given = Given(command, values, tuple(notes))
+    for name in sorted(removed & values.keys()):
+        faults.add(f"{spelt[flag(name)].flag} is given and taken away", hint="Leave out one of them.")
+    given = Given(command, values, tuple(notes), frozenset(removed))
     for table in command.tables:
         check_values(given.asked(table), faults)
     if command.takes_original:
         check_direction(values, faults)
-    return Given(command, values, tuple(notes), _usage_error(command, faults))
+    return replace(given, error=_usage_error(command, faults))
 
 
 def take_texts(left: deque[str], attached: str | None, most: int | None) -> list[str]:

@@ -11,8 +11,8 @@ from mscvt.formats.megatron_torch.paths import SHARD, iteration_folder, rank_fol
 from mscvt.parallel.grid import MegatronName, Rank
 from mscvt.plan.contents import Plan
 from mscvt.plan.files import SHARD_BYTES, by_rank, by_size
-from mscvt.plan.planner import Tolerated, Words, make_plan
-from mscvt.plan.targets import ByHuggingFace, ByShard
+from mscvt.plan.planner import NameFiles, Tolerated, Words, make_plan
+from mscvt.plan.targets import ByHuggingFace, ByShard, Joined
 from mscvt.tensors.info import TensorInfo
 
 ITERATION = 1
@@ -54,11 +54,6 @@ def plan_to_megatron(
         MscvtError: Where the source lacks a tensor, has one that no rule takes, or one of another shape or dtype than
             the model's; all of them at once.
     """
-    grid = description.topology.grid
-
-    def path_of(rank: Rank) -> str:
-        return f"{iteration_folder(ITERATION)}/{rank_folder(rank, grid.pipeline, grid.expert)}/{SHARD}"
-
     tolerated = Tolerated(
         repeats={name: alias.of for name, alias in description.aliases.items()},
         left_out=description.left_out,
@@ -67,11 +62,45 @@ def plan_to_megatron(
     return make_plan(
         ByShard(description),
         source,
-        lambda entries: by_rank(entries, grid, path_of),
+        _rank_files(description),
         _HUGGINGFACE,
         tolerated=tolerated,
         dtype=dtype,
     )
+
+
+def plan_reshard(
+    source_model: Description,
+    target_model: Description,
+    source: Mapping[MegatronName, TensorInfo],
+    *,
+    dtype: str | None = None,
+    replicas: bool = True,
+) -> Plan:
+    """Plan all shards of a Megatron checkpoint from those of another one.
+
+    Args:
+        source_model: The model as the source has it.
+        target_model: The same model as it is wanted; it may lack layers of the source.
+        source: Every tensor of the source.
+        dtype: Convert floating-point tensors to this dtype; None keeps each one's own.
+        replicas: Whether what several ranks hold must be equal.
+
+    Raises:
+        MscvtError: As `plan_to_huggingface`.
+    """
+    joined = Joined(source_model, target_model)
+    files = _rank_files(target_model)
+    return make_plan(joined, source, files, _MEGATRON, dtype=dtype, replicas=replicas)
+
+
+def _rank_files(description: Description) -> NameFiles:
+    grid = description.topology.grid
+
+    def path_of(rank: Rank) -> str:
+        return f"{iteration_folder(ITERATION)}/{rank_folder(rank, grid.pipeline, grid.expert)}/{SHARD}"
+
+    return lambda entries: by_rank(entries, grid, path_of)
 
 
 def plan_to_huggingface(

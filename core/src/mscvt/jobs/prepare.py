@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from mscvt import __version__
-from mscvt.dialects.mindspeed.args_written import make_args
-from mscvt.dialects.mindspeed.launch import training_flags
+from mscvt.dialects import mindspeed
 from mscvt.dialects.mindspeed.options import Options
 from mscvt.errors import MscvtError
 from mscvt.formats.huggingface.config import read_config
 from mscvt.jobs.conversion import Conversion
-from mscvt.jobs.models import check_options, model_from_args, model_from_config
-from mscvt.jobs.plans import ITERATION, plan_to_huggingface, plan_to_megatron
+from mscvt.jobs.models import Model, check_options, model_from_args, model_from_config
+from mscvt.jobs.plans import ITERATION, plan_reshard, plan_to_huggingface, plan_to_megatron
 from mscvt.jobs.request import Request
-from mscvt.plan.contents import OutputFile
+from mscvt.plan.contents import OutputFile, Plan
 from mscvt.plugins.family import Family
 from mscvt.plugins.registry import Registry
 from mscvt.tensors.info import TORCH_NAMES
+from mscvt.tensors.sources import Source
 
 
 def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
@@ -31,8 +31,6 @@ def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
         MscvtError: Where anything at all is wrong with the options, the plugin or the source.
     """
     from mscvt.formats.huggingface.reader import open_source
-    from mscvt.formats.megatron_torch.paths import TRACKER, iteration_folder
-    from mscvt.formats.megatron_torch.writer import allocate, offsets_in, write_tracker
 
     config = read_config(request.load_dir)
     family = registry.family(request.model_type) if request.model_type else registry.recognise(config)
@@ -46,7 +44,25 @@ def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
         raise _with_better_type(error, config, family, registry) from None
     aliases = model.description.aliases.items()
     absent = [name for name, alias in aliases if alias.is_written and name not in source.tensors]
-    args = make_args(family, model.h, model.options, model.kept, absent)
+    notes = (*source.notes, *_left_out_notes(plan.left_out))
+    return _to_shards("hf2mg", request, model, plan, source, absent, config, notes)
+
+
+def _to_shards(
+    direction: str,
+    request: Request,
+    model: Model,
+    plan: Plan,
+    source: Source,
+    absent: Sequence[str],
+    config: Mapping[str, Any] | None,
+    notes: Sequence[str],
+) -> Conversion:
+    """A conversion that writes a Megatron checkpoint."""
+    from mscvt.formats.megatron_torch.paths import TRACKER, iteration_folder
+    from mscvt.formats.megatron_torch.writer import allocate, offsets_in, write_tracker
+
+    args = mindspeed.make_args(model.family, model.h, model.options, model.kept, absent)
     args["params_dtype"] = TORCH_NAMES[plan.largest_dtype]
     topology = model.description.topology
 
@@ -60,10 +76,35 @@ def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
         offsets=lambda path, file: offsets_in(path, file.tensors),
         finish=lambda folder: write_tracker(folder, ITERATION),
         replaceable=(TRACKER, iteration_folder(ITERATION)),
-        identity=_identity("hf2mg", request, family, source.files, model.options, config),
-        notes=(*source.notes, *_left_out_notes(plan.left_out)),
-        training_flags=" ".join(training_flags(family, model.options, model.h, model.layers)),
+        identity=_identity(direction, request, model.family, source.files, model.options, config),
+        notes=tuple(notes),
+        training_flags=" ".join(mindspeed.training_flags(model.family, model.options, model.h, model.layers)),
     )
+
+
+def prepare_reshard(request: Request, registry: Registry) -> Conversion:
+    """Plan Megatron -> Megatron.
+
+    Raises:
+        MscvtError: Where anything at all is wrong with the options, the plugin or the source.
+    """
+    from mscvt.formats.megatron_torch.reader import MegatronSource
+    from mscvt.jobs.reshard import models_of
+
+    source = MegatronSource(request.load_dir, request.iteration)
+    there, wanted = models_of(source.args, request, registry)
+    grid = there.description.topology.grid
+    source.open_ranks(list(grid.ranks()), grid.pipeline, grid.expert)
+    plan = plan_reshard(
+        there.description,
+        wanted.description,
+        source.tensors,
+        dtype=request.dtype_name,
+        replicas=request.replicas == "equal",
+    )
+    absent = mindspeed.absent_tensors(source.args)
+    notes = (*wanted.notes, "optimizer states are not carried over")
+    return _to_shards("mg2mg", request, wanted, plan, source, absent, None, notes)
 
 
 def _with_better_type(error: MscvtError, config: Mapping[str, Any], family: Family, registry: Registry) -> MscvtError:

@@ -24,6 +24,8 @@ class Request:
     dequantize: bool = False
     hf_cfg_dir: Path | None = None
     iteration: int | None = None
+    removed: frozenset[str] = frozenset()
+    """From Megatron to Megatron: options that the source has and the target shall not have."""
     replicas: str = "equal"
     """`equal`: what several ranks hold must be the same; `first`: the first rank's is wanted."""
 

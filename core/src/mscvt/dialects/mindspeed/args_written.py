@@ -59,7 +59,7 @@ def make_args(
         args[ABSENT] = sorted(absent)
     args |= _option_args(options, layers)
     args |= family.args(h, kept)
-    return args
+    return dict(sorted(args.items()))
 
 
 def _option_args(options: Options, layers: int) -> dict[str, Any]:
