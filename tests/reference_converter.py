@@ -209,7 +209,7 @@ def expected_return(case: Case, source: Tensors) -> Tensors:
         if int(number) in numbers:
             found[f"model.layers.{numbers[int(number)]}.{rest}"] = tensor
     head = "model.embed_tokens.weight" if case.config["tie_word_embeddings"] else "lm_head.weight"
-    for m in range(case.mtp):
+    for m in range(case.mtp if case.has_repeated else 0):
         found[f"model.layers.{len(kept) + m}.embed_tokens.weight"] = found["model.embed_tokens.weight"]
         found[f"model.layers.{len(kept) + m}.shared_head.head.weight"] = found[head]
     return found

@@ -46,6 +46,8 @@ class Alias:
     of: str
     is_written: bool
     """Whether the way back gives it (as public checkpoints have it), or it is only tolerated in a source."""
+    mark: str = ""
+    """Which it is, whatever its layer's number: `0.head` is the head in the first MTP layer."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def describe(
         topology: Where its layers go.
         selection: Its layers.
         dialect: What the training stack calls things.
-        absent: Aliases that the original checkpoint did not have, so that the way back doesn't give them either.
+        absent: Marks of aliases that the original checkpoint did not have; the way back doesn't give them either.
 
     Raises:
         MscvtError: Where the family has no rule for one of its roles, an option means nothing to it, or a size
@@ -99,7 +101,10 @@ def describe(
         fault, hint = dialect.uneven(options, axis, size, dimension, count)
         faults.add(fault, hint=hint)
     faults.raise_if_any("the model can't be laid out")
-    aliases = {name: Alias(alias.of, alias.is_written and name not in absent) for name, alias in placed.aliases.items()}
+    aliases = {
+        name: replace(alias, is_written=alias.is_written and alias.mark not in absent)
+        for name, alias in placed.aliases.items()
+    }
     left_out = dict(_left_out(family, h, selection.dropped, book.sizes))
     return Description(topology, parameters, aliases, left_out, frozenset(placed.roles))
 
@@ -182,10 +187,9 @@ class _Placed:
                 yield self.parameter(rule, names, place, prefix.format(layer=number) + rule.key, layer=layer)
         self.check_taken(set(names), taken, "MTP layers")
         for role in sorted(names.keys() & self.ends.keys()):
-            is_tied = role == "head" and self.h.get("tie_word_embeddings")
-            self.aliases[numbered(names[role], layer)] = Alias(
-                self.ends["embedding" if is_tied else role], is_written=True
-            )
+            original = "embedding" if role == "head" and self.h.get("tie_word_embeddings") else role
+            alias = Alias(self.ends[original], is_written=True, mark=f"{layer.mtp}.{role}")
+            self.aliases[numbered(names[role], layer)] = alias
 
     def parameter(
         self,

@@ -112,7 +112,7 @@ def model_from_args(
     selection = select_layers(family.layers(enumerated), reduced)
     topology = mindspeed.topology(options, selection.decoder_count)
     mindspeed.check_meaning(args, family.args(h, selection.kept))
-    absent = mindspeed.absent_tensors(args)
+    absent = mindspeed.absent_copies(args)
     description = describe(family, h, reduced, topology, selection, mindspeed, absent=absent)
     return Model(family, h, options, description, selection.kept, selection.decoder_count, (*notes, *more))
 

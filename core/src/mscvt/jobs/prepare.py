@@ -43,7 +43,7 @@ def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
     except MscvtError as error:
         raise _with_better_type(error, config, family, registry) from None
     aliases = model.description.aliases.items()
-    absent = [name for name, alias in aliases if alias.is_written and name not in source.tensors]
+    absent = [alias.mark for name, alias in aliases if alias.is_written and name not in source.tensors]
     notes = (*source.notes, *_left_out_notes(plan.left_out))
     return _to_shards("hf2mg", request, model, plan, source, absent, config, notes)
 
@@ -102,7 +102,7 @@ def prepare_reshard(request: Request, registry: Registry) -> Conversion:
         dtype=request.dtype_name,
         replicas=request.replicas == "equal",
     )
-    absent = mindspeed.absent_tensors(source.args)
+    absent = mindspeed.absent_copies(source.args)
     notes = (*wanted.notes, "optimizer states are not carried over")
     return _to_shards("mg2mg", request, wanted, plan, source, absent, None, notes)
 

@@ -45,7 +45,7 @@ def models_of(args: dict[str, Any], request: Request, registry: Registry) -> tup
         h = {**h, "padded_vocab_size": h["vocab_size"]}
     selection = select_layers(every, options)
     topology = mindspeed.topology(options, len(layers))
-    absent = mindspeed.absent_tensors(args)
+    absent = mindspeed.absent_copies(args)
     description = describe(family, h, options, topology, selection, mindspeed, absent=absent)
     h = {**h, "mtp_num_layers": options.mtp_num_layers or 0}
     return source, Model(family, h, options, description, selection.kept, len(layers), source.notes)

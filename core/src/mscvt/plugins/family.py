@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from mscvt.errors import Faults, MscvtError
 from mscvt.layout.rules import Rule, check_rule, fields_in
-from mscvt.model.family import MTP, Hyperparameters, Layer, ModelType
+from mscvt.model.family import DENSE, MOE, MTP, Hyperparameters, Layer, ModelType
 from mscvt.parallel.topology import Topology
 from mscvt.plugins.rule_blocks import RuleBlocks
 
@@ -157,8 +157,9 @@ class Family:
         return frozenset(role for kind in sorted(kinds) for role in self.names(kind, h))
 
     def features(self, layers: Iterable[Layer], h: Hyperparameters) -> frozenset[str]:
-        """The first words of their roles: `moe`, `mla`, `mtp`, `attention`, ..."""
-        return frozenset(role.partition(".")[0] for role in self.roles(layers, h))
+        """The first words of their roles (`moe`, `mla`, `mtp`, ...), and of what other models of the type may have."""
+        usual = [role for block in dict.fromkeys((*DENSE, *MOE, MTP)) for role in self.names((block,), h)]
+        return frozenset(role.partition(".")[0] for role in (*self.roles(layers, h), *usual))
 
     def _sequence(self, hook: str, item: type[T], **arguments: Any) -> tuple[T, ...]:
         answer = self._call(hook, **arguments)

@@ -313,8 +313,10 @@ class FamilyContract:
     ) -> None:
         """Options for experts, latent attention or MTP are refused where there are none."""
         (tmp_path / "config.json").write_text(json.dumps(self.config), encoding="utf-8")
+        h = hyperparameters(family.respelled(self.config), family.model_type, CONFIG)
+        features = family.features(family.layers(h), h)
         for row in rows(Options).values():
-            if row.feature is not None and row.feature not in features_of(family, self.config):
+            if row.feature is not None and row.feature not in features:
                 asked: dict[str, Any] = {row.name: True if row.default is False else 2}
                 options = Options(**asked)
                 with pytest.raises(MscvtError, match=f"{row.flag}.*{self.model_type} models have no"):

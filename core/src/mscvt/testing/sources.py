@@ -39,7 +39,7 @@ def without_mtp(family: Family, config: Mapping[str, Any]) -> dict[str, Any]:
 def features_of(family: Family, config: Mapping[str, Any]) -> frozenset[str]:
     """The first words of the roles that a configuration's layers have: `attention`, `moe`, `mtp`, ..."""
     h = hyperparameters(config, family.model_type, "config.json")
-    return family.features(family.layers(h), h)
+    return frozenset(role.partition(".")[0] for role in family.roles(family.layers(h), h))
 
 
 def describe_whole(family: Family, config: Mapping[str, Any]) -> Description:

@@ -1,7 +1,7 @@
 """MindSpeed-LLM: keys, layouts, options, args, pipelines, launch flags."""
 
 from mscvt.dialects.mindspeed.args_meaning import check_meaning
-from mscvt.dialects.mindspeed.args_read import absent_tensors, read_hyperparameters, read_model_type, read_options
+from mscvt.dialects.mindspeed.args_read import absent_copies, read_hyperparameters, read_model_type, read_options
 from mscvt.dialects.mindspeed.args_words import in_our_words
 from mscvt.dialects.mindspeed.args_written import make_args
 from mscvt.dialects.mindspeed.checks import check
@@ -13,7 +13,7 @@ from mscvt.dialects.mindspeed.sizes import sizes, uneven
 
 __all__ = [
     "Options",
-    "absent_tensors",
+    "absent_copies",
     "check",
     "check_meaning",
     "in_our_words",

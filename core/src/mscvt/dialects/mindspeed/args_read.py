@@ -29,8 +29,8 @@ ARGUMENT_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 _DERIVED = frozenset({"num_layers", "num_query_groups", "tie_word_embeddings", "vocab_size", "mtp_num_layers"})
 """Hyperparameters that are not recorded under their own name alone."""
 MODEL_TYPE = "model_type_hf"
-ABSENT = "absent_hf_tensors"
-"""Where mscvt records which repeated tensors the original checkpoint did not have."""
+ABSENT = "absent_mtp_copies"
+"""Where mscvt records which tensors the MTP layers of the original checkpoint did not repeat, as `0.head`."""
 
 
 def read_options(args: Mapping[str, Any], asked: Options) -> tuple[Options, tuple[str, ...]]:
@@ -169,7 +169,7 @@ def read_hyperparameters(
     check_sizes(values, family.model_type, faults)
     if not faults:
         complete(values, faults)
-    if configured is not None and not faults and "mlp" not in family.features(family.layers(values), values):
+    if configured is not None and not faults and "mlp.down" not in family.roles(family.layers(values), values):
         values["ffn_hidden_size"] = configured["ffn_hidden_size"]  # of no layer, and scripts give the experts' here
     if configured is not None and not faults:
         _compare(values, configured, faults)
@@ -258,7 +258,7 @@ def read_model_type(args: Mapping[str, Any]) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def absent_tensors(args: Mapping[str, Any]) -> tuple[str, ...]:
-    """The repeated tensors that the original checkpoint did not have, where mscvt recorded them."""
+def absent_copies(args: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the MTP layers of the original checkpoint did not repeat, where mscvt recorded it."""
     names = args.get(ABSENT)
     return tuple(name for name in names if isinstance(name, str)) if isinstance(names, (list, tuple)) else ()

@@ -83,13 +83,13 @@ def _virtual_stages(args: dict[str, Any]) -> None:
     if args.get("num_layers_per_virtual_pipeline_stage") is not None:
         return
     name = next((name for name in _VIRTUAL if args.get(name) is not None), None)
-    if name is None or args[name] == 1:
+    if name is None or args[name] == 1 or args.get("schedules_method") == "dualpipev":  # which has two chunks anyway
         return
     number, layers, stages = args[name], args.get("num_layers"), args.get("pipeline_model_parallel_size", 1)
-    if not is_whole(number) or not is_whole(layers) or not is_whole(stages) or number < 1 or stages < 1:
+    if not is_whole(number) or number < 1:
         raise _not_understood(name, number)
-    if args.get("schedules_method") == "dualpipev":  # its two chunks are recorded as virtual stages too
-        return
+    if not (is_whole(layers) and is_whole(stages)) or not 1 <= stages * number <= layers:
+        return  # these are wrong by themselves, which is said elsewhere
     if args.get("num_layer_list") is not None or layers % (stages * number):
         raise MscvtError(
             f"the checkpoint's args record {number} virtual stages ({name}) for each of {stages} stages with {layers} "

@@ -22,7 +22,7 @@ def make_args(
         h: The sizes of the model as it was converted.
         options: Validated, with defaults.
         kept: The layers that are kept.
-        absent: Tensors that the source could have repeated and did not.
+        absent: What the source's MTP layers could have repeated and did not.
     """
     layers = sum(layer.mtp is None for layer in kept)
     roles = family.roles(family.layers(h), h)
