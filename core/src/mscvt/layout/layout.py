@@ -286,6 +286,11 @@ def _side(name: str, pattern: str, sizes: Mapping[str, int], held: frozenset[str
                 tuple(run for group in runs for run in group if run.axis in held),
             )
         )
+    widths = {tuple(prod(run.extent for run in group) for group in segment.groups[1:]) for segment in segments}
+    if len(widths) > 1:
+        raise MscvtError(
+            f"stacks rows of unequal widths in {pattern!r}: {', '.join(map(str, map(list, sorted(widths))))}"
+        )
     order = [run.axis for run in segments[0].held]
     dimensions = tuple(tuple(span.axis for span in group) for group in parse(shape)[0]) if shape else None
     return Side(name, tuple(segments), tuple(order), dimensions, name == PADDING)
