@@ -152,6 +152,10 @@ MALFORMED = [
         one("(a b) x | c x", "r: (a b) x", "s: c x", cuts={"a c": "tensor"}),
     ),
     (
+        "cuts a and b of the same rows by tensor; some would be on no rank",
+        one("a b", "r: a b", cuts={"b": "tensor", "a": "tensor"}),
+    ),
+    (
         "cuts 'a b' as rows, and its rows are not in one piece",
         one("(a b) c", "r: (a b) c", cuts={"a b": "tensor"}, shape="c (a b)"),
     ),

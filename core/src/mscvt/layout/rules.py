@@ -121,6 +121,12 @@ def check_rule(rule: Rule) -> None:
         faults.add(f"cuts {', '.join(unknown)}, which it does not have")
     else:
         _check_row_cuts(rule, held, faults)
+    for run in runs:
+        cuts = {cut: dimension for cut, dimension in rule.cuts.items() if run & frozenset(cut.split())}
+        for dimension in sorted(set(cuts.values())):
+            twice = sorted(cut for cut, other in cuts.items() if other == dimension)
+            if len(twice) > 1:
+                faults.add(f"cuts {' and '.join(twice)} of the same rows by {dimension}; some would be on no rank")
     if unknown := sorted(set(rule.cuts.values()) - DIMENSIONS):
         faults.add(f"cuts by {', '.join(unknown)}, expected {', '.join(sorted(DIMENSIONS))}")
     faults.raise_if_any(f"rule {rule.key!r} is not well formed")
