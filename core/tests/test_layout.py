@@ -24,9 +24,7 @@ class Spaces:
 
     def __init__(self, spaces):
         self.sizes = {axis: size for space in spaces for axis, size in space.items()}
-        self.arrays = dict(
-            zip(map(tuple, spaces), numbered(*(tuple(space.values()) for space in spaces)), strict=True)
-        )
+        self.arrays = dict(zip(map(tuple, spaces), numbered(*(tuple(space.values()) for space in spaces)), strict=True))
 
     def rows(self, space, order, axis, start, stop, **at):
         """What lies in rows that hold a range of an axis, in a memory order, at one index of some axes."""
