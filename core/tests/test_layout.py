@@ -48,7 +48,7 @@ def divided(draw, spaces, held):
 
 
 def pattern(run):
-    space, order, axis, start, stop = run
+    _, order, axis, start, stop = run
     return "(" + " ".join(f"{a}[{start}:{stop}]" if a == axis else a for a in order) + ")"
 
 
@@ -129,7 +129,7 @@ def test_shares_are_the_whole_tensor_cut_and_the_way_back_gives_every_element(dr
 
 @given(rules())
 def test_every_element_of_the_right_is_in_as_many_shares_as_are_replicas(drawn):
-    layout, counts, spaces, left, right, key_holds = drawn
+    layout, counts, spaces, _, right, _ = drawn
     dimension_of = {
         element: {layout.cuts[axis] for axis in space if axis in layout.cuts}
         for space, array in spaces.arrays.items()
@@ -148,7 +148,7 @@ def test_every_element_of_the_right_is_in_as_many_shares_as_are_replicas(drawn):
 
 @given(rules())
 def test_inverse_fills_the_right_from_the_left(drawn):
-    layout, _, spaces, left, right, key_holds = drawn
+    layout, _, _, _, right, _ = drawn
     whole = shares_of(Layout(layout.left, layout.right, {}), {}, right)
     tensors = {(0, numbers): share for (_, numbers), share in whole.items()}
     inverse = layout.inverse()
