@@ -83,3 +83,20 @@ def numbered(*shapes: tuple[int, ...]) -> list[np.ndarray]:
     """Tensors of these shapes, no two elements of which are equal; none is 0 or -1."""
     starts = np.cumsum([1, *(prod(shape) for shape in shapes)])
     return [np.arange(prod(s)).reshape(s) + start for s, start in zip(shapes, starts, strict=False)]
+
+
+def run(grouping, tensors):
+    """Fill all targets of a grouping from tensors by name; each element is filled once, each name made once."""
+    made = {}
+    for handle in grouping.handles():
+        for target in grouping.targets(handle):
+            flat = np.full(prod(target.shape), -1, dtype=np.int64)
+            for source, pair in target.copies:
+                left, right = offsets(pair)
+                assert (flat[left] == -1).all(), f"{target.names[0]}: an element is filled twice"
+                flat[left] = 0 if source is None else tensors[target.sources[source]].ravel()[right]
+            assert (flat != -1).all(), f"{target.names[0]}: an element is not filled"
+            for name in target.names:
+                assert name not in made
+                made[name] = flat.reshape(target.shape)
+    return made

@@ -326,7 +326,8 @@ class Joined:
                 for joined in compose(walk, further):
                     number = names.setdefault(between.sources[share or 0], len(names))
                     copies.append(Copy(number, joined))
-        return Target(target.names, target.shape, tuple(copies), tuple(names), target.keeps_dtype)
+        kin = tuple(name for kin in target.kin for between in self.source.targets(kin) for name in between.sources)
+        return Target(target.names, target.shape, tuple(copies), tuple(names), target.keeps_dtype, kin)
 
     def equal(self) -> Iterator[tuple[Name, Name]]:
         """The source's replicas."""
