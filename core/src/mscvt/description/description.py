@@ -94,7 +94,7 @@ def describe(
     _check_reduced(family, h, options, selection)
     is_tied = bool(h.get("tie_word_embeddings"))
     rules = dialect.rules(options, is_tied=is_tied)
-    book = RuleBook(rules, family.rules(h, rules.blocks), {**dialect.sizes(h), **family.sizes(h)})
+    book = RuleBook(rules, family.rules(h, rules.blocks, rules.prefixes), {**dialect.sizes(h), **family.sizes(h)})
     placed = _Placed(family, h, topology, book, faults)
     parameters = (*placed.first(), *placed.layers(selection.kept), *placed.last(is_tied=is_tied))
     for axis, size, dimension, count in book.uneven(topology.grid.counts):
@@ -132,6 +132,7 @@ class _Placed:
 
     def __init__(self, family: Family, h: Hyperparameters, topology: Topology, book: RuleBook, faults: Faults) -> None:
         self.family, self.h, self.topology, self.book, self.faults = family, h, topology, book, faults
+        self.plugin = f"plugin {family.plugin.distribution} {family.plugin.version}"
         self.ends = family.names((MODEL,), h)
         self.aliases: dict[str, Alias] = {}
         self.roles = set(self.ends)
@@ -139,6 +140,12 @@ class _Placed:
     def first(self) -> Iterator[Parameter]:
         chunk = self.topology.first
         for end in self.book.rules.first:
+            if missing := sorted(end.rule.roles - self.ends.keys()):
+                self.faults.add(
+                    f"{self.plugin}, mscvt_names: it names no {', '.join(missing)} in the block {MODEL!r}",
+                    hint="This is a fault of the plugin; report it to its authors.",
+                )
+                continue
             yield self.parameter(end.rule, self.ends, (chunk.stage, chunk.name), end.rule.key, end.is_copy)
 
     def last(self, *, is_tied: bool) -> Iterator[Parameter]:
@@ -201,7 +208,10 @@ class _Placed:
         *,
         layer: Layer | None = None,
     ) -> Parameter:
-        layout = self.book.layout(rule, names, layer.sizes if layer is not None else {})
+        try:
+            layout = self.book.layout(rule, names, layer.sizes if layer is not None else {})
+        except MscvtError as error:
+            raise MscvtError(f"{self.plugin}, {error.message}", hint=error.hint, faults=error.faults) from None
         filled = tuple("" if side.is_padding else numbered(names[side.name], layer) for side in layout.right)
         return Parameter(*place, key, layout, filled, is_copy, rule.keeps_dtype)
 

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from mscvt.description.description import Description
 from mscvt.formats.huggingface.writer import file_name
 from mscvt.formats.megatron_torch.paths import SHARD, iteration_folder, rank_folder
-from mscvt.parallel.grid import MegatronName, Rank
+from mscvt.parallel.grid import Rank, ShardName
 from mscvt.plan.contents import Plan
 from mscvt.plan.files import SHARD_BYTES, by_rank, by_size
 from mscvt.plan.planner import NameFiles, Tolerated, Words, make_plan
@@ -72,7 +72,7 @@ def plan_to_megatron(
 def plan_reshard(
     source_model: Description,
     target_model: Description,
-    source: Mapping[MegatronName, TensorInfo],
+    source: Mapping[ShardName, TensorInfo],
     *,
     dtype: str | None = None,
     replicas: bool = True,
@@ -105,7 +105,7 @@ def _rank_files(description: Description) -> NameFiles:
 
 def plan_to_huggingface(
     description: Description,
-    source: Mapping[MegatronName, TensorInfo],
+    source: Mapping[ShardName, TensorInfo],
     *,
     dtype: str | None = None,
     shard_bytes: int = SHARD_BYTES,

@@ -19,7 +19,7 @@ from mscvt.jobs.comparison import check_equal_sources
 from mscvt.jobs.models import model_from_args
 from mscvt.jobs.plans import plan_to_megatron
 from mscvt.jobs.request import Request
-from mscvt.parallel.grid import MegatronName
+from mscvt.parallel.grid import ShardName
 from mscvt.plan.contents import Plan, shown
 from mscvt.plugins.registry import Registry
 from mscvt.tensors.info import TensorInfo
@@ -134,7 +134,7 @@ def _check_same_tensors(plan: Plan, existing: Mapping[Any, TensorInfo]) -> None:
     faults.raise_if_any("the two checkpoints don't hold the same tensors")
 
 
-def _difference(name: MegatronName, element: int, existing: MegatronSource, folder: Path) -> str:
+def _difference(name: ShardName, element: int, existing: MegatronSource, folder: Path) -> str:
     info = existing.tensors[name]
     index, rest = [], element
     for size in reversed(info.shape):

@@ -124,12 +124,10 @@ class Layout:
     def uneven(self, counts: Mapping[str, int]) -> Iterator[tuple[str, int, str, int]]:
         """Yield (axis, size, dimension, count) for every cut axis that does not divide evenly."""
         for side in self.left:
-            for segment in side.segments:
-                sizes = {run.axis: run.extent for run in (*segment.runs, *segment.held)}
-                for cut, dimension in self.cuts.items():
-                    size = prod(sizes.get(axis, 1) for axis in cut.split())
-                    if cut.split()[0] in sizes and size % counts[dimension]:
-                        yield cut, size, dimension, counts[dimension]
+            sizes = [{run.axis: run.extent for run in (*s.runs, *s.held)} for s in side.segments]
+            for cut, dimension in self.cuts.items():
+                found = [side.shape[0]] if " " in cut else [one[cut] for one in sizes if cut in one]
+                yield from ((cut, size, dimension, counts[dimension]) for size in found if size % counts[dimension])
 
     def shares(self, counts: Mapping[str, int], indices: Iterable[tuple[int, ...]]) -> Iterator[Share]:
         """What the ranks at these places in `dimensions` hold of the left; `counts` is how many ways each one cuts."""
@@ -285,6 +283,11 @@ def _side(name: str, pattern: str, sizes: Mapping[str, int], held: frozenset[str
                 ),
                 tuple(run for group in runs for run in group if run.axis in held),
             )
+        )
+    widths = {tuple(prod(run.extent for run in group) for group in segment.groups[1:]) for segment in segments}
+    if len(widths) > 1:
+        raise MscvtError(
+            f"stacks rows of unequal widths in {pattern!r}: {', '.join(map(str, map(list, sorted(widths))))}"
         )
     order = [run.axis for run in segments[0].held]
     dimensions = tuple(tuple(span.axis for span in group) for group in parse(shape)[0]) if shape else None

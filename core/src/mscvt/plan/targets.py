@@ -19,7 +19,7 @@ from mscvt.errors import Faults
 from mscvt.layout.layout import Layout, Share
 from mscvt.layout.pairs import Pair, compose, uncovered
 from mscvt.layout.rules import EXPERT
-from mscvt.parallel.grid import MegatronName, Rank
+from mscvt.parallel.grid import Rank, ShardName
 from mscvt.plan.contents import Copy, Name
 
 
@@ -97,7 +97,7 @@ class Shares:
             self._inside[layout] = found
         return self._inside[layout]
 
-    def names(self, parameter: Parameter, share: Share) -> tuple[MegatronName, ...]:
+    def names(self, parameter: Parameter, share: Share) -> tuple[ShardName, ...]:
         """Where the ranks that hold a share have it."""
         layout = parameter.layout
         key = filled(parameter.key, layout.left[0].held, share.numbers)
@@ -227,7 +227,7 @@ class ByHuggingFace:
                 self._repeated.setdefault(alias.of, []).append(name)
 
     @cached_property
-    def expected(self) -> Mapping[MegatronName, tuple[int, ...]]:
+    def expected(self) -> Mapping[ShardName, tuple[int, ...]]:
         """Every tensor of every rank -> its shape."""
         return {
             name: cut.share.shape
@@ -265,7 +265,7 @@ class ByHuggingFace:
             self._copies[mark] = copies, tuple(wanted)
         return self._copies[mark]
 
-    def equal(self, *, replicas: bool) -> Iterator[tuple[MegatronName, MegatronName]]:
+    def equal(self, *, replicas: bool) -> Iterator[tuple[ShardName, ShardName]]:
         """Replicas of the shares that are read, and parameters that repeat others."""
         kept = {parameter.names: parameter for parameter in self.description.parameters if not parameter.is_copy}
         for parameter in self.description.parameters:
@@ -331,7 +331,8 @@ class Joined:
                 for joined in compose(walk, further):
                     number = names.setdefault(between.sources[share or 0], len(names))
                     copies.append(Copy(number, joined))
-        return Target(target.names, target.shape, tuple(copies), tuple(names), target.keeps_dtype)
+        kin = tuple(name for kin in target.kin for between in self.source.targets(kin) for name in between.sources)
+        return Target(target.names, target.shape, tuple(copies), tuple(names), target.keeps_dtype, kin)
 
     def equal(self, *, replicas: bool) -> Iterator[tuple[Name, Name]]:
         """The source's replicas."""

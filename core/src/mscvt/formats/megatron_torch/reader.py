@@ -10,7 +10,7 @@ from typing import Any
 from mscvt.errors import MscvtError
 from mscvt.formats.files import MappedFiles, file_inside
 from mscvt.formats.megatron_torch.paths import SHARD, TRACKER, is_rank_folder, iteration_folder, rank_folder
-from mscvt.parallel.grid import MegatronName, Rank
+from mscvt.parallel.grid import Rank, ShardName
 from mscvt.tensors.info import TensorInfo
 from mscvt.tensors.sources import PlainTensor, SourceTensor
 
@@ -69,7 +69,7 @@ class MegatronSource:
             raise MscvtError(f"{first}: holds no args", hint="Is it a checkpoint that Megatron or mscvt saved?")
         self.args: dict[str, Any] = dict(vars(args))
         self.files: list[Path] = []
-        self.tensors: dict[MegatronName, TensorInfo] = {}
+        self.tensors: dict[ShardName, TensorInfo] = {}
         self._parsed: dict[bytes, list[tuple[str, str, TensorInfo]]] = {}
         self._maps = MappedFiles(self.files)
 
@@ -144,7 +144,7 @@ class MegatronSource:
             raise MscvtError(f"{path}: holds {type(state).__name__}, expected a dict")
         return state
 
-    def tensor(self, name: MegatronName) -> SourceTensor:
+    def tensor(self, name: ShardName) -> SourceTensor:
         """The bytes of a tensor, as something to copy regions from."""
         return PlainTensor(self._maps.flat(self.tensors[name]))
 
