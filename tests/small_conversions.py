@@ -11,6 +11,7 @@ from golden_cases import CASES, build_source, load_case
 from mscvt.jobs.conversion import Conversion, Result, Settings, run_conversion
 from mscvt.jobs.prepare import Request, prepare_to_huggingface, prepare_to_megatron
 from mscvt.model.options import Options
+from mscvt.output.record import parse
 from mscvt.plan.to_huggingface import plan_to_huggingface
 from mscvt.plugins.registry import load_registry
 
@@ -74,5 +75,5 @@ def hidden(target: Path) -> Path:
 
 
 def journalled(target: Path) -> int:
-    """How many finished units the journals of unfinished work name."""
-    return sum(max(0, path.read_bytes().count(b"\n") - 1) for path in (hidden(target) / "journal").glob("*"))
+    """How many finished tensors the records of unfinished work name."""
+    return sum(len(parse(path.read_bytes()).tensors) for path in (hidden(target) / "parts").glob("*"))

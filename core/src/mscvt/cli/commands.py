@@ -38,7 +38,7 @@ def run_convert(save_model_type: str, given: Mapping[str, Any]) -> None:
         iteration=given.get("iteration"),
     )
     prepare = prepare_to_megatron if save_model_type == "mg" else prepare_to_huggingface
-    with _interruptible("the same command goes on from what was recorded last"):
+    with _interruptible("nothing was begun; the same command goes on with what earlier runs left"):
         conversion = prepare(request, load_registry())
         if given["dry_run"]:
             _report_plan(conversion, given["only"], as_json=given["json"])
@@ -51,7 +51,6 @@ def run_convert(save_model_type: str, given: Mapping[str, Any]) -> None:
                 resume=given["resume"],
                 only=given["only"],
                 verify=given["verify"],
-                sources=tuple(folder for folder in (given["load_dir"], given.get("hf_cfg_dir")) if folder),
                 started=started,
                 progress=progress,
             )
@@ -64,8 +63,8 @@ def _interruptible(what: str) -> Iterator[None]:
     """End soon after Ctrl-C, and say what is left."""
     try:
         yield
-    except KeyboardInterrupt:
-        typer.echo(f"\ninterrupted; {what}", err=True)
+    except KeyboardInterrupt as interrupt:
+        typer.echo(f"\ninterrupted; {str(interrupt) or what}", err=True)
         if any(thread.name.startswith("mscvt-") for thread in threading.enumerate()):
             os._exit(130)  # a slow disk holds a worker up; an interpreter that ends around it would crash
         raise typer.Exit(130) from None
@@ -89,24 +88,35 @@ def _check_direction(folder: Path, wanted: str) -> None:
 
 def _report(conversion: Conversion, result: Result, *, as_json: bool) -> None:
     if as_json:
-        shown = {**asdict(result), "target": str(result.target), "notes": conversion.notes}
+        paths = {"target": str(result.target), "staging": str(result.staging)}
+        shown = {**asdict(result), **paths, "notes": conversion.notes}
         if conversion.training_flags:
             shown["training_flags"] = conversion.training_flags
         typer.echo(json.dumps(shown, indent=2))
         return
-    speed = result.nbytes / 1e6 / max(result.seconds, 1e-9)
-    typer.echo(
-        f"wrote {_counted(result.files, 'file')}, {result.nbytes:,} bytes in {result.seconds:.1f} s "
-        f"({speed:,.0f} MB/s) to {result.target}"
-    )
-    if result.resumed_units:
-        typer.echo(f"went on with earlier work: {result.resumed_units} tensors were there already")
+    where = result.target if result.is_complete else result.staging
+    if result.written:
+        speed = result.written / 1e6 / max(result.seconds, 1e-9)
+        typer.echo(
+            f"wrote {_counted(result.files, 'file')}, {result.written:,} bytes in {result.seconds:.1f} s "
+            f"({speed:,.0f} MB/s) to {where}"
+        )
+    else:
+        typer.echo(f"nothing was left to be written of {_counted(result.files, 'file')} in {where}")
+    if result.resumed_tensors and result.written:
+        typer.echo(f"went on with earlier work: {_counted(result.resumed_tensors, 'tensor')} were there already")
     if result.verified:
         typer.echo("verified: every byte was read again and is what it should be")
     for note in conversion.notes:
         typer.echo(f"note: {note}")
-    if not result.is_complete:
-        typer.echo("other parts are still to be written; the checkpoint appears when all of them are")
+    if not result.is_complete and not result.missing:
+        typer.echo(f"another run is completing {result.target}")
+    elif not result.is_complete:
+        rest = f"{', '.join(result.missing[:5])}{', ...' if len(result.missing) > 5 else ''}"
+        typer.echo(
+            f"{_counted(len(result.missing), 'file')} still to be written: {rest}; "
+            f"{result.target} appears when all of them are"
+        )
     elif conversion.training_flags:
         typer.echo(f"pass to the training script: --load {result.target} {conversion.training_flags}")
 

@@ -15,11 +15,12 @@ from mscvt.dialects.mindspeed.args_read import read_hyperparameters, read_option
 from mscvt.dialects.mindspeed.args_written import make_args
 from mscvt.dialects.mindspeed.launch import training_flags
 from mscvt.errors import Faults, MscvtError
-from mscvt.jobs.conversion import Conversion
+from mscvt.jobs.prepared import Conversion
 from mscvt.model.family import Hyperparameters
 from mscvt.model.hyperparameters import hyperparameters, pad_vocabulary, read_config
 from mscvt.model.layers import select_layers
 from mscvt.model.options import Options, check_features, check_values, with_defaults
+from mscvt.output.identity import source_identity
 from mscvt.parallel.topology import Topology, build_topology
 from mscvt.plan.contents import OutputFile
 from mscvt.plugins.registry import Family, Registry
@@ -50,7 +51,8 @@ def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
         MscvtError: Where anything at all is wrong with the options, the plugin or the source.
     """
     from mscvt.formats.huggingface.reader import HuggingFaceSource
-    from mscvt.formats.megatron_torch.paths import TRACKER, iteration_folder
+    from mscvt.formats.megatron_torch.existing import listed_files
+    from mscvt.formats.megatron_torch.paths import TRACKER
     from mscvt.formats.megatron_torch.writer import allocate, offsets_in, write_tracker
     from mscvt.plan.to_megatron import ITERATION, plan_to_megatron
 
@@ -79,7 +81,9 @@ def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
         allocate=allocate_rank,
         offsets=lambda path, file: offsets_in(path, file.tensors),
         finish=lambda folder: write_tracker(folder, ITERATION),
-        replaceable=(TRACKER, iteration_folder(ITERATION)),
+        finishing=(TRACKER,),
+        sources=_sources(request),
+        listed=lambda folder: listed_files(folder, ITERATION),
         identity=_identity("hf2mg", request, family, source.files, options, config),
         notes=tuple(_left_out_notes(plan.left_out)),
         training_flags=training_flags(options, h, layers),
@@ -131,6 +135,7 @@ def prepare_to_huggingface(request: Request, registry: Registry) -> Conversion:
         MscvtError: Where anything at all is wrong with the options, the plugin or the source.
     """
     from mscvt.formats.huggingface.config_files import copy_config_files, find_config_files
+    from mscvt.formats.huggingface.existing import listed_files
     from mscvt.formats.huggingface.writer import INDEX, allocate, offsets_in, write_index
     from mscvt.formats.megatron_torch.reader import MegatronSource
     from mscvt.plan.to_huggingface import plan_to_huggingface
@@ -157,7 +162,9 @@ def prepare_to_huggingface(request: Request, registry: Registry) -> Conversion:
         allocate=lambda path, file: allocate(path, file.tensors),
         offsets=lambda path, file: offsets_in(path),
         finish=finish,
-        replaceable=("model*.safetensors", INDEX, *(path.name for path in config_files)),
+        finishing=(INDEX, *(path.name for path in config_files)),
+        sources=_sources(request),
+        listed=listed_files,
         identity=_identity("mg2hf", request, family, source.files, topology.options, config),
         notes=() if config else ("config.json and the tokenizer are not written; --hf-cfg-dir DIR copies them",),
     )
@@ -233,6 +240,11 @@ def _pipelines_and_experts(topology: Topology) -> tuple[int, int]:
     return options.target_pipeline_parallel_size or 1, options.target_expert_parallel_size or 1
 
 
+def _sources(request: Request) -> tuple[Path, ...]:
+    """The folders that are read."""
+    return tuple(folder for folder in (request.load_dir, request.hf_cfg_dir) if folder is not None)
+
+
 def _identity(
     direction: str,
     request: Request,
@@ -243,7 +255,6 @@ def _identity(
 ) -> dict[str, Any]:
     """What the output's bytes depend on: the source as it is now, and all that was asked for."""
     configuration = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
-    status = [(str(path.relative_to(request.load_dir)), path.stat()) for path in files]
     return {
         "direction": direction,
         "mscvt": __version__,
@@ -253,7 +264,7 @@ def _identity(
         "dtype": request.dtype,
         "dequantize": request.dequantize,
         "configuration": configuration,
-        "source": [[name, status.st_size, status.st_mtime_ns] for name, status in status],
+        "source": source_identity(request.load_dir, files),
     }
 
 
