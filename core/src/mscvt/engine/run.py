@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from math import prod
@@ -44,11 +43,14 @@ class _Queue:
         limit: int,
         wanted: Callable[[Name], bool] | None,
         finished: Callable[[Unit], None],
-        ended: Callable[[], None],
+        release: Callable[[], None],
+        workers: int,
     ) -> None:
         self._lock = threading.Lock()
+        self._workers, self._entered = workers, 0
+        self._are_done = threading.Event()
         self._finished = finished
-        self._ended = ended
+        self._release = release
         self._reported: list[Unit] = []
         self._blocks = self._generate(plan, limit, wanted)
         self._at_work = 1  # whoever made the queue
@@ -106,6 +108,7 @@ class _Queue:
             if self._at_work == 0:
                 return False
             self._at_work += 1
+            self._entered += 1
             return True
 
     def leave(self) -> None:
@@ -113,8 +116,30 @@ class _Queue:
         with self._lock:
             self._at_work -= 1
             is_last = self._at_work == 0
+            if self._at_work == 1 and (self._entered == self._workers or self.is_interrupted):
+                self._are_done.set()
         if is_last:
-            self._ended()
+            self._release()
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until all workers have left.
+
+        `Thread.join` won't do: where an interrupt comes while it waits, it takes the thread for one that has ended
+        (https://github.com/python/cpython/issues/90882).
+        """
+        if timeout is not None:
+            self._are_done.wait(timeout)
+            return
+        while not self._are_done.wait(0.2):  # in short turns, so that Ctrl-C is seen on every system
+            pass
+
+    def interrupt(self) -> None:
+        """Have the workers end after the blocks in work, of which nothing is reported any more."""
+        with self._lock:
+            self.is_interrupted = True
+            if self._at_work == 1:
+                self._are_done.set()
+        self.stopped.set()
 
 
 def _narrowed(unit: Unit, wanted: Callable[[Name], bool]) -> Unit:
@@ -147,7 +172,8 @@ def run_plan(
     wanted: Callable[[Name], bool] | None = None,
     finished: Callable[[Unit], None] = lambda unit: None,
     progress: Progress = lambda nbytes: None,
-    ended: Callable[[], None] = lambda: None,
+    hold: Callable[[], None] = lambda: None,
+    release: Callable[[], None] = lambda: None,
 ) -> None:
     """Run the units of a plan.
 
@@ -160,8 +186,9 @@ def run_plan(
         wanted: Whether a target is wanted; None for all of them.
         finished: Called with each unit when it is finished, from any thread; it has the wanted targets only.
         progress: Called with the bytes of each block when it is finished, from any thread.
-        ended: Called once when no worker is at work any more. Where a run is interrupted while a worker waits for the
-            disk, that is after this function has raised.
+        hold: Called before any worker begins.
+        release: Called once when no worker is at work any more. Where a run is interrupted while a worker waits for
+            the disk, that is after this function has raised.
 
     Raises:
         KeyboardInterrupt: When the blocks in work are finished, or after half a second.
@@ -169,7 +196,7 @@ def run_plan(
     """
     count = workers or os.cpu_count() or 1
     limit = max(_LEAST_BUFFER, max_memory // count)
-    queue = _Queue(plan, limit, wanted, finished, ended)
+    queue = _Queue(plan, limit, wanted, finished, release, count)
 
     def work() -> None:
         if not queue.enter():
@@ -186,20 +213,15 @@ def run_plan(
         finally:
             queue.leave()
 
+    hold()
     threads = [threading.Thread(target=work, name=f"mscvt-{i}", daemon=True) for i in range(count)]
     try:
         for thread in threads:
             thread.start()
-        for thread in threads:
-            while thread.is_alive():
-                thread.join(timeout=0.2)
+        queue.wait()
     except BaseException:
-        queue.is_interrupted = True
-        queue.stopped.set()
-        deadline = time.monotonic() + _LAST_BLOCKS
-        for thread in threads:
-            if thread.is_alive():
-                thread.join(timeout=max(0.0, deadline - time.monotonic()))
+        queue.interrupt()
+        queue.wait(_LAST_BLOCKS)
         raise
     finally:
         # What a thread sets is also what threads that begin later have; this one still has what it had.

@@ -174,7 +174,6 @@ class _Run:
         nbytes = sum(file.nbytes for file in files)
         settings.started("converting", nbytes)
         settings.progress(nbytes - self.written)
-        self.holding.hold()
         try:
             run_plan(
                 conversion.plan,
@@ -185,7 +184,8 @@ class _Run:
                 wanted=places.__contains__,
                 finished=lambda unit: journal.add(sink.finished(unit)),
                 progress=settings.progress,
-                ended=self.holding.release,
+                hold=self.holding.hold,
+                release=self.holding.release,
             )
         except KeyboardInterrupt:
             journal.stop()
