@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from mscvt.formats.megatron_torch.paths import TRACKER
-from mscvt.formats.torch_zip.pickled import load_meta, tensors_in
+from mscvt.formats.torch_zip.reader import load, tensors_in
 from mscvt.plan.contents import Name
 from mscvt.tensors.info import TORCH_NAMES
 
@@ -68,7 +68,7 @@ def _unbacked(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
 
 def offsets_in(path: Path, tensors: Mapping[Name, Any]) -> dict[Name, int]:
     """Where the tensors of an allocated file are."""
-    state = load_meta(path)
+    state = load(path)
     found: dict[tuple[str, str], int] = {}
     for part in {part for _, part, _ in tensors}:
         for key, info in tensors_in(path, 0, state[part], part):
