@@ -16,20 +16,20 @@ from pathlib import Path
 
 from mscvt.errors import MscvtError
 
-_END = struct.Struct("<4s4H2IH")
+END = struct.Struct("<4s4H2IH")
 """End record: signature, disk, directory's disk, entries here, entries, directory's bytes, its offset, comment."""
-_END64 = struct.Struct("<4sQ2H2I4Q")
-_LOCATOR = struct.Struct("<4sIQI")
-_ENTRY = struct.Struct("<4s6H3I5H2I")
+END64 = struct.Struct("<4sQ2H2I4Q")
+LOCATOR = struct.Struct("<4sIQI")
+ENTRY = struct.Struct("<4s6H3I5H2I")
 """Directory entry: signature, made by, needs, flags, method, time, date, crc, stored bytes, bytes, lengths of name,
 extra and comment, disk, attributes, attributes, offset of the header."""
-_HEADER = struct.Struct("<4s5H3I2H")
+HEADER = struct.Struct("<4s5H3I2H")
 """Header before a record: signature, needs, flags, method, time, date, crc, stored bytes, bytes, lengths."""
-ENTRY_CRC, ENTRY_SIZE = 16, _ENTRY.size
+ENTRY_CRC, ENTRY_SIZE = 16, ENTRY.size
 """Bytes from a directory entry's start to its CRC-32; bytes of an entry without its name."""
 _ENCRYPTED, DEFERRED = 1, 8
 """Flags; DEFERRED: checksum and sizes stand behind the data and not in the header."""
-_MAX16, _MAX32 = 0xFFFF, 0xFFFFFFFF
+MAX16, MAX32 = 0xFFFF, 0xFFFFFFFF
 """What a field says whose value stands in a field of 64 bits elsewhere."""
 PICKLE = "/data.pkl"
 _DIRECTORY_LIMIT = 1 << 26
@@ -118,19 +118,19 @@ def directory_bytes(descriptor: int, start: int, length: int) -> tuple[int, int,
         "not a zip file of torch.save (truncated, or of the format before torch 1.6)",
         hint="Copy or download it again; load what an old torch wrote with that torch and save it anew.",
     )
-    if length < _END.size:
+    if length < END.size:
         raise no_zip
-    end = start + length - _END.size
-    signature, *disks, _, entries, size, offset, comment = _END.unpack(read_at(descriptor, end, _END.size))
+    end = start + length - END.size
+    signature, *disks, _, entries, size, offset, comment = END.unpack(read_at(descriptor, end, END.size))
     if signature != b"PK\5\6" or comment:
         raise no_zip
-    locator = end - _LOCATOR.size
-    if locator >= start and (found := read_at(descriptor, locator, _LOCATOR.size)).startswith(b"PK\6\7"):
-        end = start + _LOCATOR.unpack(found)[2]
-        if not start <= end <= locator - _END64.size:
+    locator = end - LOCATOR.size
+    if locator >= start and (found := read_at(descriptor, locator, LOCATOR.size)).startswith(b"PK\6\7"):
+        end = start + LOCATOR.unpack(found)[2]
+        if not start <= end <= locator - END64.size:
             raise MscvtError("its end records contradict each other")
-        record = _END64.unpack(read_at(descriptor, end, _END64.size))
-        for narrow, wide, sentinel in zip((entries, size, offset), record[7:], (_MAX16, _MAX32, _MAX32), strict=True):
+        record = END64.unpack(read_at(descriptor, end, END64.size))
+        for narrow, wide, sentinel in zip((entries, size, offset), record[7:], (MAX16, MAX32, MAX32), strict=True):
             if record[0] != b"PK\6\6" or narrow not in (wide, sentinel):
                 raise MscvtError("its end records contradict each other")
         disks, (entries, size, offset) = [*disks, *record[4:6]], record[7:]
@@ -188,7 +188,7 @@ def parse_directory(raw: bytes, count: int, offset: int, start: int) -> Director
         raise MscvtError(f"has {len(pickles)} records {PICKLE[1:]}, expected one")
     root = pickles[0][: 1 - len(PICKLE)]
     for record, limit in zip(found, limits, strict=True):
-        if record.header + _HEADER.size + len(record.name) + record.size > limit:
+        if record.header + HEADER.size + len(record.name) + record.size > limit:
             raise MscvtError(
                 f"its record {record.name[:100]!a} overlaps the one behind it, or lies outside of the file"
             )
@@ -202,15 +202,15 @@ def parse_directory(raw: bytes, count: int, offset: int, start: int) -> Director
 
 
 def _parse_entry(raw: bytes, at: int, offset: int, start: int) -> Record:
-    (_, _, _, flags, method, *_, stored, size, named, extra, _, disk, _, _, header) = _ENTRY.unpack_from(raw, at)
+    (_, _, _, flags, method, *_, stored, size, named, extra, _, disk, _, _, header) = ENTRY.unpack_from(raw, at)
     name = raw[at + ENTRY_SIZE : at + ENTRY_SIZE + named].decode()
     if method or flags & _ENCRYPTED:
         raise MscvtError(f"its record {name[:100]!a} is compressed or encrypted")
-    if _MAX32 in (size, stored, header):
+    if MAX32 in (size, stored, header):
         wide = _wide(raw[at + ENTRY_SIZE + named : at + ENTRY_SIZE + named + extra])
-        size = next(wide) if size == _MAX32 else size
-        stored = next(wide) if stored == _MAX32 else stored
-        header = next(wide) if header == _MAX32 else header
+        size = next(wide) if size == MAX32 else size
+        stored = next(wide) if stored == MAX32 else stored
+        header = next(wide) if header == MAX32 else header
     if size != stored or disk:
         raise MscvtError(f"its record {name[:100]!a} has {stored:,} bytes in the file and should have {size:,}")
     return Record(name, start + header, size, 0, offset + at)
@@ -235,13 +235,13 @@ def data_start(descriptor: int, record: Record) -> int:
         MscvtError: Where header and directory contradict each other.
     """
     name = record.name.encode()
-    head = read_at(descriptor, record.header, _HEADER.size + len(name))
-    (signature, _, flags, method, _, _, _, stored, size, named, extra) = _HEADER.unpack_from(head)
-    begin: int = record.header + _HEADER.size + named + extra
-    same = signature == b"PK\3\4" and not method and not flags & _ENCRYPTED and head[_HEADER.size :] == name
+    head = read_at(descriptor, record.header, HEADER.size + len(name))
+    (signature, _, flags, method, _, _, _, stored, size, named, extra) = HEADER.unpack_from(head)
+    begin: int = record.header + HEADER.size + named + extra
+    same = signature == b"PK\3\4" and not method and not flags & _ENCRYPTED and head[HEADER.size :] == name
     if same and (stored, size) != (record.size, record.size) and not (flags & DEFERRED and stored == size == 0):
         wide = _wide(read_at(descriptor, begin - extra, extra))
-        same = stored in (record.size, _MAX32) and size == _MAX32 and next(wide) == record.size
+        same = stored in (record.size, MAX32) and size == MAX32 and next(wide) == record.size
     if not same or named != len(name) or begin + record.size > record.limit:
         raise MscvtError(f"the header of its record {record.name[:100]!a} contradicts the directory")
     return begin
