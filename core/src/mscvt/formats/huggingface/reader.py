@@ -152,6 +152,6 @@ def _read_file(path: Path, number: int) -> dict[str, TensorInfo]:
         return read_header(path, number)
     if path.suffix != ".bin":
         raise MscvtError(f"{path}: neither .safetensors nor .bin")
-    from mscvt.formats.torch_zip.pickled import load_meta, tensors_in
+    from mscvt.formats.torch_zip.reader import load, tensors_in
 
-    return dict(tensors_in(path, number, load_meta(path), "the file"))
+    return dict(tensors_in(path, number, load(path), "the file"))
