@@ -6,6 +6,7 @@ import os
 import shutil
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import mscvt.engine.sinks
@@ -100,14 +101,14 @@ def test_a_changed_source_is_refused_and_the_work_kept(direction, change, broken
 
 
 def grow(path):
-    """Make a file longer that is read as before: spaces after the header's JSON, a comment after the zip's end."""
-    raw = path.read_bytes()
+    """Make a file longer whose weights are as before: spaces after the header's JSON, something beside the weights."""
     if path.suffix == ".safetensors":
+        raw = path.read_bytes()
         length = int.from_bytes(raw[:8], "little")
-        raw = (length + 8).to_bytes(8, "little") + raw[8 : 8 + length] + b" " * 8 + raw[8 + length :]
+        path.write_bytes((length + 8).to_bytes(8, "little") + raw[8 : 8 + length] + b" " * 8 + raw[8 + length :])
     else:
-        raw = raw[:-2] + (8).to_bytes(2, "little") + b"longer.."
-    path.write_bytes(raw)
+        state = torch.load(path, weights_only=False)
+        torch.save({**state, "random": list(range(100))}, path)
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)

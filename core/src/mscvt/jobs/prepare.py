@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,8 @@ def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
     from mscvt.formats.huggingface.reader import HuggingFaceSource
     from mscvt.formats.megatron_torch.existing import listed_files
     from mscvt.formats.megatron_torch.paths import TRACKER
-    from mscvt.formats.megatron_torch.writer import allocate, offsets_in, write_tracker
+    from mscvt.formats.megatron_torch.writer import Allocator, write_tracker
+    from mscvt.formats.torch_zip.sealing import write_checksums
     from mscvt.plan.to_megatron import ITERATION, plan_to_megatron
 
     config = read_config(request.load_dir)
@@ -71,15 +73,24 @@ def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
     args["params_dtype"] = TORCH_NAMES[plan.largest_dtype]
     topology = description.topology
 
-    def allocate_rank(path: Path, file: OutputFile) -> dict[Any, int]:
+    allocator = Allocator(args, ITERATION)
+
+    def allocate(path: Path, file: OutputFile) -> dict[Any, int]:
         parts = [chunk.part for chunk in topology.chunks if chunk.stage == file.labels["pp"]]
-        return allocate(path, file.tensors, args, parts, ITERATION)
+        return allocator.allocate(path, file.tensors, parts)
+
+    def seal(path: Path, file: OutputFile, checksums: Mapping[Any, int]) -> None:
+        offsets = allocator.offsets(path, file.tensors)
+        write_checksums(
+            path, {offsets[name]: checksums[name] for name, (_, shape) in file.tensors.items() if prod(shape)}
+        )
 
     return Conversion(
         plan=plan,
         open_source=source.tensor,
-        allocate=allocate_rank,
-        offsets=lambda path, file: offsets_in(path, file.tensors),
+        allocate=allocate,
+        offsets=lambda path, file: allocator.offsets(path, file.tensors),
+        seal=seal,
         finish=lambda folder: write_tracker(folder, ITERATION),
         finishing=(TRACKER,),
         sources=_sources(request),

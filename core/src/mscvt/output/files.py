@@ -61,8 +61,9 @@ def _allocate(path: Path, file: OutputFile, allocate: Allocate) -> Mapping[Name,
     except RuntimeError as error:
         _try_to_write(temporary)
         raise MscvtError(f"{path}: can't be allocated: {error}") from error
-    except OSError:
+    except OSError as error:
         temporary.unlink(missing_ok=True)  # it may hold the space that is needed
+        error.filename = error.filename or str(path)
         raise
     temporary.replace(path)
     return offsets
