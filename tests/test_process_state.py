@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mscvt.engine.sinks import FileSink
 from mscvt.errors import MscvtError
 from mscvt.jobs.conversion import Settings, run_conversion
 from mscvt.jobs.prepare import Request, prepare_to_megatron
@@ -144,6 +145,22 @@ def test_verifying_reads_from_the_disk_and_not_from_what_was_just_written(source
 def test_verifying_does_without_advice_where_the_system_takes_none(sources, tmp_path, monkeypatch):
     monkeypatch.delattr(os, "posix_fadvise")
     assert convert("hf2mg", sources, tmp_path / "out", verify=True).verified
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_the_disk_has_the_space_of_all_files_before_anything_is_written(direction, sources, tmp_path, monkeypatch):
+    taken, data = [], tmp_path / ".out.mscvt" / "data"
+
+    def puts(self, block, data_, put=FileSink.put):
+        if not taken:
+            taken.append({path: path.stat().st_blocks * 512 for path in data.rglob("*") if path.is_file()})
+        return put(self, block, data_)
+
+    monkeypatch.setattr(FileSink, "put", puts)
+    convert(direction, sources, tmp_path / "out", workers=1)
+    sizes = {data / file.path: file.nbytes for file in prepare(direction, sources).plan.files}
+    assert taken[0].keys() == sizes.keys()
+    assert all(taken[0][path] >= nbytes for path, nbytes in sizes.items())
 
 
 def test_settings_without_callbacks_can_be_sent_to_another_process():

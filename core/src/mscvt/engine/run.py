@@ -92,7 +92,7 @@ class _Queue:
         """Report units outside of the lock: whoever notes them may wait for the disk, the others go on."""
         while True:
             with self._lock:
-                if not self._reported or self.is_interrupted:
+                if not self._reported:
                     return
                 unit = self._reported.pop()
             self._finished(unit)
@@ -134,7 +134,7 @@ class _Queue:
             pass
 
     def interrupt(self) -> None:
-        """Have the workers end after the blocks in work, of which nothing is reported any more."""
+        """Have the workers end after the blocks in work."""
         with self._lock:
             self.is_interrupted = True
             if self._at_work == 1:
