@@ -5,6 +5,7 @@ import pickle
 import resource
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,10 @@ from mscvt.plugins.registry import load_registry
 from mscvt.testing import save_huggingface, source_tensors
 from small_configurations import LLAMA
 from small_conversions import DIRECTIONS, PARTS, convert, make_sources, prepare, tree
+
+
+SMALL = Settings(workers=2, max_memory=1 << 17, sync_seconds=0.0)
+"""Small buffers, and records that are written after every unit."""
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +79,9 @@ def threads_of_new_threads():
 def test_conversions_at_the_same_time_in_one_process_give_what_they_give_alone(sources, tmp_path):
     before = torch.get_num_threads(), threads_of_new_threads(), threading.active_count()
     jobs = [(direction, tmp_path / f"{direction}{number}") for number in range(2) for direction in DIRECTIONS]
+    conversions = [prepare(direction, sources) for direction, _ in jobs]  # which replaces the planner for a moment
     with ThreadPoolExecutor(len(jobs)) as pool:
-        list(pool.map(lambda job: convert(job[0], sources, job[1]), jobs))
+        list(pool.map(lambda job, conversion: run_conversion(conversion, job[1], SMALL), jobs, conversions))
     assert (torch.get_num_threads(), threads_of_new_threads(), threading.active_count()) == before
     for direction in DIRECTIONS:
         convert(direction, sources, tmp_path / "alone" / direction)
@@ -85,10 +91,10 @@ def test_conversions_at_the_same_time_in_one_process_give_what_they_give_alone(s
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_parts_in_threads_of_one_process_complete_the_whole(direction, sources, tmp_path):
-    with ThreadPoolExecutor(len(PARTS[direction])) as pool:
-        results = list(
-            pool.map(lambda only: convert(direction, sources, tmp_path / "out", only=only), PARTS[direction])
-        )
+    conversions = [prepare(direction, sources) for _ in PARTS[direction]]
+    settings = [replace(SMALL, only=only) for only in PARTS[direction]]
+    with ThreadPoolExecutor(len(conversions)) as pool:
+        results = list(pool.map(run_conversion, conversions, [tmp_path / "out"] * len(conversions), settings))
     assert [result.is_complete for result in results].count(True) == 1
     convert(direction, sources, tmp_path / "alone")
     assert tree(tmp_path / "out") == tree(tmp_path / "alone")
