@@ -22,7 +22,6 @@ from mscvt.testing import save_huggingface, source_tensors
 from small_configurations import LLAMA
 from small_conversions import DIRECTIONS, PARTS, convert, make_sources, prepare, tree
 
-
 SMALL = Settings(workers=2, max_memory=1 << 17, sync_seconds=0.0)
 """Small buffers, and records that are written after every unit."""
 
@@ -87,6 +86,30 @@ def test_conversions_at_the_same_time_in_one_process_give_what_they_give_alone(s
         convert(direction, sources, tmp_path / "alone" / direction)
         for number in range(2):
             assert tree(tmp_path / f"{direction}{number}") == tree(tmp_path / "alone" / direction)
+
+
+def test_a_thread_whose_first_use_of_torch_is_beside_a_conversion_leaves_the_number_of_threads_alone(sources, tmp_path):
+    before = torch.get_num_threads(), threads_of_new_threads()
+    assert before[1] > 1, "with one thread nothing could be left behind"
+    inner, outer = prepare("hf2mg", sources), prepare("mg2hf", sources)
+    has_begun, may_end, threads = threading.Event(), threading.Event(), []
+
+    def lasts(nbytes):
+        has_begun.set()
+        assert may_end.wait(30)
+
+    def begins(nbytes):
+        if nbytes and not threads:
+            how = replace(SMALL, progress=lasts)
+            threads.append(threading.Thread(target=run_conversion, args=(inner, tmp_path / "inner", how)))
+            threads[0].start()
+            assert has_begun.wait(30)
+
+    run_conversion(outer, tmp_path / "outer", replace(SMALL, workers=1, progress=begins))
+    may_end.set()
+    threads[0].join()
+    assert (tmp_path / "inner").exists()
+    assert (torch.get_num_threads(), threads_of_new_threads()) == before
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)

@@ -12,6 +12,7 @@ import torch
 
 from mscvt.engine.blocks import Block, blocks_of, fill
 from mscvt.engine.sinks import Sink
+from mscvt.engine.threads import keep_thread_number
 from mscvt.plan.contents import Content, Name, Plan, Unit
 from mscvt.tensors.sources import SourceTensor
 
@@ -216,16 +217,15 @@ def run_plan(
     hold()
     threads = [threading.Thread(target=work, name=f"mscvt-{i}", daemon=True) for i in range(count)]
     try:
-        for thread in threads:
-            thread.start()
-        queue.wait()
+        with keep_thread_number():
+            for thread in threads:
+                thread.start()
+            queue.wait()
     except BaseException:
         queue.interrupt()
         queue.wait(_LAST_BLOCKS)
         raise
     finally:
-        # What a thread sets is also what threads that begin later have; this one still has what it had.
-        torch.set_num_threads(torch.get_num_threads())
         queue.leave()
     if queue.error is not None:
         raise queue.error
