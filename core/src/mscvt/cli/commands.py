@@ -76,7 +76,7 @@ def _convert(load_kind: str, save_kind: str, given: Given) -> None:
         load_kind, save_kind
     ]
     with (
-        _interruptible("the same command goes on from what was recorded last"),
+        _interruptible("nothing was begun; the same command goes on with what earlier runs left"),
         show_progress("planning", wanted=_wants_progress(given)) as (started, progress),
     ):
         conversion = prepare(request, registry)
@@ -90,7 +90,6 @@ def _convert(load_kind: str, save_kind: str, given: Given) -> None:
                 resume=writing.resume,
                 only=writing.only,
                 verify=writing.verify,
-                sources=read,
                 started=started,
                 progress=progress,
             )
@@ -182,8 +181,8 @@ def _interruptible(what: str) -> Iterator[None]:
     """End soon after Ctrl-C, and say what is left."""
     try:
         yield
-    except KeyboardInterrupt:
-        typer.echo(f"\ninterrupted; {what}", err=True)
+    except KeyboardInterrupt as interrupt:
+        typer.echo(f"\ninterrupted; {str(interrupt) or what}", err=True)
         if any(thread.name.startswith("mscvt-") for thread in threading.enumerate()):
             os._exit(INTERRUPTED)  # a slow disk holds a worker up; an interpreter that ends around it would crash
         raise typer.Exit(INTERRUPTED) from None

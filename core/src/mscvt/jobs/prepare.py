@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from mscvt.dialects import mindspeed
 from mscvt.dialects.mindspeed.options import Options
 from mscvt.errors import MscvtError
 from mscvt.formats.huggingface.config import read_config
-from mscvt.jobs.conversion import Conversion
 from mscvt.jobs.models import Model, check_options, model_from_args, model_from_config
 from mscvt.jobs.plans import ITERATION, plan_reshard, plan_to_huggingface, plan_to_megatron
+from mscvt.jobs.prepared import Conversion
 from mscvt.jobs.request import Request
+from mscvt.output.identity import source_identity
 from mscvt.plan.contents import OutputFile, Plan
 from mscvt.plugins.family import Family
 from mscvt.plugins.registry import Registry
@@ -59,23 +61,36 @@ def _to_shards(
     notes: Sequence[str],
 ) -> Conversion:
     """A conversion that writes a Megatron checkpoint."""
-    from mscvt.formats.megatron_torch.paths import TRACKER, iteration_folder
-    from mscvt.formats.megatron_torch.writer import allocate, offsets_in, write_tracker
+    from mscvt.formats.megatron_torch.existing import listed_files
+    from mscvt.formats.megatron_torch.paths import TRACKER
+    from mscvt.formats.megatron_torch.writer import Allocator, write_tracker
+    from mscvt.formats.torch_zip.sealing import write_checksums
 
     args = mindspeed.make_args(model.family, model.h, model.options, model.kept, absent)
     args["params_dtype"] = TORCH_NAMES[plan.largest_dtype]
     topology = model.description.topology
 
-    def allocate_rank(path: Path, file: OutputFile) -> dict[Any, int]:
-        return allocate(path, file.tensors, args, topology.chunks_of(file.labels["pp"]), ITERATION)
+    allocator = Allocator(args, ITERATION)
+
+    def allocate(path: Path, file: OutputFile) -> dict[Any, int]:
+        return allocator.allocate(path, file.tensors, topology.chunks_of(file.labels["pp"]))
+
+    def seal(path: Path, file: OutputFile, checksums: Mapping[Any, int]) -> None:
+        offsets = allocator.offsets(path, file.tensors)
+        write_checksums(
+            path, {offsets[name]: checksums[name] for name, (_, shape) in file.tensors.items() if prod(shape)}
+        )
 
     return Conversion(
         plan=plan,
         open_source=source.tensor,
-        allocate=allocate_rank,
-        offsets=lambda path, file: offsets_in(path, file.tensors),
+        allocate=allocate,
+        offsets=lambda path, file: allocator.offsets(path, file.tensors),
+        seal=seal,
         finish=lambda folder: write_tracker(folder, ITERATION),
-        replaceable=(TRACKER, iteration_folder(ITERATION)),
+        finishing=(TRACKER,),
+        sources=_sources(request),
+        listed=lambda folder: listed_files(folder, ITERATION),
         identity=_identity(direction, request, model.family, source.files, model.options, config),
         notes=tuple(notes),
         training_flags=" ".join(mindspeed.training_flags(model.family, model.options, model.h, model.layers)),
@@ -127,6 +142,7 @@ def prepare_to_huggingface(request: Request, registry: Registry) -> Conversion:
         MscvtError: Where anything at all is wrong with the options, the plugin or the source.
     """
     from mscvt.formats.huggingface.config_files import adapt_config, copy_config_files, find_config_files
+    from mscvt.formats.huggingface.existing import listed_files
     from mscvt.formats.huggingface.writer import INDEX, allocate, offsets_in, write_index
     from mscvt.formats.megatron_torch.reader import MegatronSource
 
@@ -156,10 +172,17 @@ def prepare_to_huggingface(request: Request, registry: Registry) -> Conversion:
         allocate=lambda path, file: allocate(path, file.tensors),
         offsets=lambda path, file: offsets_in(path),
         finish=finish,
-        replaceable=("model*.safetensors", INDEX, *(path.name for path in config_files)),
+        finishing=(INDEX, *(path.name for path in config_files)),
+        sources=_sources(request),
+        listed=listed_files,
         identity=_identity("mg2hf", request, model.family, source.files, model.options, config),
         notes=(*model.notes, *notes),
     )
+
+
+def _sources(request: Request) -> tuple[Path, ...]:
+    """The folders that are read."""
+    return tuple(folder for folder in (request.load_dir, request.hf_cfg_dir) if folder is not None)
 
 
 def _identity(
@@ -172,7 +195,6 @@ def _identity(
 ) -> dict[str, Any]:
     """What the output's bytes depend on: the source as it is now, and all that was asked for."""
     configuration = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
-    status = [(str(path.relative_to(request.load_dir)), path.stat()) for path in files]
     return {
         "direction": direction,
         "mscvt": __version__,
@@ -181,8 +203,9 @@ def _identity(
         "options": {name: getattr(options, name) for name in options.__dataclass_fields__},
         "dtype": request.dtype,
         "dequantize": request.dequantize,
+        "replicas": request.replicas,
         "configuration": configuration,
-        "source": [[name, status.st_size, status.st_mtime_ns] for name, status in status],
+        "source": source_identity(request.load_dir, files),
     }
 
 
