@@ -54,7 +54,7 @@ def read_record(path: Path, state: Mapping[Any, Any]) -> RankRecord:
     version, iteration = state.get("checkpoint_version"), state.get("iteration")
     if isinstance(version, (int, float)) and not version >= _OLDEST_VERSION:
         raise MscvtError(
-            f"{path}: its checkpoint_version is {version:.20g}; before 2, rows of q, k and v stood in another order",
+            f"{path}: its checkpoint_version is {version!r:.40}; before 2, rows of q, k and v stood in another order",
             hint="Load it with the Megatron that wrote it and save it with a newer one, which reorders them.",
         )
     args = {name: value for name, value in args.items() if isinstance(name, str)}
