@@ -112,6 +112,7 @@ DAMAGED = {
     "sizes_in_directory_smaller": entry("data/0", 20, "<2I", 56, 56),
     "compressed_by_directory": entry("data/0", 10, "<H", 8),
     "encrypted_by_directory": entry("data/0", 8, "<H", 0x809),
+    "size_of_a_record_that_holds_no_tensor": entry("version", 20, "<2I", 5000, 5000),
     "on_another_disk": entry("data/0", 34, "<H", 1),
     "signature_of_entry": entry("data/0", 0, "4s", b"PK\1\3"),
     "name_in_directory_longer": entry("data/0", 28, "<H", 20),
