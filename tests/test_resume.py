@@ -1,10 +1,14 @@
 """Unfinished work and results that are there: what goes on, what is refused, what is replaced and when."""
 
 import errno
+import io
 import os
 import shutil
+from argparse import Namespace
 
 import pytest
+import torch
+from torch.utils.serialization import config as serialization_config
 from typer.testing import CliRunner
 
 import mscvt.engine.sinks
@@ -99,14 +103,17 @@ def test_a_changed_source_is_refused_and_the_work_kept(direction, change, broken
 
 
 def grow(path):
-    """Make a file longer that is read as before: spaces after the header's JSON, a comment after the zip's end."""
+    """Make a file longer that is read as before: spaces after the header's JSON, records further apart."""
     raw = path.read_bytes()
     if path.suffix == ".safetensors":
         length = int.from_bytes(raw[:8], "little")
-        raw = (length + 8).to_bytes(8, "little") + raw[8 : 8 + length] + b" " * 8 + raw[8 + length :]
+        path.write_bytes((length + 8).to_bytes(8, "little") + raw[8 : 8 + length] + b" " * 8 + raw[8 + length :])
     else:
-        raw = raw[:-2] + (8).to_bytes(2, "little") + b"longer.."
-    path.write_bytes(raw)
+        with torch.serialization.safe_globals([Namespace]):
+            state = torch.load(io.BytesIO(raw), weights_only=True)
+        with serialization_config.patch({"save.storage_alignment": 4096}):
+            torch.save(state, path)
+    assert path.stat().st_size > len(raw)
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
