@@ -1,12 +1,15 @@
 """Unfinished work and results that are there: what goes on, what is refused, what is replaced and when."""
 
 import errno
+import io
 import json
 import os
 import shutil
+from argparse import Namespace
 
 import pytest
 import torch
+from torch.utils.serialization import config as serialization_config
 from typer.testing import CliRunner
 
 import mscvt.engine.sinks
@@ -101,14 +104,17 @@ def test_a_changed_source_is_refused_and_the_work_kept(direction, change, broken
 
 
 def grow(path):
-    """Make a file longer whose weights are as before: spaces after the header's JSON, something beside the weights."""
+    """Make a file longer that is read as before: spaces after the header's JSON, records further apart."""
+    raw = path.read_bytes()
     if path.suffix == ".safetensors":
-        raw = path.read_bytes()
         length = int.from_bytes(raw[:8], "little")
         path.write_bytes((length + 8).to_bytes(8, "little") + raw[8 : 8 + length] + b" " * 8 + raw[8 + length :])
     else:
-        state = torch.load(path, weights_only=False)
-        torch.save({**state, "random": list(range(100))}, path)
+        with torch.serialization.safe_globals([Namespace]):
+            state = torch.load(io.BytesIO(raw), weights_only=True)
+        with serialization_config.patch({"save.storage_alignment": 4096}):
+            torch.save(state, path)
+    assert path.stat().st_size > len(raw)
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)

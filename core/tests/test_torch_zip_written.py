@@ -182,6 +182,7 @@ def test_allocator_lays_out_each_kind_of_file_anew(tmp_path):
         "one": (plan(one), ["model"]),
         "again": ({(Rank(5, 5, 5), *name[1:]): what for name, what in plan(one).items()}, ["model"]),
         "two": (plan(two), ["model"]),
+        "other_keys": ({(rank, chunk, f"{key}s"): what for (rank, chunk, key), what in plan(one).items()}, ["model"]),
         "more_chunks": (plan(one), ["model", "model1"]),
         "other_chunk": (plan(one, "model1"), ["model", "model1"]),
         "other_order": (dict(reversed(plan(one).items())), ["model"]),

@@ -13,6 +13,7 @@ from mscvt.formats.files import MappedFiles, file_inside
 from mscvt.formats.megatron_torch.folder import find_iteration
 from mscvt.formats.megatron_torch.paths import SHARD, is_rank_folder, rank_folder
 from mscvt.formats.megatron_torch.recorded import RankRecord, check_same_run, read_record
+from mscvt.formats.torch_zip.archive import Directory
 from mscvt.formats.torch_zip.reader import check_places, interpret, read_headers, tensors_in
 from mscvt.formats.torch_zip.standins import Storage, StoredTensor, described
 from mscvt.parallel.grid import Rank, ShardName
@@ -77,6 +78,7 @@ class MegatronSource:
         self.files: list[Path] = []
         self.tensors = RankTensors()
         self.records: dict[Rank, RankRecord] = {}
+        self._directories: dict[bytes, Directory] = {}
         self._parsed: dict[bytes, _Shard] = {}
         self._unchecked: dict[int, tuple[Storage, ...]] = {}
         self._lock = threading.Lock()
@@ -136,7 +138,7 @@ class MegatronSource:
 
     def _open(self, path: Path) -> tuple[_Shard, bool]:
         """What is in a shard, and whether it had to be parsed: most of a stage differ in nothing but weights."""
-        headers = read_headers(path)
+        headers = read_headers(path, known=self._directories)
         if headers.digest in self._parsed:
             return self._parsed[headers.digest], False
         state = interpret(headers)

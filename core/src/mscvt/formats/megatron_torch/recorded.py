@@ -12,13 +12,16 @@ from mscvt.formats.torch_zip.standins import Global, Recorded, described
 
 _OLDEST_VERSION = 2
 """Before, rows of q, k and v stood in another order (`fix_query_key_value_ordering` of Megatron's checkpointing.py)."""
-_OF_ONE_RANK = frozenset(
-    {"rank", "ranks", "device", "gpu", "host", "hostname", "node", "addr", "address", "port", "pid", "seed"}
-    | {"path", "paths", "dir", "dirs", "directory", "folder", "file", "files", "cache", "save", "load", "url"}
-    | {"time", "times", "timestamp", "date", "timing", "timers", "duration", "elapsed", "interval"}
-    | {"log", "logger", "logging", "wandb", "tensorboard", "profile", "profiler", "memory"}
+_MAY_DIFFER = frozenset({"load", "save", "seed", "log_level"})
+"""Arguments that may differ from rank to rank."""
+_WORDS_THAT_MAY_DIFFER = frozenset(
+    {"rank", "ranks", "device", "gpu", "host", "hostname", "node", "addr", "address", "port", "pid", "url"}
+    | {"path", "paths", "dir", "dirs", "directory", "folder", "file", "files", "filename", "cache"}
+    | {"time", "times", "timestamp", "date", "timing", "timers", "duration", "elapsed"}
+    | {"logger", "wandb", "tensorboard", "profile", "profiler"}
 )
 """Words in the names of arguments that may differ from rank to rank."""
+_SHOWN = 100
 _LIMIT = 1000
 """Values in one argument that are compared; those that matter are numbers and short lists."""
 
@@ -31,6 +34,8 @@ class RankRecord:
     """The arguments of the run that saved it; empty where it has none."""
     checkpoint_version: float | None
     iteration: int | None
+    comparable: Mapping[str, str | None]
+    """Of `args`, what is the same on all ranks of a run, as text."""
 
 
 def read_record(path: Path, state: Mapping[Any, Any]) -> RankRecord:
@@ -49,13 +54,15 @@ def read_record(path: Path, state: Mapping[Any, Any]) -> RankRecord:
     version, iteration = state.get("checkpoint_version"), state.get("iteration")
     if isinstance(version, (int, float)) and not version >= _OLDEST_VERSION:
         raise MscvtError(
-            f"{path}: its checkpoint_version is {version:.20g}; before 2, rows of q, k and v stood in another order",
+            f"{path}: its checkpoint_version is {version!r:.40}; before 2, rows of q, k and v stood in another order",
             hint="Load it with the Megatron that wrote it and save it with a newer one, which reorders them.",
         )
+    args = {name: value for name, value in args.items() if isinstance(name, str)}
     return RankRecord(
-        {name: value for name, value in args.items() if isinstance(name, str)},
+        args,
         float(version) if isinstance(version, (int, float)) else None,
         iteration if isinstance(iteration, int) else None,
+        {name: _plain(value) for name, value in args.items() if not _may_differ(name)},
     )
 
 
@@ -71,16 +78,19 @@ def check_same_run(path: Path, record: RankRecord, first: Path, expected: RankRe
             f"{path}: is of iteration {record.iteration}, {first} of iteration {expected.iteration}", hint=hint
         )
     faults = [
-        f"{name} is {_shown(record.args.get(name))}, expected {_shown(expected.args.get(name))}"
-        for name in sorted(record.args.keys() | expected.args.keys())
-        if not _OF_ONE_RANK & set(name.lower().split("_"))
-        and _plain(record.args.get(name)) != _plain(expected.args.get(name))
+        f"{name[:100]!r} is {_shown(record.args.get(name))}, expected {_shown(expected.args.get(name))}"
+        for name in sorted(record.comparable.keys() | expected.comparable.keys())
+        if record.comparable.get(name, "None") != expected.comparable.get(name, "None")
     ]
     if faults:
-        raise MscvtError(f"{path}: its args differ from those of {first}", faults=faults[:_LIMIT], hint=hint)
+        raise MscvtError(f"{path}: its args differ from those of {first}", faults=faults[:_SHOWN], hint=hint)
 
 
-def _plain(value: Any) -> Any:
+def _may_differ(name: str) -> bool:
+    return name in _MAY_DIFFER or not _WORDS_THAT_MAY_DIFFER.isdisjoint(name.lower().split("_"))
+
+
+def _plain(value: Any) -> str | None:
     """A value as text that is equal where the value is; None where it is no plain value, or a large one."""
     left, todo, said = _LIMIT, [value], []
     while todo:

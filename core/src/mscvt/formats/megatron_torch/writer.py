@@ -9,6 +9,7 @@ from typing import Any
 
 from mscvt.errors import MscvtError
 from mscvt.formats.megatron_torch.paths import TRACKER
+from mscvt.formats.torch_zip.archive import Directory
 from mscvt.formats.torch_zip.pickler import EmptyTensor, pickled
 from mscvt.formats.torch_zip.reader import interpret, read_headers, tensors_in
 from mscvt.formats.torch_zip.skeleton import Skeleton, build_skeleton, write_skeleton
@@ -33,6 +34,7 @@ class Allocator:
         """
         self._args, self._iteration = args, iteration
         self._laid_out: dict[Any, tuple[Skeleton, list[int]]] = {}
+        self._directories: dict[bytes, Directory] = {}
         self._places: dict[bytes, dict[tuple[str, str], int]] = {}
 
     def allocate(self, path: Path, tensors: _Tensors, chunks: Sequence[str]) -> dict[Name, int]:
@@ -79,7 +81,7 @@ class Allocator:
             MscvtError: Where the file is damaged.
             KeyError: Where it lacks one of the tensors.
         """
-        headers = read_headers(path)
+        headers = read_headers(path, known=self._directories)
         if headers.digest not in self._places:
             state = interpret(headers)
             if not isinstance(state, dict):

@@ -27,8 +27,10 @@ HEADER = struct.Struct("<4s5H3I2H")
 """Header before a record: signature, needs, flags, method, time, date, crc, stored bytes, bytes, lengths."""
 ENTRY_CRC, ENTRY_SIZE = 16, ENTRY.size
 """Bytes from a directory entry's start to its CRC-32; bytes of an entry without its name."""
-_ENCRYPTED, DEFERRED = 1, 8
-"""Flags; DEFERRED: checksum and sizes stand behind the data and not in the header."""
+DEFERRED, UTF8 = 1 << 3, 1 << 11
+"""Flags: checksum and sizes stand behind the data; the name is UTF-8."""
+_FLAGS = DEFERRED | UTF8
+"""All others say that the data is encrypted or something else than the record's bytes."""
 MAX16, MAX32 = 0xFFFF, 0xFFFFFFFF
 """What a field says whose value stands in a field of 64 bits elsewhere."""
 PICKLE = "/data.pkl"
@@ -121,20 +123,22 @@ def directory_bytes(descriptor: int, start: int, length: int) -> tuple[int, int,
     if length < END.size:
         raise no_zip
     end = start + length - END.size
-    signature, *disks, _, entries, size, offset, comment = END.unpack(read_at(descriptor, end, END.size))
+    signature, *end_record, comment = END.unpack(read_at(descriptor, end, END.size))
     if signature != b"PK\5\6" or comment:
         raise no_zip
     locator = end - LOCATOR.size
     if locator >= start and (found := read_at(descriptor, locator, LOCATOR.size)).startswith(b"PK\6\7"):
-        end = start + LOCATOR.unpack(found)[2]
-        if not start <= end <= locator - END64.size:
+        _, disk, end, disks = LOCATOR.unpack(found)
+        end += start
+        if end != locator - END64.size or end < start or disk or disks > 1:
             raise MscvtError("its end records contradict each other")
-        record = END64.unpack(read_at(descriptor, end, END64.size))
-        for narrow, wide, sentinel in zip((entries, size, offset), record[7:], (MAX16, MAX32, MAX32), strict=True):
-            if record[0] != b"PK\6\6" or narrow not in (wide, sentinel):
+        signature, _, _, _, *wide_record = END64.unpack(read_at(descriptor, end, END64.size))
+        for narrow, wide, sentinel in zip(end_record, wide_record, (MAX16,) * 4 + (MAX32,) * 2, strict=True):
+            if signature != b"PK\6\6" or narrow not in (wide, sentinel):
                 raise MscvtError("its end records contradict each other")
-        disks, (entries, size, offset) = [*disks, *record[4:6]], record[7:]
-    if any(disks) or start + offset + size != end or not size <= _DIRECTORY_LIMIT:
+        end_record = wide_record
+    disk, directory_disk, here, entries, size, offset = end_record
+    if disk or directory_disk or here != entries or start + offset + size != end or size > _DIRECTORY_LIMIT:
         raise MscvtError("its directory is not where its end record says, or too large")
     return start + offset, entries, read_at(descriptor, start + offset, size)
 
@@ -196,15 +200,18 @@ def parse_directory(raw: bytes, count: int, offset: int, start: int) -> Director
         if (name := record.name.casefold()) in folded:
             raise MscvtError(f"two of its records have the name {record.name[:100]!a}")
         folded.add(name)
-        if record.name.startswith(root):
-            records[record.name[len(root) :]] = Record(record.name, record.header, record.size, limit, record.entry)
+        if not record.name.startswith(root):
+            raise MscvtError(f"its record {record.name[:100]!a} is not in the folder {root[:100]!a} of the others")
+        records[record.name[len(root) :]] = Record(record.name, record.header, record.size, limit, record.entry)
+    if f"{root}constants.pkl".casefold() in folded:
+        raise MscvtError("is a TorchScript archive, which holds code", hint="Save the state dict alone.")
     return Directory(root, records)
 
 
 def _parse_entry(raw: bytes, at: int, offset: int, start: int) -> Record:
     (_, _, _, flags, method, *_, stored, size, named, extra, _, disk, _, _, header) = ENTRY.unpack_from(raw, at)
     name = raw[at + ENTRY_SIZE : at + ENTRY_SIZE + named].decode()
-    if method or flags & _ENCRYPTED:
+    if method or flags & ~_FLAGS:
         raise MscvtError(f"its record {name[:100]!a} is compressed or encrypted")
     if MAX32 in (size, stored, header):
         wide = _wide(raw[at + ENTRY_SIZE + named : at + ENTRY_SIZE + named + extra])
@@ -238,7 +245,7 @@ def data_start(descriptor: int, record: Record) -> int:
     head = read_at(descriptor, record.header, HEADER.size + len(name))
     (signature, _, flags, method, _, _, _, stored, size, named, extra) = HEADER.unpack_from(head)
     begin: int = record.header + HEADER.size + named + extra
-    same = signature == b"PK\3\4" and not method and not flags & _ENCRYPTED and head[HEADER.size :] == name
+    same = signature == b"PK\3\4" and not method and not flags & ~_FLAGS and head[HEADER.size :] == name
     if same and (stored, size) != (record.size, record.size) and not (flags & DEFERRED and stored == size == 0):
         wide = _wide(read_at(descriptor, begin - extra, extra))
         same = stored in (record.size, MAX32) and size == MAX32 and next(wide) == record.size

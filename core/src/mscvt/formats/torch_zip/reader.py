@@ -41,13 +41,17 @@ class Headers:
     """Equal where pickle, names, sizes and places of all records are equal."""
 
 
-def read_headers(path: Path, start: int = 0, length: int | None = None) -> Headers:
+def read_headers(
+    path: Path, start: int = 0, length: int | None = None, known: dict[bytes, Directory] | None = None
+) -> Headers:
     """Read a file's directory and pickle.
 
     Args:
         path: The file.
         start: Where the zip file begins in it, in bytes.
         length: Bytes of the zip file; None: all that follow.
+        known: Directories that were read before, by what only they have; this one is added. Most files of a
+            checkpoint have the same, but for checksums.
 
     Raises:
         MscvtError: Where it is no readable file of `torch.save`.
@@ -55,15 +59,15 @@ def read_headers(path: Path, start: int = 0, length: int | None = None) -> Heade
     with opened(path) as descriptor:
         length = os.fstat(descriptor).st_size - start if length is None else length
         offset, count, raw = directory_bytes(descriptor, start, length)
-        directory = parse_directory(raw, count, offset, start)
-        if any(name.casefold() == "constants.pkl" for name in directory.records):
-            raise MscvtError("is a TorchScript archive, which holds code", hint="Save the state dict alone.")
+        mark = hashlib.sha256(f"{start} {offset} {count} ".encode() + without_checksums(raw)).digest()
+        known = {} if known is None else known
+        directory = known.get(mark) or parse_directory(raw, count, offset, start)
         pickled = _content(descriptor, directory.records[PICKLE[1:]], _PICKLE_LIMIT)
         order = directory.records.get("byteorder")
         if order is not None and _content(descriptor, order, 16) != b"little":
             raise MscvtError("was not saved by a little-endian machine", hint="Save it anew on one.")
-        digest = hashlib.sha256(f"{offset - start} {len(raw)} ".encode() + without_checksums(raw) + pickled)
-    return Headers(path, directory, pickled, digest.digest())
+        known[mark] = directory
+    return Headers(path, directory, pickled, hashlib.sha256(mark + pickled).digest())
 
 
 def interpret(headers: Headers, work: int = WORK) -> Any:

@@ -13,13 +13,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mscvt.formats.torch_zip.archive import DEFERRED, END, END64, ENTRY, HEADER, LOCATOR, MAX16, MAX32
+from mscvt.formats.torch_zip.archive import DEFERRED, END, END64, ENTRY, HEADER, LOCATOR, MAX16, MAX32, UTF8
 from mscvt.formats.torch_zip.checksums import crc32
 
 ALIGNMENT = 64
 """Bytes; each record's data begins at a multiple."""
-_UTF8 = 0x800
-"""Flag: names are UTF-8."""
 _MADE_BY, _NEEDS = 0x031E, 0x2D
 """Versions that the end record of 64 bits states."""
 UNKNOWN = MAX32
@@ -84,14 +82,14 @@ def _header(name: bytes, at: int, size: int) -> bytes:
     wide = _wide([size, 0] if size >= MAX32 else [], at)
     padding = -(at + HEADER.size + len(name) + len(wide) + 4) % ALIGNMENT
     extra = wide + b"FB" + struct.pack("<H", padding) + b"Z" * padding
-    flags = _UTF8 | (DEFERRED if size else 0)
+    flags = UTF8 | (DEFERRED if size else 0)
     return HEADER.pack(b"PK\3\4", 0, flags, 0, 0, 0, 0, 0, 0, len(name), len(extra)) + name + extra
 
 
 def _entry(name: bytes, at: int, size: int, checksum: int) -> bytes:
     """What the directory says of a record."""
     wide = _wide([size, size] if size >= MAX32 else [], at)
-    flags, short = _UTF8 | (DEFERRED if size else 0), min(size, MAX32)
+    flags, short = UTF8 | (DEFERRED if size else 0), min(size, MAX32)
     fixed = (0, 0, flags, 0, 0, 0, checksum, short, short, len(name), len(wide), 0, 0, 0, 0, min(at, MAX32))
     return ENTRY.pack(b"PK\1\2", *fixed) + name + wide
 

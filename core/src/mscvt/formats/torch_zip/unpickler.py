@@ -75,7 +75,10 @@ class Unpickler(pickle._Unpickler):
                 self.spend(0)
             if code == pickle.STOP:
                 return self.stack.pop()
-            HANDLERS[code](self)
+            handler = HANDLERS.get(code)
+            if handler is None:
+                raise MscvtError(f"its pickle is damaged: there is no opcode {code!r}")
+            handler(self)
         raise MscvtError("its pickle is damaged: it ends before its end")
 
     def spend(self, work: int) -> None:
