@@ -15,7 +15,8 @@ from mscvt.dialects.dialect import Dialect
 from mscvt.errors import Faults, MscvtError
 from mscvt.layout.layout import Layout
 from mscvt.layout.rules import Rule, fields_in
-from mscvt.model.family import MODEL, MTP, Hyperparameters, Layer
+from mscvt.model.family import MODEL, MTP, MTP_REPEATS, Hyperparameters, Layer
+from mscvt.model.hyperparameters import model_fields
 from mscvt.model.layers import Selection
 from mscvt.model.options import check_features
 from mscvt.parallel.topology import Topology
@@ -111,6 +112,8 @@ def _check_reduced(family: Family, h: Hyperparameters, options: Any, selection: 
         return
     smaller = {**h, "num_layers": selection.decoder_count}
     smaller |= {} if dense is None else {"first_k_dense_replace": dense}
+    recorded, fields = family.args(h, selection.kept), model_fields(family.model_type)
+    smaller |= {name: value for name, value in recorded.items() if name in fields}
     kept, described = (
         [layer.kind for layer in layers if layer.mtp is None] for layers in (selection.kept, family.layers(smaller))
     )
@@ -181,11 +184,11 @@ class _Placed:
                 taken |= rule.roles
                 yield self.parameter(rule, names, place, prefix.format(layer=number) + rule.key, layer=layer)
         self.check_taken(set(names), taken, "MTP layers")
-        for role in sorted(names.keys() & self.ends.keys()):
-            is_tied = role == "head" and self.h.get("tie_word_embeddings")
-            self.aliases[numbered(names[role], layer)] = Alias(
-                self.ends["embedding" if is_tied else role], is_written=True
-            )
+        for block, is_written in ((names, True), (self.family.names((MTP_REPEATS,), self.h), False)):
+            for role in sorted(block.keys() & self.ends.keys()):
+                is_tied = role == "head" and self.h.get("tie_word_embeddings")
+                of = self.ends["embedding" if is_tied else role]
+                self.aliases[numbered(block[role], layer)] = Alias(of, is_written)
 
     def parameter(
         self,
@@ -217,7 +220,8 @@ def _left_out(
         why = "reduced layers" if layer.mtp is None else "MTP layers not asked for"
         names = [*family.layer_names(layer, h).values()]
         if layer.mtp is not None:
-            names += family.names((MTP,), h).values()
+            for block in (MTP, MTP_REPEATS):
+                names += family.names((block,), h).values()
         for name in names:
             whole = numbered(name, layer)
             held = sorted(fields_in(whole))

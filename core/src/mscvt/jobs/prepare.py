@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mscvt import __version__
+from mscvt.description.description import Description
 from mscvt.dialects.mindspeed.args_written import make_args
 from mscvt.dialects.mindspeed.launch import training_flags
 from mscvt.dialects.mindspeed.options import Options
@@ -61,7 +62,7 @@ def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
         finish=lambda folder: write_tracker(folder, ITERATION),
         replaceable=(TRACKER, iteration_folder(ITERATION)),
         identity=_identity("hf2mg", request, family, source.files, model.options, config),
-        notes=tuple(_left_out_notes(plan.left_out)),
+        notes=tuple(_left_out_notes({**plan.left_out, **_repeats(model.description, source.tensors)})),
         training_flags=" ".join(training_flags(family, model.options, model.h, model.layers)),
     )
 
@@ -143,8 +144,18 @@ def _identity(
     }
 
 
+def _repeats(description: Description, tensors: Mapping[str, Any]) -> dict[str, str]:
+    """Tensors of the source that repeat others and that the way back doesn't give."""
+    aliases = description.aliases.items()
+    return {name: f"equal to {alias.of}" for name, alias in aliases if not alias.is_written and name in tensors}
+
+
 def _left_out_notes(left_out: Mapping[str, str]) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for name, why in left_out.items():
         reasons.setdefault(why, []).append(name)
-    return [f"left out, {why}: {len(names)} tensors, {min(names)} and others" for why, names in sorted(reasons.items())]
+    return [f"left out, {why}: {_counted(names)}" for why, names in sorted(reasons.items())]
+
+
+def _counted(names: Sequence[str]) -> str:
+    return min(names) if len(names) == 1 else f"{len(names)} tensors, {min(names)} and others"

@@ -10,7 +10,7 @@ from typing import Any
 
 from mscvt.formats.files import file_inside
 from mscvt.model.family import Hyperparameters, ModelType
-from mscvt.model.hyperparameters import CONFIG, lookup, model_fields
+from mscvt.model.hyperparameters import CONFIG, hyperparameters, lookup, model_fields
 
 _ENDINGS = frozenset({".json", ".txt", ".model", ".jinja", ".py", ".tiktoken"})
 _ADAPTED = ("num_layers", "first_k_dense_replace", "mtp_num_layers")
@@ -54,7 +54,7 @@ def copy_config_files(
 
 def adapt_config(config: Mapping[str, Any], h: Hyperparameters, model_type: ModelType, dtype: str) -> dict[str, Any]:
     """A `config.json` for the weights: fewer layers where they were reduced, no quantization, the dtype."""
-    adapted = dict(config)
+    adapted = _with_layers_kept(config, h, model_type)
     adapted.pop("quantization_config", None)  # weights that were decoded are written as they are
     fields = model_fields(model_type)
     for name in _ADAPTED:
@@ -66,3 +66,17 @@ def adapt_config(config: Mapping[str, Any], h: Hyperparameters, model_type: Mode
         if name in adapted:
             adapted[name] = dtype
     return adapted
+
+
+def _with_layers_kept(config: Mapping[str, Any], h: Hyperparameters, model_type: ModelType) -> dict[str, Any]:
+    """A configuration whose lists with an entry for each decoder layer have those of the layers that are kept."""
+    whole = hyperparameters(model_type.respell(config), model_type, CONFIG)
+    size, dense = whole["num_layers"], h.get("first_k_dense_replace", 0)
+    gap = whole.get("first_k_dense_replace", 0) - dense
+    if h["num_layers"] == size:
+        return dict(config)
+    kept = [i if i < dense else i + gap for i in range(h["num_layers"])]
+    return {
+        name: [value[i] for i in kept] if isinstance(value, list) and len(value) == size else value
+        for name, value in config.items()
+    }
