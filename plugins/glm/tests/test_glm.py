@@ -230,3 +230,21 @@ def test_indexer_in_a_layer_that_shares_one_is_refused_by_name(tmp_path):
     save(tmp_path / "hf", "glm5", GLM5, {name: content(name, (9, 42))})
     with pytest.raises(MscvtError, match=f"no rule takes: {name}$"):
         hf2mg(tmp_path / "hf", tmp_path / "mg")
+
+
+NOOP = {"last": (5, False), "among the experts": (3, False), "among the dense": (1, True), "first": (0, True)}
+
+
+@pytest.mark.parametrize(("slot", "is_said"), NOOP.values(), ids=NOOP.keys())
+def test_noop_slots_before_dense_layers_are_said_to_be_counted_by_training(slot, is_said, tmp_path):
+    config = {**GLM45, "num_hidden_layers": 5, "num_nextn_predict_layers": 0}
+    save(tmp_path / "hf", "glm45", config)
+    notes = hf2mg(tmp_path / "hf", tmp_path / "mg", Options(noop_layers=(slot,))).notes
+    assert [f"--noop-layers {slot} it builds others" in note for note in notes] == [True] * is_said
+
+
+@pytest.mark.parametrize(("slot", "layer"), [(4, None), (3, 3), (2, 2)])
+def test_noop_slots_before_shared_indexers_are_said_to_be_counted_by_training(slot, layer, tmp_path):
+    save(tmp_path / "hf", "glm5", {**GLM5, "num_nextn_predict_layers": 0})
+    notes = hf2mg(tmp_path / "hf", tmp_path / "mg", Options(noop_layers=(slot,))).notes
+    assert [note.endswith(f"for layer {layer} first") for note in notes] == [True] * (layer is not None)
