@@ -6,7 +6,7 @@ This module is what a family's plugin imports; it does not import torch.
 from mscvt.errors import MscvtError
 from mscvt.layout.rules import EXPERT, EXPERT_TENSOR, PADDING, TENSOR, Rule, Source, whole
 from mscvt.model.family import DENSE, MODEL, MOE, MTP, Hyperparameters, Layer, ModelType
-from mscvt.model.fields import DECODER_FIELDS, Field, count, counts, flag, number, table, text, words
+from mscvt.model.fields import DECODER_FIELDS, EXPERT_FIELDS, Field, count, counts, flag, number, table, text, words
 from mscvt.parallel.topology import Topology
 from mscvt.plugins.blocks import (
     ATTENTION,
@@ -14,6 +14,7 @@ from mscvt.plugins.blocks import (
     ENDS,
     EXPERTS,
     FULL_QUERY,
+    INDEXER,
     LATENT_ATTENTION,
     MLP,
     MTP_COPIES,
@@ -39,8 +40,10 @@ __all__ = [
     "ENDS",
     "EXPERT",
     "EXPERTS",
+    "EXPERT_FIELDS",
     "EXPERT_TENSOR",
     "FULL_QUERY",
+    "INDEXER",
     "LATENT_ATTENTION",
     "MLP",
     "MODEL",

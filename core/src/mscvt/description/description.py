@@ -15,7 +15,8 @@ from mscvt.dialects.dialect import Dialect
 from mscvt.errors import Faults, MscvtError
 from mscvt.layout.layout import Layout
 from mscvt.layout.rules import Rule, fields_in
-from mscvt.model.family import MODEL, MTP, Hyperparameters, Layer
+from mscvt.model.family import MODEL, MTP, MTP_REPEATS, Hyperparameters, Layer
+from mscvt.model.hyperparameters import model_fields
 from mscvt.model.layers import Selection
 from mscvt.model.options import check_features
 from mscvt.parallel.topology import Topology
@@ -116,6 +117,8 @@ def _check_reduced(family: Family, h: Hyperparameters, options: Any, selection: 
         return
     smaller = {**h, "num_layers": selection.decoder_count}
     smaller |= {} if dense is None else {"first_k_dense_replace": dense}
+    recorded, fields = family.args(h, selection.kept), model_fields(family.model_type)
+    smaller |= {name: value for name, value in recorded.items() if name in fields}
     kept, described = (
         [layer.kind for layer in layers if layer.mtp is None] for layers in (selection.kept, family.layers(smaller))
     )
@@ -193,10 +196,11 @@ class _Placed:
                 taken |= rule.roles
                 yield self.parameter(rule, names, place, prefix.format(layer=number) + rule.key, layer=layer)
         self.check_taken(set(names), taken, "MTP layers")
-        for role in sorted(names.keys() & self.ends.keys()):
-            original = "embedding" if role == "head" and self.h.get("tie_word_embeddings") else role
-            alias = Alias(self.ends[original], is_written=True, mark=f"{layer.mtp}.{role}")
-            self.aliases[numbered(names[role], layer)] = alias
+        for block, is_written in ((names, True), (self.family.names((MTP_REPEATS,), self.h), False)):
+            for role in sorted(block.keys() & self.ends.keys()):
+                original = "embedding" if role == "head" and self.h.get("tie_word_embeddings") else role
+                alias = Alias(self.ends[original], is_written, f"{layer.mtp}.{role}")
+                self.aliases[numbered(block[role], layer)] = alias
 
     def parameter(
         self,
@@ -231,7 +235,8 @@ def _left_out(
         why = "reduced layers" if layer.mtp is None else "MTP layers not asked for"
         names = [*family.layer_names(layer, h).values()]
         if layer.mtp is not None:
-            names += family.names((MTP,), h).values()
+            for block in (MTP, MTP_REPEATS):
+                names += family.names((block,), h).values()
         for name in names:
             whole = numbered(name, layer)
             held = sorted(fields_in(whole))

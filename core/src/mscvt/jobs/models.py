@@ -14,8 +14,10 @@ from mscvt.errors import Faults, MscvtError
 from mscvt.jobs.request import Request
 from mscvt.model.family import Hyperparameters, Layer
 from mscvt.model.hyperparameters import hyperparameters, model_fields, pad_vocabulary
-from mscvt.model.layers import select_layers
-from mscvt.model.options import check_features, check_refused, check_values, with_defaults
+from mscvt.model.layers import Selection, select_layers
+from mscvt.model.options import check_features, check_refused, check_values, flag, with_defaults
+from mscvt.model.values import shown
+from mscvt.parallel.topology import Topology
 from mscvt.plugins.family import Family
 from mscvt.plugins.registry import Registry
 
@@ -69,7 +71,31 @@ def model_from_config(family: Family, config: Mapping[str, Any], asked: Options,
     topology = mindspeed.topology(options, selection.decoder_count)
     description = describe(family, h, options, topology, selection, mindspeed)
     h = {**h, "mtp_num_layers": options.mtp_num_layers or 0}
-    return Model(family, h, options, description, selection.kept, selection.decoder_count)
+    notes = _shifted_layers(family, {**h, **family.args(h, selection.kept)}, options, topology, selection)
+    return Model(family, h, options, description, selection.kept, selection.decoder_count, notes)
+
+
+def _shifted_layers(
+    family: Family, h: Hyperparameters, options: Options, topology: Topology, selection: Selection
+) -> tuple[str, ...]:
+    """Say where noop slots make a layer one of another kind: training goes by the number of the slot."""
+    if not topology.noop:
+        return ()
+    slots = [chunk.slots[number] for chunk, number in topology.place_layers()]
+    if options.first_k_dense_replace is not None:
+        h = {**h, "first_k_dense_replace": options.first_k_dense_replace}
+    try:
+        described = family.layers({**h, "num_layers": slots[-1] + 1, "mtp_num_layers": 0})
+    except MscvtError:  # of a list with an entry for each layer, which ends before the last slot
+        described = family.layers({**h, "num_layers": len(slots), "mtp_num_layers": 0})
+    kinds = {layer.index: layer.kind for layer in described}
+    kept = [layer for layer in selection.kept if layer.mtp is None]
+    if not (shifted := [layer.index for layer, slot in zip(kept, slots, strict=True) if layer.kind != kinds.get(slot)]):
+        return ()
+    return (
+        f"training counts noop slots when it decides what kind of layer to build: with {flag('noop_layers')} "
+        f"{shown(options.noop_layers)} it builds others than this checkpoint has, for layer {shifted[0]} first",
+    )
 
 
 def model_from_args(

@@ -46,7 +46,10 @@ def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
         raise _with_better_type(error, config, family, registry) from None
     aliases = model.description.aliases.items()
     absent = [alias.mark for name, alias in aliases if alias.is_written and name not in source.tensors]
-    notes = (*source.notes, *_left_out_notes(plan.left_out))
+    repeats = {
+        name: f"equal to {alias.of}" for name, alias in aliases if not alias.is_written and name in source.tensors
+    }
+    notes = (*model.notes, *source.notes, *_left_out_notes({**plan.left_out, **repeats}))
     return _to_shards("hf2mg", request, model, plan, source, absent, config, notes)
 
 
@@ -213,4 +216,8 @@ def _left_out_notes(left_out: Mapping[str, str]) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for name, why in left_out.items():
         reasons.setdefault(why, []).append(name)
-    return [f"left out, {why}: {len(names)} tensors, {min(names)} and others" for why, names in sorted(reasons.items())]
+    return [f"left out, {why}: {_counted(names)}" for why, names in sorted(reasons.items())]
+
+
+def _counted(names: Sequence[str]) -> str:
+    return min(names) if len(names) == 1 else f"{len(names)} tensors, {min(names)} and others"

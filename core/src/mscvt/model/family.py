@@ -11,9 +11,9 @@ from mscvt.model.fields import Field
 Hyperparameters = Mapping[str, Any]
 """The sizes of a model under Megatron's argument names (`num_query_groups`, `kv_channels`, ...)."""
 
-MODEL, MTP = "model", "mtp"
-"""The blocks of names outside of the decoder layers: the ends of the model, and what an MTP layer has besides the
-decoder layer in it."""
+MODEL, MTP, MTP_REPEATS = "model", "mtp", "mtp_repeats"
+"""The blocks of names outside of the decoder layers: the ends of the model, what an MTP layer has besides the decoder
+layer in it, and what of the ends only some checkpoints repeat there."""
 
 DENSE = ("attention", "mlp")
 MOE = ("attention", "moe")

@@ -55,6 +55,8 @@ def make_args(
         args.setdefault("q_lora_rank", None)
     if "moe.router_bias" in roles:
         args["router_bias"] = True
+    if not args.get("add_qkv_bias"):  # training only looks whether it is there
+        args.pop("add_qkv_bias", None)
     if absent:
         args[ABSENT] = sorted(absent)
     args |= _option_args(options, layers)
