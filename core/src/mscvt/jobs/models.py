@@ -15,7 +15,7 @@ from mscvt.jobs.request import Request
 from mscvt.model.family import Hyperparameters, Layer
 from mscvt.model.hyperparameters import hyperparameters, model_fields, pad_vocabulary
 from mscvt.model.layers import select_layers
-from mscvt.model.options import check_features, check_refused, check_values, with_defaults
+from mscvt.model.options import check_features, check_refused, check_values, notes_on, with_defaults
 from mscvt.plugins.family import Family
 from mscvt.plugins.registry import Registry
 
@@ -35,7 +35,7 @@ class Model:
     layers: int
     """How many of them are decoder layers."""
     notes: tuple[str, ...] = ()
-    """What was passed over, one line each."""
+    """What was passed over or should be known, one line each."""
 
 
 def check_options(options: Options) -> None:
@@ -69,7 +69,8 @@ def model_from_config(family: Family, config: Mapping[str, Any], asked: Options,
     topology = mindspeed.topology(options, selection.decoder_count)
     description = describe(family, h, options, topology, selection, mindspeed)
     h = {**h, "mtp_num_layers": options.mtp_num_layers or 0}
-    return Model(family, h, options, description, selection.kept, selection.decoder_count)
+    notes = notes_on(asked, family.model_type.noted, family.model_type.name)
+    return Model(family, h, options, description, selection.kept, selection.decoder_count, notes)
 
 
 def model_from_args(

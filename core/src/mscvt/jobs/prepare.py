@@ -61,7 +61,7 @@ def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
         finish=lambda folder: write_tracker(folder, ITERATION),
         replaceable=(TRACKER, iteration_folder(ITERATION)),
         identity=_identity("hf2mg", request, family, source.files, model.options, config),
-        notes=tuple(_left_out_notes(plan.left_out)),
+        notes=(*model.notes, *_left_out_notes(plan.left_out)),
         training_flags=" ".join(training_flags(family, model.options, model.h, model.layers)),
     )
 

@@ -7,6 +7,7 @@ sides there. The tests of `real` compare with what the model's own class writes 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from mscvt.jobs.verify import verify_checkpoints
 from mscvt.layout.rules import fields_in
 from mscvt.model.family import MODEL, MTP
 from mscvt.model.hyperparameters import CONFIG, hyperparameters, model_fields, read_config
-from mscvt.model.options import rows
+from mscvt.model.options import Row, rows
 from mscvt.plugins.family import Family
 from mscvt.plugins.registry import Registry, load_registry
 from mscvt.testing.checkpoints import save_huggingface
@@ -76,8 +77,13 @@ class FamilyContract:
     @classmethod
     def variants(cls) -> dict[str, Options]:
         """The options to convert under: those that mean something to the kinds of the model's own layers."""
-        features = features_of(load_registry().family(cls.model_type), cls.config) | {None}
-        return {name: STANDARD[name][1] for name in cls.cases if STANDARD[name][0] in features} | dict(cls.options)
+        family = load_registry().family(cls.model_type)
+        features = features_of(family, cls.config) | {None}
+        meant = {name: STANDARD[name][1] for name in cls.cases if STANDARD[name][0] in features}
+        refused = family.model_type.refused
+        return {name: asked for name, asked in meant.items() if not any(getattr(asked, r) for r in refused)} | dict(
+            cls.options
+        )
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Run a test that takes `variant` once for each set of options."""
@@ -264,10 +270,20 @@ class FamilyContract:
         self, registry: Registry, family: Family, tmp_path: Path
     ) -> None:
         """Options for experts, latent attention or MTP are refused where there are none."""
-        (tmp_path / "config.json").write_text(json.dumps(self.config), encoding="utf-8")
         for row in rows(Options).values():
             if row.feature is not None and row.feature not in features_of(family, self.config):
-                asked: dict[str, Any] = {row.name: True if row.default is False else 2}
-                options = Options(**asked)
-                with pytest.raises(MscvtError, match=f"{row.flag}.*{self.model_type} models have no"):
-                    prepare_to_megatron(Request(tmp_path, options), registry)
+                self.refuse(row, f"{self.model_type} models have no", registry, tmp_path)
+
+    def test_options_that_the_model_type_can_not_have_are_refused(
+        self, registry: Registry, family: Family, tmp_path: Path
+    ) -> None:
+        """What the model type refuses is refused by name, and with the reason."""
+        for name, why in family.model_type.refused.items():
+            self.refuse(rows(Options)[name], re.escape(f"{self.model_type} {why}"), registry, tmp_path)
+
+    def refuse(self, row: Row, why: str, registry: Registry, folder: Path) -> None:
+        """Check that an option with a value other than its default is refused by name."""
+        (folder / CONFIG).write_text(json.dumps(self.config), encoding="utf-8")
+        value: Any = True if row.is_switch else row.choices[-1] if row.choices else 2
+        with pytest.raises(MscvtError, match=f"{row.flag}.*{why}"):
+            prepare_to_megatron(Request(folder, Options(**{row.name: value})), registry)
