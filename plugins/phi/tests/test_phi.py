@@ -57,6 +57,25 @@ class TestTiedPhi35(TestPhi35):
     cases = ("one_rank", "tp2_pp2_padded_vocabulary")
 
 
+FACTORS = {"long_factor": [1.08, 1.14], "short_factor": [1.0, 1.03]}
+LONG = {
+    **CONFIG,
+    "original_max_position_embeddings": 32,
+    "rope_parameters": {**FACTORS, "rope_theta": 5000.0, "rope_type": "longrope", "partial_rotary_factor": 0.75},
+}
+
+
+class TestPhi35WithLongContexts(TestPhi35):
+    """As Phi-4-mini: three quarters of each head are rotated."""
+
+    config = LONG
+    cases = ("tp2",)
+
+    def older_config(self):
+        older = {**super().older_config(), "partial_rotary_factor": 0.75}
+        return older | {"rope_scaling": {"type": "longrope", **FACTORS}}
+
+
 class TestPhi35Moe(FamilyContract):
     model_type = "phi3.5-moe"
     config = MIXTURE
@@ -129,3 +148,30 @@ def test_training_is_told_of_layer_norms_and_biases(tmp_path):
     biases = {"--add-qkv-bias", "--add-dense-bias", "--add-output-layer-bias"}
     assert biases <= set(conversion.training_flags.split())
     assert "--normalization LayerNorm" in conversion.training_flags
+
+
+def test_training_is_told_of_rotary_embeddings_for_long_contexts(tmp_path):
+    _, conversion, _ = convert("phi3.5", LONG, tmp_path)
+    for words in (
+        "--rotary-percent 0.75",
+        "--rope-scaling-type longrope",
+        "--longrope-freqs-type outer",
+        "--long-factor 1.08,1.14",
+        "--short-factor 1.0,1.03",
+        "--rope-scaling-original-max-position-embeddings 32",
+    ):
+        assert f" {words} " in f"{conversion.training_flags} ", words
+
+
+def test_training_is_told_nothing_of_rotary_embeddings_that_are_plain(tmp_path):
+    _, conversion, _ = convert("phi3.5", CONFIG, tmp_path)
+    assert "rope" not in conversion.training_flags
+    assert "--rotary-percent" not in conversion.training_flags
+
+
+def test_norms_stand_in_the_modules_of_transformer_engine_that_follow_them(tmp_path):
+    tensors, _, shards = convert("phi3.5", CONFIG, tmp_path, transformer_impl="transformer_engine")
+    model = shards["mp_rank_01"]["model"]
+    for name, key in (("input", "self_attention.linear_qkv"), ("post_attention", "mlp.linear_fc1")):
+        expected = tensors[f"model.layers.2.{name}_layernorm.weight"]
+        assert torch.equal(model[f"decoder.layers.2.{key}.layer_norm_weight"], expected)
