@@ -25,6 +25,7 @@ from mscvt.plugins.blocks import (
     ROLES,
     ROUTER_BIAS,
     SHARED_EXPERTS,
+    SPARSE_EXPERTS,
 )
 from mscvt.plugins.hookspecs import API_VERSION, hookimpl
 from mscvt.plugins.rule_blocks import RuleBlocks
@@ -58,6 +59,7 @@ __all__ = [
     "ROLES",
     "ROUTER_BIAS",
     "SHARED_EXPERTS",
+    "SPARSE_EXPERTS",
     "TENSOR",
     "Field",
     "Hyperparameters",

@@ -15,7 +15,7 @@ from mscvt.jobs.request import Request
 from mscvt.model.family import Hyperparameters, Layer
 from mscvt.model.hyperparameters import hyperparameters, model_fields, pad_vocabulary
 from mscvt.model.layers import Selection, select_layers
-from mscvt.model.options import check_features, check_refused, check_values, flag, with_defaults
+from mscvt.model.options import check_features, check_refused, check_values, flag, notes_on, with_defaults
 from mscvt.model.values import shown
 from mscvt.parallel.topology import Topology
 from mscvt.plugins.family import Family
@@ -37,7 +37,7 @@ class Model:
     layers: int
     """How many of them are decoder layers."""
     notes: tuple[str, ...] = ()
-    """What was passed over, one line each."""
+    """What was passed over or should be known, one line each."""
 
 
 def check_options(options: Options) -> None:
@@ -72,6 +72,7 @@ def model_from_config(family: Family, config: Mapping[str, Any], asked: Options,
     description = describe(family, h, options, topology, selection, mindspeed)
     h = {**h, "mtp_num_layers": options.mtp_num_layers or 0}
     notes = _shifted_layers(family, {**h, **family.args(h, selection.kept)}, options, topology, selection)
+    notes += notes_on(asked, family.model_type.noted, family.model_type.name)
     return Model(family, h, options, description, selection.kept, selection.decoder_count, notes)
 
 

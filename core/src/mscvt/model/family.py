@@ -65,6 +65,7 @@ class ModelType:
         sizes: Sizes that rules speak of and that follow from the hyperparameters, such as products of them.
         respell: Gives a `config.json` that says things in another way in the spelling that `fields` are read in.
         refused: Option of the dialect -> why models of this type can't have it.
+        noted: Option of the dialect -> what there is to say where a model of this type is converted with it.
         args: Further plain values that training expects in the checkpoint's `args`, or a function that gives them for
             the hyperparameters and the layers that are kept.
         flags: What the training script must be told of the model itself, for its hyperparameters.
@@ -78,6 +79,7 @@ class ModelType:
     sizes: Callable[[Hyperparameters], Mapping[str, int]] = _no_sizes
     respell: Callable[[Mapping[str, Any]], Mapping[str, Any]] = _as_it_is
     refused: Mapping[str, str] = field(default_factory=dict)
+    noted: Mapping[str, str] = field(default_factory=dict)
     args: Mapping[str, Any] | Callable[[Hyperparameters, Sequence[Layer]], Mapping[str, Any]] = field(
         default_factory=dict
     )

@@ -146,6 +146,18 @@ EXPERTS: Names = MappingProxyType(
 )
 """The router and one tensor for each matrix of each expert."""
 
+_SPARSE = _LAYER + "block_sparse_moe."
+
+SPARSE_EXPERTS: Names = MappingProxyType(
+    {
+        "moe.router": _SPARSE + "gate.weight",
+        "moe.expert.gate": _SPARSE + "experts.{expert}.w1.weight",
+        "moe.expert.up": _SPARSE + "experts.{expert}.w3.weight",
+        "moe.expert.down": _SPARSE + "experts.{expert}.w2.weight",
+    }
+)
+"""The same under the older names."""
+
 SHARED_EXPERTS: Names = MappingProxyType(
     {f"moe.shared.{half}": f"{_LAYER}mlp.shared_experts.{half}_proj.weight" for half in ("gate", "up", "down")}
 )

@@ -7,6 +7,7 @@ sides there. The tests of `real` compare with what the model's own class writes 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from mscvt.jobs.verify import verify_checkpoints
 from mscvt.layout.rules import fields_in
 from mscvt.model.family import MODEL, MTP
 from mscvt.model.hyperparameters import hyperparameters, model_fields
-from mscvt.model.options import check_refused, rows
+from mscvt.model.options import Row, check_refused, rows
 from mscvt.plugins.family import Family
 from mscvt.plugins.registry import Registry, load_registry
 from mscvt.testing.checkpoints import save_huggingface
@@ -333,12 +334,22 @@ class FamilyContract:
         self, registry: Registry, family: Family, tmp_path: Path
     ) -> None:
         """Options for experts, latent attention or MTP are refused where there are none."""
-        (tmp_path / "config.json").write_text(json.dumps(self.config), encoding="utf-8")
-        h = hyperparameters(family.respelled(self.config), family.model_type, CONFIG)
+        h = sizes_of(family, self.config)
         features = family.features(family.layers(h), h)
         for row in rows(Options).values():
             if row.feature is not None and row.feature not in features:
-                asked: dict[str, Any] = {row.name: True if row.default is False else 2}
-                options = Options(**asked)
-                with pytest.raises(MscvtError, match=f"{row.flag}.*{self.model_type} models have no"):
-                    prepare_to_megatron(Request(tmp_path, options), registry)
+                self.refuse(row, f"{self.model_type} models have no", registry, tmp_path)
+
+    def test_options_that_the_model_type_can_not_have_are_refused(
+        self, registry: Registry, family: Family, tmp_path: Path
+    ) -> None:
+        """What the model type refuses is refused by name, and with the reason."""
+        for name, why in family.model_type.refused.items():
+            self.refuse(rows(Options)[name], re.escape(f"{self.model_type} {why}"), registry, tmp_path)
+
+    def refuse(self, row: Row, why: str, registry: Registry, folder: Path) -> None:
+        """Check that an option with a value other than its default is refused by name."""
+        (folder / CONFIG).write_text(json.dumps(self.config), encoding="utf-8")
+        value: Any = True if row.is_switch else row.choices[-1] if row.choices else 2
+        with pytest.raises(MscvtError, match=f"{row.flag}.*{why}"):
+            prepare_to_megatron(Request(folder, Options(**{row.name: value})), registry)
