@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from mscvt.dialects.mindspeed.options import Options
 from mscvt.engine.sinks import FileSink
 from mscvt.errors import MscvtError
 from mscvt.jobs.conversion import Settings, run_conversion
-from mscvt.jobs.prepare import Request, prepare_to_megatron
-from mscvt.model.options import Options
+from mscvt.jobs.prepare import prepare_to_megatron
+from mscvt.jobs.request import Request
 from mscvt.output.limits import allow_open_files
 from mscvt.plugins.registry import load_registry
 from mscvt.testing import save_huggingface, source_tensors

@@ -20,7 +20,7 @@ from mscvt.errors import MscvtError
 from mscvt.formats.huggingface.reader import HuggingFaceSource
 from mscvt.formats.megatron_torch.reader import MegatronSource
 from mscvt.formats.torch_zip.reader import load
-from mscvt.parallel.topology import Rank
+from mscvt.parallel.grid import Rank
 
 RANK = Rank(0, 0, 0)
 WEIGHTS = {

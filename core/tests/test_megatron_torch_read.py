@@ -12,7 +12,7 @@ import torch
 from mscvt.errors import MscvtError
 from mscvt.formats.megatron_torch import reader
 from mscvt.formats.megatron_torch.reader import MegatronSource
-from mscvt.parallel.topology import Rank
+from mscvt.parallel.grid import Rank
 from mscvt.tensors.info import TensorInfo
 
 RANKS = [Rank(tensor, pipeline, 0) for tensor in range(2) for pipeline in range(2)]

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mscvt.dialects.mindspeed.args_read import absent_tensors, read_hyperparameters, read_options, with_model_type
+from mscvt.dialects.mindspeed.args_read import absent_copies, read_hyperparameters, read_model_type
+from mscvt.dialects.mindspeed.args_read import read_options as read_options_and_notes
 from mscvt.dialects.mindspeed.args_written import make_args
 from mscvt.dialects.mindspeed.options import Options
 from mscvt.errors import MscvtError
@@ -29,12 +30,13 @@ H = {
     "seq_length": 64,
     "mtp_num_layers": 0,
 }
+LAYERS = [Layer(n, DENSE) for n in range(6)]
 PLAIN = ModelType("small", ("small",))
 MOE = ModelType(
     "small-moe",
     ("small",),
     {"num_experts": count("num_experts"), "moe_intermediate_size": count("moe_intermediate_size")},
-    args=lambda h: {"own": 3, "double": 2 * h["num_experts"]},
+    args=lambda h, layers: {"own": 3, "double": 2 * h["num_experts"], "kept": len(layers)},
 )
 NAMES = {
     "small": DECODER,
@@ -51,12 +53,17 @@ def family(model_type=PLAIN):
     return Family(model_type, Plugin("mscvt-small", "1", "small = small"), hooks)
 
 
-def args_of(h=H, layers=6, model_type=PLAIN, **options):
-    return make_args(family(model_type), h, with_defaults(Options(**options)), layers, ())
+def read_options(args, asked):
+    return read_options_and_notes(args, asked)[0]
+
+
+def args_of(h=H, model_type=PLAIN, absent=(), **options):
+    return make_args(family(model_type), h, with_defaults(Options(**options)), LAYERS, absent)
 
 
 def sizes_of(args, configured=None, model_type=PLAIN, **options):
-    return read_hyperparameters(args, model_type, with_defaults(read_options(args, Options(**options))), configured)
+    asked = with_defaults(read_options(args, Options(**options)))
+    return read_hyperparameters(args, family(model_type), asked, configured)
 
 
 def test_sizes_are_recorded_under_the_names_of_training():
@@ -129,10 +136,10 @@ OPTIONS = st.builds(
 @given(OPTIONS)
 def test_options_are_read_back_as_they_were(options):
     filled = with_defaults(options)
-    args = make_args(family(), H, filled, 6, ())
+    args = make_args(family(), H, filled, LAYERS, ())
     assert with_defaults(read_options(args, Options())) == filled
     assert with_defaults(read_options(args, options)) == filled, "what agrees with args may be asked for"
-    assert with_model_type(args) == "small"
+    assert read_model_type(args) == "small"
 
 
 @pytest.mark.parametrize("value", ["1,5", "1, 5", [1, 5], (5, 1), {5, 1}, frozenset({1, 5}), ["1", "5"]], ids=repr)
@@ -147,14 +154,13 @@ def test_spread_experts_are_whole_whatever_training_recorded():
 
 
 def test_repeated_tensors_that_the_source_lacked_are_recorded_by_name():
-    args = make_args(family(), H, with_defaults(Options()), 6, ["b", "a"])
-    assert absent_tensors(args) == ("a", "b")
-    assert absent_tensors(args_of()) == ()
+    assert absent_copies(args_of(absent=["1.head", "0.embedding"])) == ("0.embedding", "1.head")
+    assert absent_copies(args_of()) == ()
 
 
 @pytest.mark.parametrize("value", ["a", 3, None, {"a": 1}], ids=repr)
 def test_repeated_tensors_are_none_where_something_else_is_recorded(value):
-    assert absent_tensors({"absent_hf_tensors": value}) == ()
+    assert absent_copies({"absent_mtp_copies": value}) == ()
 
 
 def test_layer_list_keeps_its_order():

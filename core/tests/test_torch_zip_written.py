@@ -20,7 +20,7 @@ from mscvt.formats.torch_zip.pickler import EmptyTensor, pickled
 from mscvt.formats.torch_zip.reader import load, read_headers, tensors_in
 from mscvt.formats.torch_zip.sealing import checksum_places, unknown_checksums, write_checksums
 from mscvt.formats.torch_zip.skeleton import build_skeleton, write_skeleton
-from mscvt.parallel.topology import Rank
+from mscvt.parallel.grid import Rank
 from mscvt.tensors.info import TORCH_NAMES
 
 RANK = Rank(1, 0, 2)
