@@ -13,7 +13,7 @@ from mscvt.formats.files import file_inside
 from mscvt.formats.huggingface.config import CONFIG
 from mscvt.model.family import Hyperparameters, ModelType
 from mscvt.model.fields import Field
-from mscvt.model.hyperparameters import hyperparameters, lookup, model_fields
+from mscvt.model.hyperparameters import lookup, model_fields
 
 _ENDINGS = frozenset({".json", ".txt", ".model", ".jinja", ".py", ".tiktoken"})
 _NOT_COPIED = (
@@ -129,12 +129,14 @@ def _shorten_lists(
 
     These are the first ones, of the dense and of the other layers each; transformers refuses lists of another length.
     """
-    whole = hyperparameters(model_type.respell(config), model_type, CONFIG)
-    before, after = whole["num_layers"], h.get("num_layers", whole["num_layers"])
-    if after >= before:
+    fields, spelled = model_fields(model_type), model_type.respell(config)
+    before, after = lookup(spelled, fields["num_layers"].paths), h.get("num_layers")
+    if not isinstance(before, int) or not isinstance(after, int) or after >= before:
         return []
-    dense_before = whole.get("first_k_dense_replace", 0)
-    dense = min(h.get("first_k_dense_replace", dense_before), after)
+    dense_before, dense = 0, 0
+    if "first_k_dense_replace" in fields:
+        dense_before = lookup(spelled, fields["first_k_dense_replace"].paths) or 0
+        dense = min(h.get("first_k_dense_replace", dense_before), after)
     kept = [*range(dense), *range(dense_before, dense_before + after - dense)]
     notes = []
     for name, entries in config.items():
