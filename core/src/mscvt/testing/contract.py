@@ -16,14 +16,14 @@ import pytest
 import torch
 
 from mscvt.dialects.mindspeed.options import Options
-from mscvt.errors import MscvtError
+from mscvt.errors import Faults, MscvtError
 from mscvt.jobs.prepare import prepare_to_megatron
 from mscvt.jobs.request import Request
 from mscvt.jobs.verify import verify_checkpoints
 from mscvt.layout.rules import fields_in
 from mscvt.model.family import MODEL, MTP
-from mscvt.model.hyperparameters import CONFIG, hyperparameters, model_fields, read_config
-from mscvt.model.options import rows
+from mscvt.model.hyperparameters import hyperparameters, model_fields, read_config
+from mscvt.model.options import check_refused, rows
 from mscvt.plugins.family import Family
 from mscvt.plugins.registry import Registry, load_registry
 from mscvt.testing.checkpoints import save_huggingface
@@ -35,6 +35,7 @@ from mscvt.testing.sources import (
     mtp_layers,
     one_name_per_role,
     shapes_in,
+    sizes_of,
     source_shapes,
     source_tensors,
     without_mtp,
@@ -44,13 +45,20 @@ from mscvt.testing.variants import STANDARD
 _REAL_TESTS = ("test_names_and_shapes_are_those_of_the_real_class", "test_logits_are_equal_after_both_ways")
 
 
+def _is_refused(options: Options, family: Family) -> bool:
+    """Whether models of this type can't have one of the options."""
+    faults = Faults()
+    check_refused(options, family.model_type.refused, family.model_type.name, faults)
+    return bool(faults)
+
+
 class FamilyContract:
     """Inherit it as `class TestMine(FamilyContract)`, with these attributes.
 
     Attributes:
         model_type: The value of `--model-type-hf`.
         config: A small `config.json` as transformers 5 writes it: four decoder layers, two MTP layers if
-            the family has any; kv groups, FFN sizes and vocabulary divisible by 2, experts by 4; sizes
+            the family can have as many; kv groups, FFN sizes and vocabulary divisible by 2, experts by 4; sizes
             otherwise different from each other, so that no two axes can be confused.
         real: The model's configuration class and its class for causal language modeling, which the names, shapes and
             logits are compared with; None where transformers has no such classes.
@@ -76,8 +84,14 @@ class FamilyContract:
     @classmethod
     def variants(cls) -> dict[str, Options]:
         """The options to convert under: those that mean something to the kinds of the model's own layers."""
-        features = features_of(load_registry().family(cls.model_type), cls.config) | {None}
-        return {name: STANDARD[name][1] for name in cls.cases if STANDARD[name][0] in features} | dict(cls.options)
+        family = load_registry().family(cls.model_type)
+        features, depth = features_of(family, cls.config) | {None}, mtp_layers(family, cls.config)
+        standard = {name: STANDARD[name][1] for name in cls.cases if STANDARD[name][0] in features}
+        return {
+            name: options
+            for name, options in standard.items()
+            if (options.mtp_num_layers or 0) <= depth and not _is_refused(options, family)
+        } | dict(cls.options)
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Run a test that takes `variant` once for each set of options."""
@@ -122,30 +136,36 @@ class FamilyContract:
         """What transformers 4 and 5 write gives the same sizes."""
         older = self.older_config()
         assert older != self.config, "config is what transformers 4 wrote; give what transformers 5 writes"
-        read = [hyperparameters(config, family.model_type, "config.json") for config in (self.config, older)]
+        read = [sizes_of(family, config) for config in (self.config, older)]
         assert read[0] == read[1]
 
     def test_required_field_is_named_where_config_lacks_it(self, family: Family) -> None:
         """No required size is guessed."""
         required = [field for field in model_fields(family.model_type).values() if field.default is ...]
         for field in required:
-            lacking = {name: value for name, value in self.config.items() if name not in field.paths}
+            lacking = {name: value for name, value in family.respelled(self.config).items() if name not in field.paths}
             with pytest.raises(MscvtError, match=field.paths[0]):
                 hyperparameters(lacking, family.model_type, "config.json")
 
     # Names and layers
 
     def test_names_have_a_place_for_every_number(self, family: Family) -> None:
-        """A layer's names contain `{layer}`, and no two roles of a layer share a name."""
-        h = hyperparameters(self.config, family.model_type, CONFIG)
+        """A decoder layer's names contain `{layer}`, and no two roles of a layer share a name."""
+        h = sizes_of(family, self.config)
         layers = layers_of(family, self.config)
-        kinds = {layer.kind for layer in layers} | ({(MTP,)} if mtp_layers(family, self.config) else set())
+        decoder = {layer.kind for layer in layers if layer.mtp is None}
+        depth = mtp_layers(family, self.config)
+        kinds = {layer.kind for layer in layers} | ({(MTP,)} if depth else set())
         for kind in ((MODEL,), *sorted(kinds)):
             names = family.names(kind, h)
             assert names, f"no names for {kind} layers"
             assert len(set(names.values())) == len(names), f"two roles of {kind} layers have one name"
             for role, name in names.items():
-                assert ("layer" in fields_in(name)) == (kind != (MODEL,)), f"{role} of {kind} layers: {name}"
+                numbers = fields_in(name) & {"layer", "mtp"}
+                is_numbered = (
+                    "layer" in numbers if kind in decoder else bool(numbers) or (kind != (MODEL,) and depth == 1)
+                )
+                assert is_numbered == (kind != (MODEL,)), f"{role} of {kind} layers: {name}"
 
     def test_layers_are_enumerated_in_order(self, family: Family) -> None:
         """Decoder layers come first, then MTP layers, all numbered as in the source."""
@@ -154,7 +174,7 @@ class FamilyContract:
         mtp = [layer for layer in layers if layer.mtp is not None]
         assert layers == [*decoder, *mtp]
         assert [layer.index for layer in decoder] == list(range(len(decoder)))
-        assert len(decoder) == hyperparameters(self.config, family.model_type, CONFIG)["num_layers"]
+        assert len(decoder) == sizes_of(family, self.config)["num_layers"]
         assert [layer.mtp for layer in mtp] == list(range(len(mtp)))
 
     # Conversion
@@ -185,7 +205,7 @@ class FamilyContract:
         mg2hf(mg, back, hf_cfg_dir=hf, registry=registry)
         written = read_config(back)
         assert registry.recognise(written).model_type.name == self.model_type
-        assert hyperparameters(written, family.model_type, back) == hyperparameters(self.config, family.model_type, hf)
+        assert sizes_of(family, written) == sizes_of(family, self.config)
 
     # The real class
 
@@ -199,8 +219,8 @@ class FamilyContract:
         written = read_config(tmp_path)
         assert registry.recognise(written).model_type.name == self.model_type
         assert shapes_in(tmp_path) == source_shapes(family, written)
-        values = hyperparameters(written, family.model_type, "written")
-        assert values == hyperparameters(config, family.model_type, CONFIG)
+        values = sizes_of(family, written)
+        assert values == sizes_of(family, config)
 
     def test_logits_are_equal_after_both_ways(self, registry: Registry, family: Family, tmp_path: Path) -> None:
         """The model opens again in its own class and computes exactly the same."""
@@ -228,10 +248,13 @@ class FamilyContract:
         self, registry: Registry, family: Family, tensors: dict[str, torch.Tensor], tmp_path: Path
     ) -> None:
         """A layer too many and unknown names: nothing is lost in silence."""
-        h = hyperparameters(self.config, family.model_type, CONFIG)
+        h = sizes_of(family, self.config)
         layers = layers_of(family, self.config)
         names = {name for layer in layers for name in family.names(layer.kind, h).values()}
-        extra = {name.format(**dict.fromkeys(fields_in(name), 0) | {"layer": len(layers)}) for name in names}
+        extra = {
+            name.format(**dict.fromkeys(fields_in(name), 0) | {"layer": len(layers), "mtp": len(layers)})
+            for name in names
+        }
         extra |= {f"{name}_extra" for name in one_name_per_role(family, self.config).values()}
         more = tensors | {name: torch.zeros(1, dtype=torch.bfloat16) for name in extra}
         assert self.refusals(registry, family, more, tmp_path) == {f"no rule takes: {name}" for name in extra}
