@@ -40,7 +40,7 @@ def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
     source = HuggingFaceSource(request.load_dir, dequantize=request.dequantize)
     try:
         plan = plan_to_megatron(
-            model.description, source.tensors, ignored=family.model_type.ignored, dtype=request.dtype_name
+            model.description, source.tensors, left_out=family.left_out(model.h), dtype=request.dtype_name
         )
     except MscvtError as error:
         raise _with_better_type(error, config, family, registry) from None

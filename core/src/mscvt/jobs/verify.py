@@ -89,8 +89,8 @@ def verify_checkpoints(
     grid = model.description.topology.grid
     existing.open_ranks(list(grid.ranks()), grid.pipeline, grid.expert)
     source = HuggingFaceSource(hf, dequantize=dequantize)
-    ignored = model.family.model_type.ignored
-    plan = plan_to_megatron(model.description, source.tensors, ignored=ignored, dtype=request.dtype_name)
+    left_out = model.family.left_out(model.h)
+    plan = plan_to_megatron(model.description, source.tensors, left_out=left_out, dtype=request.dtype_name)
     _check_same_tensors(plan, existing.tensors)
     started("verifying", plan.nbytes)
     check_equal_sources(plan, source.tensor)

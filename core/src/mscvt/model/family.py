@@ -49,6 +49,10 @@ def _as_it_is(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return config
 
 
+def _nothing(_hyperparameters: Hyperparameters) -> Mapping[str, str]:
+    return {}
+
+
 def _no_flags(_hyperparameters: Hyperparameters) -> Sequence[str]:
     return ()
 
@@ -69,6 +73,7 @@ class ModelType:
             the hyperparameters and the layers that are kept.
         flags: What the training script must be told of the model itself, for its hyperparameters.
         ignored: Patterns (`fnmatch`) of source tensors that hold no weights, such as old rotary buffers.
+        left_out: Patterns of further source tensors that are not converted -> why, for its hyperparameters.
     """
 
     name: str
@@ -83,3 +88,4 @@ class ModelType:
     )
     flags: Callable[[Hyperparameters], Sequence[str]] = _no_flags
     ignored: tuple[str, ...] = ("*.rotary_emb.inv_freq",)
+    left_out: Callable[[Hyperparameters], Mapping[str, str]] = _nothing
