@@ -17,6 +17,7 @@ from mscvt.jobs.conversion import Conversion
 from mscvt.jobs.models import check_options, model_from_args, model_from_config
 from mscvt.jobs.plans import ITERATION, plan_to_huggingface, plan_to_megatron
 from mscvt.jobs.request import Request
+from mscvt.jobs.spellings import respelled
 from mscvt.model.hyperparameters import read_config
 from mscvt.plan.contents import OutputFile
 from mscvt.plugins.family import Family
@@ -36,8 +37,9 @@ def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
 
     config = read_config(request.load_dir)
     family = registry.family(request.model_type) if request.model_type else registry.recognise(config)
-    model = model_from_config(family, config, request.options, request.load_dir / "config.json")
-    source = HuggingFaceSource(request.load_dir, dequantize=request.dequantize)
+    model = model_from_config(family, config, request.options, request.load_dir / "config.json", given=request.given)
+    files = HuggingFaceSource(request.load_dir, dequantize=request.dequantize)
+    source = respelled(files.tensors, files.tensor, family.model_type.spellings)
     try:
         plan = plan_to_megatron(
             model.description, source.tensors, left_out=family.left_out(model.h), dtype=request.dtype_name
@@ -60,7 +62,7 @@ def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
         offsets=lambda path, file: offsets_in(path, file.tensors),
         finish=lambda folder: write_tracker(folder, ITERATION),
         replaceable=(TRACKER, iteration_folder(ITERATION)),
-        identity=_identity("hf2mg", request, family, source.files, model.options, config),
+        identity=_identity("hf2mg", request, family, files.files, model.options, config),
         notes=tuple(_left_out_notes(plan.left_out)),
         training_flags=" ".join(training_flags(family, model.options, model.h, model.layers)),
     )
@@ -136,6 +138,7 @@ def _identity(
         "plugin": f"{family.plugin.distribution} {family.plugin.version}",
         "model type": family.model_type.name,
         "options": {name: getattr(options, name) for name in options.__dataclass_fields__},
+        "given": dict(request.given),
         "dtype": request.dtype,
         "dequantize": request.dequantize,
         "configuration": configuration,

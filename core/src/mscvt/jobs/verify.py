@@ -18,6 +18,7 @@ from mscvt.jobs.comparison import check_equal_sources
 from mscvt.jobs.models import model_from_args
 from mscvt.jobs.plans import plan_to_megatron
 from mscvt.jobs.request import Request
+from mscvt.jobs.spellings import respelled
 from mscvt.model.hyperparameters import read_config
 from mscvt.parallel.grid import MegatronName
 from mscvt.plan.contents import Plan, shown
@@ -88,7 +89,8 @@ def verify_checkpoints(
     model = model_from_args(existing.args, config, request, registry, against_original=True)
     grid = model.description.topology.grid
     existing.open_ranks(list(grid.ranks()), grid.pipeline, grid.expert)
-    source = HuggingFaceSource(hf, dequantize=dequantize)
+    files = HuggingFaceSource(hf, dequantize=dequantize)
+    source = respelled(files.tensors, files.tensor, model.family.model_type.spellings)
     left_out = model.family.left_out(model.h)
     plan = plan_to_megatron(model.description, source.tensors, left_out=left_out, dtype=request.dtype_name)
     _check_same_tensors(plan, existing.tensors)

@@ -11,6 +11,7 @@ from mscvt.errors import Faults, MscvtError
 from mscvt.formats.files import file_inside
 from mscvt.model.family import Hyperparameters, ModelType
 from mscvt.model.fields import DECODER_FIELDS, Field
+from mscvt.model.options import flag
 
 CONFIG = "config.json"
 _CONFIG_LIMIT = 16 << 20
@@ -49,7 +50,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def model_fields(model_type: ModelType) -> dict[str, Field]:
     """Every hyperparameter of a model type and where `config.json` holds it."""
-    return {**DECODER_FIELDS, **model_type.fields}
+    fields = {**DECODER_FIELDS, **model_type.fields}
+    return {name: entry for name, entry in fields.items() if entry.paths}
 
 
 def lookup(config: Mapping[str, Any], paths: tuple[str, ...]) -> Any:
@@ -85,6 +87,40 @@ def hyperparameters(config: Mapping[str, Any], model_type: ModelType, where: Pat
         complete(values, faults)
     faults.raise_if_any(f"{where}: not a configuration of {model_type.name}")
     return values
+
+
+def with_given(config: Mapping[str, Any], given: Mapping[str, int], model_type: ModelType) -> Mapping[str, Any]:
+    """A configuration completed with hyperparameters that were given as options, where it does not say them.
+
+    Raises:
+        MscvtError: Where models of this type have no such hyperparameter; all of them at once.
+    """
+    faults = Faults()
+    fields = model_fields(model_type)
+    completed = dict(config)
+    for name, value in given.items():
+        if name not in fields:
+            said = f"{flag(name)} {value}: {model_type.name} models have no such size"
+            faults.add(said, hint=f"Leave out {flag(name)}.")
+        elif lookup(config, fields[name].paths) is None:
+            completed[next(path for path in fields[name].paths if "." not in path)] = value
+    faults.raise_if_any("options that mean nothing to this model")
+    return completed
+
+
+def check_given(h: Hyperparameters, given: Mapping[str, int], where: Path | str) -> None:
+    """Refuse hyperparameters that were given as options and are said to be others.
+
+    Raises:
+        MscvtError: All that differ.
+    """
+    faults = Faults()
+    for name, value in given.items():
+        if h.get(name) != value:
+            faults.add(
+                f"{flag(name)} {value} contradicts {where}, which says {h.get(name)}", hint=f"Leave out {flag(name)}."
+            )
+    faults.raise_if_any("the options and the model contradict each other")
 
 
 def check_sizes(values: Mapping[str, Any], model_type: ModelType, faults: Faults) -> None:

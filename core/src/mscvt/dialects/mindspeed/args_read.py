@@ -169,7 +169,8 @@ def read_hyperparameters(
     check_sizes(values, family.model_type, faults)
     if not faults:
         complete(values, faults)
-    if configured is not None and not faults and "mlp" not in family.features(family.layers(values), values):
+    lacks_mlp = not faults and "mlp" not in family.features(family.layers(values), values)
+    if configured is not None and lacks_mlp and "ffn_hidden_size" in configured:
         values["ffn_hidden_size"] = configured["ffn_hidden_size"]  # of no layer, and scripts give the experts' here
     if configured is not None and not faults:
         _compare(values, configured, faults)
