@@ -69,7 +69,7 @@ def describe(
     selection: Selection,
     dialect: Dialect,
     *,
-    absent: Sequence[str] = (),
+    absent: Sequence[str] | None = (),
 ) -> Description:
     """Describe a model.
 
@@ -80,7 +80,8 @@ def describe(
         topology: Where its layers go.
         selection: Its layers.
         dialect: What the training stack calls things.
-        absent: Aliases that the original checkpoint did not have, so that the way back doesn't give them either.
+        absent: Aliases that the original checkpoint did not have, so that the way back doesn't give them either;
+            None where nobody recorded it, and those hold that the family's checkpoints usually have.
 
     Raises:
         MscvtError: Where the family has no rule for one of its roles, an option means nothing to it, or a size
@@ -99,7 +100,10 @@ def describe(
         fault, hint = dialect.uneven(options, axis, size, dimension, count)
         faults.add(fault, hint=hint)
     faults.raise_if_any("the model can't be laid out")
-    aliases = {name: Alias(alias.of, alias.is_written and name not in absent) for name, alias in placed.aliases.items()}
+    lacking = absent if absent is not None else () if family.model_type.repeats_ends else placed.aliases
+    aliases = {
+        name: Alias(alias.of, alias.is_written and name not in lacking) for name, alias in placed.aliases.items()
+    }
     left_out = dict(_left_out(family, h, selection.dropped, book.sizes))
     return Description(topology, parameters, aliases, left_out, frozenset(placed.roles))
 

@@ -74,6 +74,8 @@ class ModelType:
         flags: What the training script must be told of the model itself, for its hyperparameters.
         ignored: Patterns (`fnmatch`) of source tensors that hold no weights, such as old rotary buffers.
         spellings: Name of a source tensor -> the one that `mscvt_names` gives it, where sources differ in names.
+        repeats_ends: Whether checkpoints have the tensors of the ends that the block `mtp` names again, where nothing
+            is recorded of the original.
         left_out: Patterns of further source tensors that are not converted -> why, for its hyperparameters.
     """
 
@@ -90,4 +92,5 @@ class ModelType:
     flags: Callable[[Hyperparameters], Sequence[str]] = _no_flags
     ignored: tuple[str, ...] = ("*.rotary_emb.inv_freq",)
     spellings: Mapping[str, str] = field(default_factory=dict)
+    repeats_ends: bool = True
     left_out: Callable[[Hyperparameters], Mapping[str, str]] = _nothing

@@ -84,7 +84,7 @@ def hyperparameters(config: Mapping[str, Any], model_type: ModelType, where: Pat
             values[name] = value
     check_sizes(values, model_type, faults)
     if not faults:
-        complete(values, faults)
+        complete(values, model_type, faults)
     faults.raise_if_any(f"{where}: not a configuration of {model_type.name}")
     return values
 
@@ -140,12 +140,14 @@ def shown_value(value: Any) -> str:
     return text if len(text) <= 100 else f"{text[:100]}..."
 
 
-def complete(values: dict[str, Any], faults: Faults) -> None:
+def complete(values: dict[str, Any], model_type: ModelType, faults: Faults) -> None:
     """Derive what a configuration may leave out: kv groups and the size of a head, where heads have one size."""
     heads, hidden = values.get("num_attention_heads"), values["hidden_size"]
     if heads is None:
         return
     values.setdefault("num_query_groups", heads)
+    if "kv_channels" not in model_fields(model_type):
+        return
     if values.get("kv_lora_rank"):
         values.pop("kv_channels", None)
         return

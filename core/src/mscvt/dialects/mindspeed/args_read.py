@@ -168,7 +168,7 @@ def read_hyperparameters(
     values |= _derived(args, options, configured, faults)
     check_sizes(values, family.model_type, faults)
     if not faults:
-        complete(values, faults)
+        complete(values, family.model_type, faults)
     lacks_mlp = not faults and "mlp" not in family.features(family.layers(values), values)
     if configured is not None and lacks_mlp and "ffn_hidden_size" in configured:
         values["ffn_hidden_size"] = configured["ffn_hidden_size"]  # of no layer, and scripts give the experts' here
@@ -241,6 +241,8 @@ def _compare(values: Mapping[str, Any], configured: Hyperparameters, faults: Fau
         said = configured.get(name)
         if name in _MAY_DIFFER or said is None:
             continue
+        if isinstance(value, (list, tuple)) and values["num_layers"] != configured["num_layers"]:
+            continue  # has an entry for each layer, of which some are left out
         if (list(value) if isinstance(value, (list, tuple)) else value) != (
             list(said) if isinstance(said, (list, tuple)) else said
         ):
@@ -259,7 +261,7 @@ def read_model_type(args: Mapping[str, Any]) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def absent_tensors(args: Mapping[str, Any]) -> tuple[str, ...]:
-    """The repeated tensors that the original checkpoint did not have, where mscvt recorded them."""
+def absent_tensors(args: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The repeated tensors that the original checkpoint did not have; None where that is not recorded."""
     names = args.get(ABSENT)
-    return tuple(name for name in names if isinstance(name, str)) if isinstance(names, (list, tuple)) else ()
+    return tuple(name for name in names if isinstance(name, str)) if isinstance(names, (list, tuple)) else None

@@ -55,7 +55,7 @@ def make_args(
         args.setdefault("q_lora_rank", None)
     if "moe.router_bias" in roles:
         args["router_bias"] = True
-    if absent:
+    if absent or not family.model_type.repeats_ends:
         args[ABSENT] = sorted(absent)
     args |= _option_args(options, layers)
     args |= family.args(h, kept)
