@@ -117,7 +117,7 @@ def test_all_that_is_wrong_with_a_source_is_shown_at_once():
 def test_tensors_that_hold_no_weights_are_left_out_and_said_so():
     described = description()
     extra = {"model.layers.0.rotary.inv_freq": TensorInfo("F32", (2,), 0, 0)}
-    plan = plan_to_megatron(described, source_of(described) | extra, ignored=("*.inv_freq",))
+    plan = plan_to_megatron(described, source_of(described) | extra, left_out={"*.inv_freq": "holds no weights"})
     assert dict(plan.left_out) == {"model.layers.0.rotary.inv_freq": "holds no weights"}
 
 

@@ -6,7 +6,19 @@ This module is what a family's plugin imports; it does not import torch.
 from mscvt.errors import MscvtError
 from mscvt.layout.rules import EXPERT, EXPERT_TENSOR, PADDING, TENSOR, Rule, Source, whole
 from mscvt.model.family import DENSE, MODEL, MOE, MTP, Hyperparameters, Layer, ModelType
-from mscvt.model.fields import DECODER_FIELDS, EXPERT_FIELDS, Field, count, counts, flag, number, table, text, words
+from mscvt.model.fields import (
+    DECODER_FIELDS,
+    EXPERT_FIELDS,
+    Field,
+    absent,
+    count,
+    counts,
+    flag,
+    number,
+    table,
+    text,
+    words,
+)
 from mscvt.parallel.topology import Topology
 from mscvt.plugins.blocks import (
     ATTENTION,
@@ -71,6 +83,7 @@ __all__ = [
     "Source",
     "Topology",
     "__version__",
+    "absent",
     "count",
     "counts",
     "flag",

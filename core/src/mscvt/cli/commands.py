@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import MappingProxyType
 
 import typer
@@ -17,7 +17,7 @@ from mscvt.cli.model_types import match_model_type
 from mscvt.cli.original import without_single_ranks
 from mscvt.cli.progress import show_progress
 from mscvt.cli.report import FAILED, INTERRUPTED
-from mscvt.cli.tables import Compared, Direction, Folders, Model, Output, Progress, Resources, Values, Writing
+from mscvt.cli.tables import Compared, Direction, Folders, Model, Output, Progress, Resources, Sizes, Values, Writing
 from mscvt.cli.words import Given
 from mscvt.dialects.mindspeed.options import Options
 from mscvt.plugins.registry import Registry, load_registry
@@ -71,6 +71,7 @@ def _convert(load_kind: str, save_kind: str, given: Given) -> None:
         iteration=model.iteration,
         replicas=values.replicas,
         removed=given.removed,
+        given={name: value for name, value in asdict(given.asked(Sizes)).items() if value is not None},
     )
     prepare = {(HF, MG): prepare_to_megatron, (MG, HF): prepare_to_huggingface, (MG, MG): prepare_reshard}[
         load_kind, save_kind

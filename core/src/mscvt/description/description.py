@@ -72,7 +72,7 @@ def describe(
     selection: Selection,
     dialect: Dialect,
     *,
-    absent: Sequence[str] = (),
+    absent: Sequence[str] | None = (),
 ) -> Description:
     """Describe a model.
 
@@ -84,6 +84,7 @@ def describe(
         selection: Its layers.
         dialect: What the training stack calls things.
         absent: Marks of aliases that the original checkpoint did not have; the way back doesn't give them either.
+            None where nobody recorded it, and it gives those that the family's checkpoints usually have.
 
     Raises:
         MscvtError: Where the family has no rule for one of its roles, an option means nothing to it, or a size
@@ -102,6 +103,8 @@ def describe(
         fault, hint = dialect.uneven(options, axis, size, dimension, count)
         faults.add(fault, hint=hint)
     faults.raise_if_any("the model can't be laid out")
+    if absent is None:
+        absent = () if family.model_type.repeats_ends else [alias.mark for alias in placed.aliases.values()]
     aliases = {
         name: replace(alias, is_written=alias.is_written and alias.mark not in absent)
         for name, alias in placed.aliases.items()

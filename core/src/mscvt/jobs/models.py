@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from mscvt.description.description import Description, describe
@@ -13,7 +14,7 @@ from mscvt.dialects.mindspeed.options import Options
 from mscvt.errors import Faults, MscvtError
 from mscvt.jobs.request import Request
 from mscvt.model.family import Hyperparameters, Layer
-from mscvt.model.hyperparameters import hyperparameters, model_fields, pad_vocabulary
+from mscvt.model.hyperparameters import check_given, hyperparameters, model_fields, pad_vocabulary, with_given
 from mscvt.model.layers import Selection, select_layers
 from mscvt.model.options import check_features, check_refused, check_values, flag, notes_on, with_defaults
 from mscvt.model.values import shown
@@ -51,14 +52,29 @@ def check_options(options: Options) -> None:
     faults.raise_if_any("options with impossible values")
 
 
-def model_from_config(family: Family, config: Mapping[str, Any], asked: Options, where: Path | str) -> Model:
+def model_from_config(
+    family: Family,
+    config: Mapping[str, Any],
+    asked: Options,
+    where: Path | str,
+    *,
+    given: Mapping[str, int] = MappingProxyType({}),
+) -> Model:
     """The model that a `config.json` and options ask for.
+
+    Args:
+        family: The family.
+        config: The configuration.
+        asked: The options.
+        where: The configuration's file, for errors.
+        given: Hyperparameters that hold where the configuration doesn't say them.
 
     Raises:
         MscvtError: Where they contradict one another or the family.
     """
     check_options(asked)
-    h = hyperparameters(family.respelled(config), family.model_type, where)
+    h = hyperparameters(family.respelled(with_given(config, given, family.model_type)), family.model_type, where)
+    check_given(h, given, where)
     layers = family.layers(h)
     faults = Faults()
     check_features(asked, family.features(layers, h), family.model_type.name, faults)
@@ -121,6 +137,7 @@ def model_from_args(
         MscvtError: Where the checkpoint doesn't say enough, or what it says contradicts what was asked for.
     """
     family = _family_of(args, config, request, registry)
+    args = {**args, **{name: value for name, value in request.given.items() if args.get(name) is None}}
     args, notes = mindspeed.in_our_words(args, has_experts="num_experts" in model_fields(family.model_type))
     options, more = mindspeed.read_options(args, request.options)
     options = with_defaults(options)
@@ -129,6 +146,7 @@ def model_from_args(
         where = f"{request.hf_cfg_dir}/config.json"
         configured = hyperparameters(family.respelled(config), family.model_type, where)
     h = mindspeed.read_hyperparameters(args, family, options, configured)
+    check_given(h, request.given, "the checkpoint")
     enumerated = configured if against_original and configured else h
     fewer = {
         name: h[name]
@@ -138,7 +156,7 @@ def model_from_args(
     reduced = replace(options, **fewer)
     selection = select_layers(family.layers(enumerated), reduced)
     topology = mindspeed.topology(options, selection.decoder_count)
-    mindspeed.check_meaning(args, family.args(h, selection.kept))
+    mindspeed.check_meaning(args, family.args(h, selection.kept), family.features(selection.kept, h))
     absent = mindspeed.absent_copies(args)
     description = describe(family, h, reduced, topology, selection, mindspeed, absent=absent)
     return Model(family, h, options, description, selection.kept, selection.decoder_count, (*notes, *more))

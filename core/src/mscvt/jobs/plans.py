@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
+from fnmatch import translate
 
 from mscvt.description.description import Description
 from mscvt.formats.huggingface.writer import file_name
@@ -39,7 +40,7 @@ def plan_to_megatron(
     description: Description,
     source: Mapping[str, TensorInfo],
     *,
-    ignored: tuple[str, ...] = (),
+    left_out: Mapping[str, str] | None = None,
     dtype: str | None = None,
 ) -> Plan:
     """Plan all shards of a Megatron checkpoint.
@@ -47,17 +48,18 @@ def plan_to_megatron(
     Args:
         description: The model.
         source: Every tensor of the Hugging Face checkpoint.
-        ignored: Patterns of source tensors that hold no weights.
+        left_out: Pattern (`fnmatch`) of source tensors that no rule takes and that are left out -> why.
         dtype: Convert floating-point tensors to this dtype; None keeps each one's own.
 
     Raises:
         MscvtError: Where the source lacks a tensor, has one that no rule takes, or one of another shape or dtype than
             the model's; all of them at once.
     """
+    patterns = [(re.compile(translate(pattern)), why) for pattern, why in (left_out or {}).items()]
     tolerated = Tolerated(
         repeats={name: alias.of for name, alias in description.aliases.items()},
         left_out=description.left_out,
-        ignored=lambda name: any(fnmatchcase(name, pattern) for pattern in ignored),
+        passed_over=lambda name: next((why for pattern, why in patterns if pattern.match(name)), None),
     )
     return make_plan(
         ByShard(description),

@@ -23,6 +23,7 @@ from mscvt.plan.contents import OutputFile, Plan
 from mscvt.plugins.family import Family
 from mscvt.plugins.registry import Registry
 from mscvt.tensors.info import TORCH_NAMES
+from mscvt.tensors.renamed import renamed
 from mscvt.tensors.sources import Source
 
 
@@ -36,11 +37,12 @@ def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
 
     config = read_config(request.load_dir)
     family = registry.family(request.model_type) if request.model_type else registry.recognise(config)
-    model = model_from_config(family, config, request.options, request.load_dir / "config.json")
-    source = open_source(request.load_dir, dequantize=request.dequantize, config=config)
+    model = model_from_config(family, config, request.options, request.load_dir / "config.json", given=request.given)
+    original = open_source(request.load_dir, dequantize=request.dequantize, config=config)
+    source = renamed(original, family.model_type.spellings)
     try:
         plan = plan_to_megatron(
-            model.description, source.tensors, ignored=family.model_type.ignored, dtype=request.dtype_name
+            model.description, source.tensors, left_out=family.left_out(model.h), dtype=request.dtype_name
         )
     except MscvtError as error:
         raise _with_better_type(error, config, family, registry) from None
@@ -120,7 +122,7 @@ def prepare_reshard(request: Request, registry: Registry) -> Conversion:
         dtype=request.dtype_name,
         replicas=request.replicas == "equal",
     )
-    absent = mindspeed.absent_copies(source.args)
+    absent = mindspeed.absent_copies(source.args) or ()
     notes = (*wanted.notes, "optimizer states are not carried over")
     return _to_shards("mg2mg", request, wanted, plan, source, absent, None, notes)
 
@@ -204,6 +206,7 @@ def _identity(
         "plugin": f"{family.plugin.distribution} {family.plugin.version}",
         "model type": family.model_type.name,
         "options": {name: getattr(options, name) for name in options.__dataclass_fields__},
+        "given": dict(request.given),
         "dtype": request.dtype,
         "dequantize": request.dequantize,
         "replicas": request.replicas,

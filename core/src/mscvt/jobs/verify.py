@@ -23,6 +23,7 @@ from mscvt.parallel.grid import ShardName
 from mscvt.plan.contents import Plan, shown
 from mscvt.plugins.registry import Registry
 from mscvt.tensors.info import TensorInfo
+from mscvt.tensors.renamed import renamed
 
 if TYPE_CHECKING:
     from mscvt.formats.megatron_torch.reader import MegatronSource
@@ -88,9 +89,9 @@ def verify_checkpoints(
     model = model_from_args(existing.args, config, request, registry, against_original=True)
     grid = model.description.topology.grid
     existing.open_ranks(list(grid.ranks()), grid.pipeline, grid.expert)
-    source = open_source(hf, dequantize=dequantize, config=config)
-    ignored = model.family.model_type.ignored
-    plan = plan_to_megatron(model.description, source.tensors, ignored=ignored, dtype=request.dtype_name)
+    source = renamed(open_source(hf, dequantize=dequantize, config=config), model.family.model_type.spellings)
+    left_out = model.family.left_out(model.h)
+    plan = plan_to_megatron(model.description, source.tensors, left_out=left_out, dtype=request.dtype_name)
     _check_same_tensors(plan, existing.tensors)
     started("verifying", plan.nbytes)
     check_equal_sources(plan, source.tensor)

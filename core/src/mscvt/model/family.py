@@ -49,6 +49,10 @@ def _as_it_is(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return config
 
 
+def _nothing(_hyperparameters: Hyperparameters) -> Mapping[str, str]:
+    return {}
+
+
 def _no_flags(_hyperparameters: Hyperparameters) -> Sequence[str]:
     return ()
 
@@ -70,6 +74,10 @@ class ModelType:
             the hyperparameters and the layers that are kept.
         flags: What the training script must be told of the model itself, for its hyperparameters.
         ignored: Patterns (`fnmatch`) of source tensors that hold no weights, such as old rotary buffers.
+        spellings: Name of a source tensor -> the one that `mscvt_names` gives it, where sources differ in names.
+        repeats_ends: Whether checkpoints have the tensors of the ends that the block `mtp` names again, where nothing
+            is recorded of the original.
+        left_out: Patterns of further source tensors that are not converted -> why, for its hyperparameters.
     """
 
     name: str
@@ -85,3 +93,6 @@ class ModelType:
     )
     flags: Callable[[Hyperparameters], Sequence[str]] = _no_flags
     ignored: tuple[str, ...] = ("*.rotary_emb.inv_freq",)
+    spellings: Mapping[str, str] = field(default_factory=dict)
+    repeats_ends: bool = True
+    left_out: Callable[[Hyperparameters], Mapping[str, str]] = _nothing

@@ -63,6 +63,11 @@ def count(*paths: str, default: int | None = ..., least: int = 1) -> Field:  # t
     return Field(paths, COUNT, default, least)
 
 
+def absent() -> Field:
+    """A hyperparameter of other decoders that models of this type don't have, whatever a file says of its name."""
+    return Field((), COUNT, None)
+
+
 def number(*paths: str, default: float | None = ...) -> Field:  # type: ignore[assignment]
     """Any number."""
     return Field(paths, NUMBER, default)

@@ -160,6 +160,13 @@ class Family:
             raise self._wrong("flags", f"it returned {flags!r:.200}, expected a list of words")
         return tuple(flags)
 
+    def left_out(self, h: Hyperparameters) -> Mapping[str, str]:
+        """Pattern of source tensors that are not converted -> why."""
+        more = self._try("left_out", lambda: self.model_type.left_out(h))
+        if not isinstance(more, Mapping) or not all(isinstance(text, str) for item in more.items() for text in item):
+            raise self._wrong("left_out", f"it returned {more!r:.200}, expected pattern -> why")
+        return {**dict.fromkeys(self.model_type.ignored, "holds no weights"), **more}
+
     def respelled(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
         """A configuration in the spelling that the fields are read in."""
         answer = self._try("respell", lambda: self.model_type.respell(config))

@@ -57,7 +57,7 @@ def make_args(
         args["router_bias"] = True
     if not args.get("add_qkv_bias"):  # training only looks whether it is there
         args.pop("add_qkv_bias", None)
-    if absent:
+    if absent or not family.model_type.repeats_ends:
         args[ABSENT] = sorted(absent)
     args |= _option_args(options, layers)
     args |= family.args(h, kept)
