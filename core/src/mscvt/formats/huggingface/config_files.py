@@ -12,7 +12,7 @@ from typing import Any
 from mscvt.formats.files import file_inside
 from mscvt.formats.huggingface.config import CONFIG
 from mscvt.model.family import Hyperparameters, ModelType
-from mscvt.model.fields import Field
+from mscvt.model.fields import COUNTS, WORDS, Field
 from mscvt.model.hyperparameters import lookup, model_fields
 
 _ENDINGS = frozenset({".json", ".txt", ".model", ".jinja", ".py", ".tiktoken"})
@@ -138,9 +138,11 @@ def _shorten_lists(
         dense_before = lookup(spelled, fields["first_k_dense_replace"].paths) or 0
         dense = min(h.get("first_k_dense_replace", dense_before), after)
     kept = [*range(dense), *range(dense_before, dense_before + after - dense)]
+    known = {path for field in fields.values() if field.kind in (COUNTS, WORDS) for path in field.paths}
     notes = []
     for name, entries in config.items():
-        if isinstance(entries, list) and len(entries) == before and max(kept) < before:
+        is_by_layer = isinstance(entries, list) and len(entries) == before and (name in known or "layer" in name)
+        if is_by_layer and max(kept) < before:
             adapted[name] = [entries[layer] for layer in kept]
             notes.append(f"config.json: {name} has {after} entries, for the layers that were kept; it had {before}")
     return notes
