@@ -6,7 +6,7 @@ from mscvt.dialects.mindspeed.options import Options
 from mscvt.model.family import DENSE, MOE, MTP, Layer, ModelType
 from mscvt.model.layers import select_layers
 from mscvt.model.options import with_defaults
-from mscvt.plan.targets import uses_by_name
+from mscvt.plan.by_huggingface import uses_by_name
 from mscvt.plugins.blocks import ATTENTION, DECODER, NORMS
 from mscvt.plugins.defaults import mscvt_placement
 from mscvt.plugins.family import Family, Plugin

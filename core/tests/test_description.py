@@ -13,7 +13,8 @@ from mscvt.jobs.plans import plan_to_megatron
 from mscvt.layout.rules import TENSOR, Rule, Source, whole
 from mscvt.model.family import DENSE, MOE, Layer
 from mscvt.parallel.grid import Rank
-from mscvt.plan.targets import ByHuggingFace, ByShard
+from mscvt.plan.by_huggingface import ByHuggingFace
+from mscvt.plan.by_shard import ByShard
 
 
 def test_shares_are_held_by_all_ranks_that_stand_at_their_place():

@@ -8,7 +8,9 @@ from mscvt.dialects.mindspeed.options import Options
 from mscvt.errors import Faults
 from mscvt.jobs.models import Model, model_from_config
 from mscvt.model.options import rows
-from mscvt.plan.targets import ByHuggingFace, ByShard, Joined
+from mscvt.plan.by_huggingface import ByHuggingFace
+from mscvt.plan.by_shard import ByShard
+from mscvt.plan.joined import Joined
 from mscvt.plugins.registry import load_registry
 from mscvt.testing.sources import features_of
 from random_models import WITH_EXPERTS, WITH_LATENT_ATTENTION, Case, cases

@@ -10,8 +10,8 @@ from mscvt.errors import MscvtError
 from mscvt.jobs.plans import plan_to_huggingface, plan_to_megatron
 from mscvt.parallel.grid import Rank
 from mscvt.plan.files import by_rank
+from mscvt.plan.joined import Joined
 from mscvt.plan.planner import Words, make_plan
-from mscvt.plan.targets import Joined
 from mscvt.tensors.info import ITEM_SIZES, TensorInfo
 
 WORDS = Words("the source is wrong", "add it", "unknown", "remove it", "the target")

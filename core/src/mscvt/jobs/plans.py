@@ -10,10 +10,12 @@ from mscvt.description.description import Description
 from mscvt.formats.huggingface.writer import file_name
 from mscvt.formats.megatron_torch.paths import SHARD, iteration_folder, rank_folder
 from mscvt.parallel.grid import Rank, ShardName
+from mscvt.plan.by_huggingface import ByHuggingFace
+from mscvt.plan.by_shard import ByShard
 from mscvt.plan.contents import Plan
 from mscvt.plan.files import SHARD_BYTES, by_rank, by_size
+from mscvt.plan.joined import Joined
 from mscvt.plan.planner import NameFiles, Tolerated, Words, make_plan
-from mscvt.plan.targets import ByHuggingFace, ByShard, Joined
 from mscvt.tensors.info import TensorInfo
 
 ITERATION = 1

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from mscvt.errors import MscvtError
 from mscvt.layout.notation import evaluate, parse
-from mscvt.layout.pairs import Loop, Pair, clip, pair, uncovered
+from mscvt.layout.pairs import Loop, Pair, clip, pair
 from mscvt.layout.rules import PADDING, Rule, check_rule, fields_in
 
 
@@ -144,21 +144,6 @@ class Layout:
                     pieces, shape = self._cut_rows(pieces, shape, counts[self.cuts[rows[0]]], place[self.cuts[rows[0]]])
                 yield Share(index, numbers, shape, pieces)
 
-    def uncut(self, side: int = 0) -> Iterator[tuple[tuple[int, ...], tuple[Piece, ...]]]:
-        """Yield the index of each axis that the name of a tensor on the left holds, and the whole tensor's pieces."""
-        whole = self.left[side]
-        ranges = [_range_of(whole, axis) for axis in whole.held]
-        for at in product(*ranges):
-            yield at, self._pieces(whole, dict(zip(whole.held, at, strict=True)))
-
-    def fault(self) -> str | None:
-        """Prove that each element of the left comes from exactly one place; says what is wrong."""
-        for number, side in enumerate(self.left):
-            for _, pieces in self.uncut(number):
-                if wrong := uncovered(side.numel, [piece.pair for piece in pieces]):
-                    return wrong
-        return None
-
     def _local(self, side: Side, counts: Mapping[str, int], place: Mapping[str, int]) -> Side:
         """What one rank holds of a side, its axes numbered as in the whole."""
 
@@ -239,11 +224,6 @@ def _strides(segment: Segment) -> list[tuple[Run, int]]:
         found.append((run, step))
         step *= run.extent
     return found[::-1]
-
-
-def _range_of(side: Side, axis: str) -> range:
-    run = next(run for run in side.segments[0].held if run.axis == axis)
-    return range(run.start, run.start + run.extent)
 
 
 def resolve(rule: Rule, sizes: Mapping[str, int], held: Sequence[frozenset[str]]) -> Layout:

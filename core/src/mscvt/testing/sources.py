@@ -14,7 +14,7 @@ from mscvt.formats.huggingface.reader import HuggingFaceSource
 from mscvt.jobs.models import model_from_config
 from mscvt.model.family import Hyperparameters, Layer
 from mscvt.model.hyperparameters import hyperparameters, model_fields
-from mscvt.plan.targets import uses_by_name
+from mscvt.plan.by_huggingface import uses_by_name
 from mscvt.plugins.family import Family
 from mscvt.testing.checkpoints import content
 
