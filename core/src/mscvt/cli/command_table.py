@@ -8,8 +8,8 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
-from mscvt.cli.tables import Compared, Direction, Folders, Model, Output, Progress, Resources, Sizes, Values, Writing
-from mscvt.dialects.mindspeed.options import Options
+from mscvt.cli.tables import Compared, Direction, Folders, Model, Output, Progress, Resources, Values, Writing
+from mscvt.dialects.mindspeed.options import Options, Sizes
 from mscvt.model.options import Row, rows
 
 RECORDED = "what args record"

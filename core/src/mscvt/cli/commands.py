@@ -17,9 +17,9 @@ from mscvt.cli.model_types import match_model_type
 from mscvt.cli.original import without_single_ranks
 from mscvt.cli.progress import show_progress
 from mscvt.cli.report import FAILED, INTERRUPTED
-from mscvt.cli.tables import Compared, Direction, Folders, Model, Output, Progress, Resources, Sizes, Values, Writing
+from mscvt.cli.tables import Compared, Direction, Folders, Model, Output, Progress, Resources, Values, Writing
 from mscvt.cli.words import Given
-from mscvt.dialects.mindspeed.options import Options
+from mscvt.dialects.mindspeed.options import Options, Sizes
 from mscvt.plugins.registry import Registry, load_registry
 
 

@@ -11,8 +11,6 @@ from mscvt.model.values import Bytes
 _MODEL = "Checkpoints"
 _VALUES = "Values"
 _RUN = "Running"
-_SIZES = "Sizes that config.json lacks"
-_SAID = "what config.json says"
 _KINDS = ("hf", "mg")
 
 
@@ -83,16 +81,6 @@ class Model:
         unset="what latest_checkpointed_iteration.txt says, also release",
         least=0,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """Sizes of a model whose configuration doesn't say them."""
-
-    hidden_size: int | None = option(panel=_SIZES, metavar="N", help="Hidden size.", unset=_SAID, least=1)
-    mamba_state_dim: int | None = option(panel=_SIZES, metavar="N", help="State size.", unset=_SAID, least=1)
-    mamba_head_dim: int | None = option(panel=_SIZES, metavar="N", help="Size of a head.", unset=_SAID, least=1)
-    mamba_num_groups: int | None = option(panel=_SIZES, metavar="N", help="Number of groups.", unset=_SAID, least=1)
 
 
 @dataclass(frozen=True, slots=True)

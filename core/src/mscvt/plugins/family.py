@@ -185,8 +185,12 @@ class Family:
 
     def features(self, layers: Iterable[Layer], h: Hyperparameters) -> frozenset[str]:
         """The first words of their roles (`moe`, `mla`, `mtp`, ...), and of what other models of the type may have."""
-        usual = [role for block in dict.fromkeys((*DENSE, *MOE, MTP)) for role in self.names((block,), h)]
-        return frozenset(role.partition(".")[0] for role in (*self.roles(layers, h), *usual))
+        return frozenset(role.partition(".")[0] for role in self.usual_roles(layers, h))
+
+    def usual_roles(self, layers: Iterable[Layer], h: Hyperparameters) -> frozenset[str]:
+        """All roles that some layers have, and those that other models of the type may have."""
+        usual = {role for block in (*DENSE, *MOE, MTP) for role in self.names((block,), h)}
+        return self.roles(layers, h) | usual
 
     def _sequence(self, hook: str, item: type[T], **arguments: Any) -> tuple[T, ...]:
         answer = self._call(hook, **arguments)
