@@ -139,10 +139,14 @@ def _layers(draft: Draft, used: set[str]) -> str:
     if draft.dense:
         used.add("DENSE")
         says = "Some layers are dense, the others have experts."
-        kind = f"DENSE if {draft.dense_condition or 'i in DENSE_LAYERS'} else MOE"
+        kind = f"DENSE if i in {'dense' if draft.dense_condition else 'DENSE_LAYERS'} else MOE"
     short = "h" if draft.dense_condition else "hyperparameters"
     layers = f'[Layer(i, {kind}) for i in range({short}["num_layers"])]'
-    body = "    h = hyperparameters\n" if draft.dense_condition else ""
+    body = ""
+    if draft.dense_condition:
+        body = (
+            f'    h = hyperparameters\n    dense = {{i for i in range(h["num_layers"]) if {draft.dense_condition}}}\n'
+        )
     if draft.mtp:
         says = says[:-1] + "; MTP layers follow."
         body += (

@@ -94,7 +94,9 @@ def describe(
     _check_reduced(family, h, options, selection)
     is_tied = bool(h.get("tie_word_embeddings"))
     rules = dialect.rules(options, is_tied=is_tied)
-    book = RuleBook(rules, family.rules(h, rules.blocks), {**dialect.sizes(h), **family.sizes(h)})
+    own = family.rules(h, rules.blocks)
+    family.check_fields(selection.kept, h, own)
+    book = RuleBook(rules, own, {**dialect.sizes(h), **family.sizes(h)})
     placed = _Placed(family, h, topology, book, faults)
     parameters = (*placed.first(), *placed.layers(selection.kept), *placed.last(is_tied=is_tied))
     for axis, size, dimension, count in book.uneven(topology.grid.counts):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from mscvt.errors import Faults, MscvtError
@@ -13,6 +14,15 @@ from mscvt.parallel.topology import Topology
 from mscvt.plugins.rule_blocks import RuleBlocks
 
 T = TypeVar("T")
+
+
+_NEEDED: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "moe.expert.": ("num_experts", "moe_intermediate_size"),
+        "mla.": ("kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"),
+    }
+)
+"""What roles begin with -> the hyperparameters without which they have no sizes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +112,22 @@ class Family:
             except MscvtError as error:
                 raise MscvtError(self._where("mscvt_split_rules", error.message), faults=error.faults) from None
         return rules
+
+    def check_fields(self, layers: Iterable[Layer], h: Hyperparameters, rules: Iterable[Rule]) -> None:
+        """Refuse layers whose roles need sizes that no field gives, unless the family's own rules take these roles.
+
+        Raises:
+            MscvtError: Names the fields.
+        """
+        roles = self.roles(layers, h) - {role for rule in rules for role in rule.roles}
+        for prefix, fields in _NEEDED.items():
+            lacking = [name for name in fields if name not in h]
+            if lacking and any(role.startswith(prefix) for role in roles):
+                raise self._wrong(
+                    "fields",
+                    f"its layers have the roles {prefix}*, which need {', '.join(lacking)}, and its model type has no "
+                    f"such field: fields={{{lacking[0]!r}: count(...)}}",
+                )
 
     def placement(self, topology: Topology, layers: Sequence[Layer]) -> list[tuple[int, str, int]]:
         """(Stage, chunk, number inside the chunk) of each layer."""
