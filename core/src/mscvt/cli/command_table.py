@@ -121,15 +121,16 @@ mscvt convert --load-model-type hf --save-model-type mg \\
     ),
     Command(
         name="verify",
-        summary="Prove that two checkpoints hold the same weights, byte for byte.",
-        text="How the Megatron checkpoint is cut is recorded in its args. Every rank is compared, replicas too.",
+        summary="Prove that two checkpoints hold the same weights.",
+        text="Every byte of every rank is compared, replicas too. How the Megatron checkpoint is cut is recorded in its "
+        "args.",
         example="mscvt verify --hf model-hf --mg model-mg",
         tables=(Compared, Model, Values, Resources, Progress, Output),
         without=frozenset({"hf_cfg_dir", "replicas"}),
     ),
     Command(
         name="names",
-        summary="Show the tensors of a Hugging Face checkpoint as a folded table.",
+        summary="Show the names in a Hugging Face checkpoint, folded.",
         text="One line for all that differ only in numbers; where a plugin serves the model, with role, Megatron key "
         "and cut, and with what is left over or missing. Only headers are read.",
         example="mscvt names model-hf",

@@ -76,6 +76,13 @@ class Family:
 
     def layer_names(self, layer: Layer, h: Hyperparameters) -> Mapping[str, str]:
         """Role -> name of a layer's tensors, without what an MTP layer has besides."""
+        for block in layer.kind:
+            if self._call("mscvt_names", block=block, hyperparameters=h) is None:
+                raise self._wrong(
+                    "mscvt_names",
+                    f"it has no block {block!r}, and layer {layer.index} consists of {' + '.join(layer.kind)}; "
+                    "mscvt_layers says which blocks layers have, attention and mlp where a plugin doesn't implement it",
+                )
         names = self.names(layer.kind, h)
         for role, name in names.items():
             if layer.mtp is None and "layer" not in fields_in(name):
