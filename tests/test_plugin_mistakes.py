@@ -93,6 +93,7 @@ def test_mistake_is_found_when_the_plugin_is_loaded(text, says, registry):
             "layers",
             "no block 'attention', and layer 0",
         ),
+        (HEAD.replace("{**DECODER", '{"attention": ATTENTION, "mlp": MLP'), "mscvt_names", "the role embedding"),
         (
             HEAD.replace("{**DECODER", '{"attention": ATTENTION | NORMS, "model": ENDS'),
             "mscvt_layers",

@@ -48,7 +48,8 @@ def recognise(tensors: Mapping[str, TensorInfo], layers: int) -> Recognised:
     suffixes: dict[str, _Found] = {}
     blocks: dict[str, dict[str, str]] = {"model": {}}
     shapes: dict[str, tuple[int, ...]] = {}
-    base = prefix.rstrip(".").rpartition(".")[0]
+    words = prefix.split(".")
+    bases = {".".join(words[:length]) for length in range(len(words) - 1)}
     for name, info in tensors.items():
         match = _IN_LAYER.fullmatch(name)
         if match and match[1] == prefix:
@@ -57,7 +58,7 @@ def recognise(tensors: Mapping[str, TensorInfo], layers: int) -> Recognised:
             found = suffixes.setdefault(suffix, _Found(f"{prefix}{{layer}}.{suffix}", info.shape))
             found.layers.add(int(match[2]))
             found.experts = max(found.experts, int(numbers[0]) + 1 if numbers else 0)
-        elif not match and name.rpartition(".")[0].rpartition(".")[0] in ("", base):
+        elif not match and name.rpartition(".")[0].rpartition(".")[0] in bases:
             role = role_of_end(name)
             if role is not None and blocks["model"].setdefault(role, name) == name:
                 shapes[role] = info.shape

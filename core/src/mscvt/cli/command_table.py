@@ -122,8 +122,8 @@ mscvt convert --load-model-type hf --save-model-type mg \\
     Command(
         name="verify",
         summary="Prove that two checkpoints hold the same weights.",
-        text="Every byte of every rank is compared, replicas too. How the Megatron checkpoint is cut is recorded in its "
-        "args.",
+        text="Every byte of every rank is compared, replicas too. How the Megatron checkpoint is cut is recorded in "
+        "its args.",
         example="mscvt verify --hf model-hf --mg model-mg",
         tables=(Compared, Model, Values, Resources, Progress, Output),
         without=frozenset({"hf_cfg_dir", "replicas"}),

@@ -15,7 +15,7 @@ from mscvt.dialects.dialect import Dialect
 from mscvt.errors import Faults, MscvtError
 from mscvt.layout.layout import Layout
 from mscvt.layout.rules import Rule, fields_in
-from mscvt.model.family import MODEL, MTP, Hyperparameters, Layer
+from mscvt.model.family import MTP, Hyperparameters, Layer
 from mscvt.model.layers import Selection
 from mscvt.model.options import check_features
 from mscvt.parallel.topology import Topology
@@ -134,7 +134,7 @@ class _Placed:
 
     def __init__(self, family: Family, h: Hyperparameters, topology: Topology, book: RuleBook, faults: Faults) -> None:
         self.family, self.h, self.topology, self.book, self.faults = family, h, topology, book, faults
-        self.ends = family.names((MODEL,), h)
+        self.ends = family.end_names(h)
         self.aliases: dict[str, Alias] = {}
         self.roles = set(self.ends)
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from mscvt.errors import Faults, MscvtError
 from mscvt.layout.rules import Rule, check_rule, fields_in
-from mscvt.model.family import DENSE, MOE, MTP, Hyperparameters, Layer, ModelType
+from mscvt.model.family import DENSE, MODEL, MOE, MTP, Hyperparameters, Layer, ModelType
 from mscvt.parallel.topology import Topology
 from mscvt.plugins.rule_blocks import RuleBlocks
 
@@ -92,6 +92,13 @@ class Family:
                 "mscvt_names",
                 f"it names no tensors of layers of the kind {layer.kind!r}, which mscvt_layers enumerates",
             )
+        return names
+
+    def end_names(self, h: Hyperparameters) -> Mapping[str, str]:
+        """Role -> name of the tensors outside of the layers."""
+        names = self.names((MODEL,), h)
+        if "embedding" not in names:
+            raise self._wrong("mscvt_names", f"the block {MODEL!r} names no tensor for the role embedding")
         return names
 
     def layers(self, h: Hyperparameters) -> tuple[Layer, ...]:
