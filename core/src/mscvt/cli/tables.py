@@ -57,6 +57,33 @@ class Compared:
 
 
 @dataclass(frozen=True, slots=True)
+class NewPlugin:
+    """What a new plugin is made from."""
+
+    name: str = option(
+        panel=_MODEL,
+        metavar="NAME",
+        help="Name of the family and of its model type; the distribution is mscvt-NAME.",
+        holds="small letters, digits, - and _",
+    )
+    from_dir: Path | None = option(
+        panel=_MODEL,
+        metavar="DIR",
+        help="Checkpoint of the family, whose config.json and headers are read.",
+        unset="a plain decoder",
+        aliases=("--from",),
+    )
+    to_dir: Path | None = option(
+        panel=_MODEL,
+        metavar="DIR",
+        help="Folder to create.",
+        unset="mscvt-NAME",
+        holds="it does not exist or is empty",
+        aliases=("--to",),
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """Which model it is."""
 
