@@ -37,8 +37,9 @@ def check_refused(command: str, load_dir: Path, save_dir: Path, options: list[st
     """Run a command that must end with an error that says all of this, and write nothing at all."""
     before = sorted(save_dir.parent.rglob("*"))
     outcome = run_main(command, "--load-dir", load_dir, "--save-dir", save_dir, *options)
-    assert outcome.code == 1, outcome
     assert outcome.err.startswith("error: "), outcome.err
+    is_usage = outcome.err.startswith(f"error: mscvt {command}: ")
+    assert outcome.code == (2 if is_usage else 1), outcome
     assert "Traceback" not in outcome.err
     for fragment in fragments:
         assert fragment in outcome.err, f"{fragment!r} is not in\n{outcome.err}"

@@ -63,7 +63,7 @@ def run(direction: str, sources: Sources, target: Path) -> str:
     """Convert, or go on; returns how many units were there before."""
     os.fsync = lambda descriptor: None  # a killed process loses nothing that it has written
     FileSink.put = slow_put
-    return str(convert(direction, sources, target).resumed_units)
+    return str(convert(direction, sources, target).resumed_tensors)
 
 
 def slow_put(self: FileSink, block: Block, data: torch.Tensor) -> int:

@@ -13,8 +13,8 @@ from safetensors import safe_open
 from mscvt.testing import content, digest, save_huggingface
 
 CASES = Path(__file__).parent / "golden"
-_DTYPES = {"bf16": "BF16", "f32": "F32", "f8_e4m3": "F8_E4M3"}
-_SHORT = {torch.bfloat16: "bf16", torch.float32: "f32"}
+_DTYPES = {"bf16": "BF16", "f32": "F32", "f8_e4m3": "F8_E4M3", "i64": "I64"}
+_SHORT = {torch.bfloat16: "bf16", torch.float32: "f32", torch.int64: "torch.int64"}
 
 
 def load_case(path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ PLAN = {"command", "target", "files", "bytes", "notes", "training_flags", "is_dr
 ERROR = {"message", "hint", "faults"}
 KEYS = {
     "plan": PLAN,
-    "result": PLAN | {"seconds", "is_complete", "resumed_tensors", "verified"},
+    "result": PLAN | {"seconds", "is_complete", "resumed_tensors", "verified", "staging", "written", "missing"},
     "verify": {"command", "is_equal", "differences", "tensors", "bytes", "seconds", "notes"},
     "plugins": {"command", "plugins"},
     "error": ERROR,
@@ -27,6 +27,9 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "is_complete": bool,
     "resumed_tensors": int,
     "verified": bool,
+    "staging": str,
+    "written": int,
+    "missing": list,
     "is_equal": bool,
     "differences": list,
     "plugins": list,

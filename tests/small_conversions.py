@@ -13,6 +13,7 @@ from mscvt.jobs.conversion import Conversion, Result, Settings, run_conversion
 from mscvt.jobs.plans import plan_to_huggingface
 from mscvt.jobs.prepare import prepare_to_huggingface, prepare_to_megatron
 from mscvt.jobs.request import Request
+from mscvt.output.record import parse
 from mscvt.plugins.registry import load_registry
 
 DIRECTIONS = ("hf2mg", "mg2hf")
@@ -75,5 +76,5 @@ def hidden(target: Path) -> Path:
 
 
 def journalled(target: Path) -> int:
-    """How many finished units the journals of unfinished work name."""
-    return sum(max(0, path.read_bytes().count(b"\n") - 1) for path in (hidden(target) / "journal").glob("*"))
+    """How many finished tensors the records of unfinished work name."""
+    return sum(len(parse(path.read_bytes()).tensors) for path in (hidden(target) / "parts").glob("*"))

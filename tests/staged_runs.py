@@ -1,29 +1,43 @@
 """Runs that use the hidden folder as a conversion does, without converting anything."""
 
-from mscvt.output.staging import REPLACEABLE, Staging
+from mscvt.output.staging import Staging
+from mscvt.output.tree import make_folders
 
 FILES = ("a/x.pt", "a/y.pt", "b/x.pt")
-NEW = {**dict.fromkeys(FILES, "new"), "latest_checkpointed_iteration.txt": "1"}
-OLD = {"iter_0000001/x.pt": "old", "latest_checkpointed_iteration.txt": "7"}
 TRACKER = "latest_checkpointed_iteration.txt"
+NEW = {**dict.fromkeys(FILES, "new"), TRACKER: "1"}
+OLD = {"iter_0000001/x.pt": "old", TRACKER: "7"}
+REPLACEABLE = {*FILES, *OLD, "begun"}
 
 
-def run(target, *, files=FILES, overwrite=False, resume=False, shared=False, identity="one"):
+def stage(target, *, identity="one"):
+    return Staging(target, {"what": identity, "size": 3}, lambda folder: REPLACEABLE)
+
+
+def track(folder):
+    (folder / TRACKER).write_text("1")
+
+
+def run(target, *, files=FILES, overwrite=False, resume=False, identity="one"):
     """What a conversion does with its hidden folder; returns whether the output is complete."""
-    staging = Staging(target, {"what": identity}, (*REPLACEABLE, "a", "b"))
+    staging = stage(target, identity=identity)
     try:
-        staging.open(overwrite=overwrite, resume=resume, shared=shared, files=files)
+        staging.open(overwrite=overwrite, resume=resume, files=files)
         if staging.is_committed:
             return True
-        for file in files:
-            path = staging.data / file
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("new")
-        staging.sync_names(files)
-        staging.mark_whole(files)
-        return staging.complete(FILES, lambda folder: (folder / TRACKER).write_text("1"), overwrite)
+        write(staging, staging.records)
+        return staging.complete(FILES, track, overwrite)
     finally:
         staging.close()
+
+
+def write(staging, files):
+    """Write files that the run has locked."""
+    files = tuple(files)
+    for file in files:
+        make_folders(staging.data, file).write_text("new")
+    staging.sync_names(files)
+    staging.mark_whole(files)
 
 
 def tree(folder):
@@ -40,9 +54,9 @@ def hidden(target):
     return target.parent / f".{target.name}.mscvt"
 
 
-def begin(target, *, files=FILES, shared=False, identity="one", overwrite=False):
+def begin(target, *, files=FILES, identity="one", overwrite=False):
     """A run that is in the middle of its work."""
-    staging = Staging(target, {"what": identity, "size": 3}, (*REPLACEABLE, "a", "b"))
-    staging.open(overwrite=overwrite, resume=False, shared=shared, files=files)
+    staging = stage(target, identity=identity)
+    staging.open(overwrite=overwrite, resume=False, files=files)
     (staging.data / "begun").write_text("")
     return staging

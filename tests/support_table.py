@@ -19,7 +19,7 @@ from mscvt.plugins.family import Family
 from mscvt.plugins.registry import load_registry
 from mscvt.testing import FamilyContract
 from mscvt.testing.sources import features_of
-from random_models import Case, cases
+from random_models import MODEL_TYPES, Case, cases
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "support.md"
@@ -54,7 +54,7 @@ Without `--model-type-hf` the type is what `config.json` says, or on the way bac
   byte with an independent converter (`tests/test_properties.py`: some dozens of draws for each model type, the same
   ones every time; more with `MSCVT_EXAMPLES`).
 - **yes**: accepted, and no test has it for this model type.
-- **-**: the model has no such part; the option is refused by name.
+- **-**: the model has no such part, or is not trained so; the option is refused by name.
 
 """
 CLOSING = """
@@ -144,7 +144,7 @@ def used_by_property_test(known: Mapping[str, Family]) -> Used:
 
         draw()
 
-    for name in known:
+    for name in sorted(known.keys() & MODEL_TYPES):
         collect(name)
     return used
 
@@ -182,6 +182,7 @@ def render() -> str:
         for name in known:
             marks = " ".join(mark for mark, used in evidence.items() if (name, row.name) in used)
             lacks = row.feature is not None and row.feature not in features[name]
+            lacks = lacks or row.name in known[name].model_type.refused
             cells.append("-" if lacks else marks or "yes")
         lines.append(f"| `{row.flag}` | " + " | ".join(cells) + " |\n")
     lines.append(CLOSING)

@@ -60,7 +60,7 @@ def test_planning_reports_both_directions_for_a_tiny_model(tmp_path):
     assert report["allocate_seconds"] > 0
     for direction in ("hf2mg", "mg2hf"):
         assert report[direction]["seconds"] > 0
-        assert report[direction]["private_bytes"] > 32 << 20
+        assert report[direction]["private_bytes"] > 8 << 20  # torch, not needed, would take 100
 
 
 def test_full_size_models_have_as_many_parameters_as_the_released_ones():

@@ -230,7 +230,7 @@ def test_interruption_says_how_to_go_on(checkpoints, tmp_path, monkeypatch):
     monkeypatch.setattr("mscvt.jobs.conversion.run_conversion", interrupt)
     outcome = run_main("hf2mg", "--load-dir", checkpoints[0], "--save-dir", tmp_path / "mg")
     assert (outcome.code, outcome.out) == (130, "")
-    assert "the same command goes on from what was recorded last" in outcome.err
+    assert "interrupted; nothing was begun; the same command goes on with what earlier runs left" in outcome.err
 
 
 def test_conversion_is_refused_when_the_source_is_of_the_wanted_kind(checkpoints, tmp_path):

@@ -59,11 +59,11 @@ RECORDED = {
     "virtual_stage_negative": ({"num_layers_per_virtual_pipeline_stage": -1}, ["stage -1", "at least 1"]),
     "pp_too_large": ({"pipeline_model_parallel_size": 10**12}, ["8 layers", f"{PP} {10**12}"]),
     "tp_is_a_fraction": ({"tensor_model_parallel_size": 1.5}, ["tensor_model_parallel_size = 1.5"]),
-    "tp_is_a_tensor": ({"tensor_model_parallel_size": torch.ones(1)}, ["tensor_model_parallel_size = Tensor"]),
+    "tp_is_a_tensor": ({"tensor_model_parallel_size": torch.ones(1)}, ["tensor_model_parallel_size = StoredTensor"]),
     "layers_are_text": ({"num_layers": "many"}, ["num_hidden_layers is 'many'"]),
     "layers_too_many": ({"num_layers": 10**12}, [f"num_hidden_layers is {10**12}"]),
     "layers_missing": ({"num_layers": None}, ["num_layers is not recorded", "--hf-cfg-dir"]),
-    "hidden_size_is_a_tensor": ({"hidden_size": torch.ones(2)}, ["hidden_size is Tensor"]),
+    "hidden_size_is_a_tensor": ({"hidden_size": torch.ones(2)}, ["hidden_size is StoredTensor"]),
     "heads_are_a_list": ({"num_attention_heads": [8]}, ["num_attention_heads is list"]),
     "heads_are_zero": ({"num_attention_heads": 0}, ["num_attention_heads is 0"]),
     "groups_missing": (
@@ -74,7 +74,7 @@ RECORDED = {
     "vocabulary_larger_than_padded": ({"vocab_size": 97}, ["97", "padded_vocab_size 96"]),
     "untied_is_a_tensor": (
         {"untie_embeddings_and_output_weights": torch.ones(2)},
-        ["untie_embeddings_and_output_weights is Tensor"],
+        ["untie_embeddings_and_output_weights is StoredTensor"],
     ),
     "schedule_unknown": ({"schedules_method": "1f1b"}, ["--schedules-method 1f1b", "dualpipev"]),
     "implementation_is_a_number": ({"transformer_impl": 3}, ["transformer_impl = 3"]),

@@ -9,12 +9,13 @@ import sys
 import tempfile
 from functools import cache
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
 import mscvt.engine.sinks
 from mscvt.errors import MscvtError
-from small_conversions import DIRECTIONS, convert, hidden, journalled, make_sources, prepare, tree
+from small_conversions import DIRECTIONS, PARTS, convert, hidden, journalled, make_sources, prepare, tree
 from small_disks import MOUNT, small_disks
 
 WORKER = Path(__file__).with_name("crash_worker.py")
@@ -99,7 +100,7 @@ def test_a_disk_that_fills_up_in_the_middle_keeps_what_is_done(
     before = journalled(target)
     assert before > 0
     monkeypatch.setattr(os, "pwrite", pwrite)
-    assert convert(direction, sources, target).resumed_units == before
+    assert convert(direction, sources, target).resumed_tensors == before
     assert tree(target) == wholes[direction]
 
 
@@ -149,15 +150,16 @@ def test_a_full_disk_that_only_fsync_reports_is_not_believed_to_hold_the_bytes(
 
     def broken(descriptor):
         calls.append(descriptor)
-        if (hidden(target) / "journal").exists() and journalled(target) >= 5:
+        if (hidden(target) / "parts").exists() and journalled(target) >= 5:
             monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # the system says it once
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", broken)
     with pytest.raises(MscvtError, match="the disk is full"):
         convert(direction, sources, target, workers=1)
-    assert journalled(target) == 5
-    assert convert(direction, sources, target).resumed_units == 5
+    before = journalled(target)
+    assert before >= 5
+    assert convert(direction, sources, target).resumed_tensors == before
     assert tree(target) == wholes[direction]
 
 
@@ -184,7 +186,7 @@ def test_space_that_unfinished_work_has_already_is_not_asked_for_again(sources, 
     with pytest.raises(MscvtError, match=f"needs {missing:,} bytes more"):
         convert("hf2mg", sources, target)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=missing))
-    assert convert("hf2mg", sources, target).resumed_units > 0
+    assert convert("hf2mg", sources, target).resumed_tensors > 0
 
 
 def break_off(monkeypatch, sources, target, *, after, direction="hf2mg"):
@@ -214,7 +216,7 @@ def test_a_unit_is_noted_only_after_its_bytes_were_synced(direction, sources, tm
 
     def syncs(descriptor):
         path = os.readlink(f"/proc/self/fd/{descriptor}")
-        if "/journal/" in path:
+        if "/parts/" in path:
             noted.append(set(dirty))
         dirty.discard(descriptor)
 
@@ -234,7 +236,7 @@ def test_names_of_files_are_synced_before_the_journal_begins(sources, tmp_path, 
     monkeypatch.setattr(os, "fsync", syncs)
     convert("hf2mg", sources, target, sync_seconds=60.0)
     root = hidden(target)
-    first = next(i for i, path in enumerate(synced) if "/journal/" in path)
+    first = next(i for i, path in enumerate(synced) if "/parts/" in path)
     rank = root / "data" / "iter_0000001" / "mp_rank_00_000_000"
     for path in (rank, rank.parent, root / "data", root, tmp_path, rank / "model_optim_rng.pt.new"):
         assert str(path) in synced[:first], path
@@ -242,28 +244,38 @@ def test_names_of_files_are_synced_before_the_journal_begins(sources, tmp_path, 
     assert str(root / "data" / "latest_checkpointed_iteration.txt") in synced
 
 
+def records_of(target):
+    """Records that name some tensors, by their file."""
+    found = {unquote(path.name): path for path in sorted((hidden(target) / "parts").iterdir())}
+    return {file: path for file, path in found.items() if path.stat().st_size}
+
+
 @pytest.mark.parametrize("tail", [b"1", b"\0\0\0", b"\xff7"])
-def test_a_torn_last_line_of_the_journal_is_dropped(tail, sources, wholes, tmp_path, monkeypatch, no_sync):
+def test_a_torn_last_line_of_a_record_is_dropped(tail, sources, wholes, tmp_path, monkeypatch, no_sync):
     target = tmp_path / "out"
     break_off(monkeypatch, sources, target, after=20)
-    (journal,) = (hidden(target) / "journal").iterdir()
     before = journalled(target)
-    journal.write_bytes(journal.read_bytes() + tail)
-    assert convert("hf2mg", sources, target).resumed_units == before > 0
+    for record in records_of(target).values():
+        record.write_bytes(record.read_bytes() + tail)
+    assert convert("hf2mg", sources, target).resumed_tensors == before > 0
     assert tree(target) == wholes["hf2mg"]
 
 
 def test_a_line_written_after_a_torn_one_does_not_continue_it(sources, wholes, tmp_path, monkeypatch, no_sync):
     target = tmp_path / "out"
     break_off(monkeypatch, sources, target, after=20)
-    (journal,) = (hidden(target) / "journal").iterdir()
-    before = journal.read_bytes()
-    journal.write_bytes(before + b"1")
+    before = {record: record.read_bytes() for record in records_of(target).values()}
+    for record, text in before.items():
+        record.write_bytes(text + b"1")
     break_off(monkeypatch, sources, target, after=10)
-    assert journal.read_bytes().startswith(before)
-    noted = [int(line) for line in journal.read_bytes().split(b"\n")[1:-1]]
-    assert len(noted) == len(set(noted))
-    assert convert("hf2mg", sources, target).resumed_units == len(noted)
+    count = 0
+    for record in records_of(target).values():
+        assert record.read_bytes().startswith(before.get(record, b""))
+        noted = [line.split()[0] for line in record.read_bytes().splitlines()]
+        assert len(noted) == len(set(noted))
+        count += len(noted)
+    assert count == journalled(target)
+    assert convert("hf2mg", sources, target).resumed_tensors == count
     assert tree(target) == wholes["hf2mg"]
 
 
@@ -274,20 +286,39 @@ def test_a_lost_file_is_made_again_and_work_on_it_not_believed(
 ):
     target = tmp_path / "out"
     break_off(monkeypatch, sources, target, after=60, direction=direction)
-    assert journalled(target) > 0
-    lost = next(path for path in sorted((hidden(target) / "data").rglob("*.*")) if path.is_file())
+    before = journalled(target)
+    file, record = next(iter(records_of(target).items()))
+    of_the_lost = len(record.read_bytes().splitlines())
+    lost = hidden(target) / "data" / file
     size = lost.stat().st_size
     lost.unlink()
     if loss != "missing":
         lost.write_bytes(b"" if loss == "empty" else bytes(size))
-    assert convert(direction, sources, target).resumed_units == 0
+    assert convert(direction, sources, target).resumed_tensors == before - of_the_lost
+    assert of_the_lost > 0
     assert tree(target) == wholes[direction]
 
 
-def test_a_journal_without_its_first_line_is_not_believed(sources, wholes, tmp_path, monkeypatch, no_sync):
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("loss", ["missing", "shorter"])
+def test_a_whole_file_that_was_lost_is_made_again(direction, loss, sources, wholes, tmp_path, no_sync):
+    target = tmp_path / "out"
+    convert(direction, sources, target, only=PARTS[direction][1])
+    (file,) = list(records_of(target))[:1]
+    lost = hidden(target) / "data" / file
+    if loss == "missing":
+        lost.unlink()
+    else:
+        os.truncate(lost, lost.stat().st_size - 1)
+    result = convert(direction, sources, target)
+    assert result.is_complete
+    assert tree(target) == wholes[direction]
+
+
+def test_a_record_whose_beginning_was_lost_is_not_believed(sources, wholes, tmp_path, monkeypatch, no_sync):
     target = tmp_path / "out"
     break_off(monkeypatch, sources, target, after=20)
-    (journal,) = (hidden(target) / "journal").iterdir()
-    journal.write_bytes(bytes(50) + b"\n" + b"".join(b"%d\n" % number for number in range(100)))
-    assert convert("hf2mg", sources, target).resumed_units == 0
+    for record in records_of(target).values():
+        record.write_bytes(bytes(50) + b"\n" + b"".join(b"%d\n" % number for number in range(100)))
+    assert convert("hf2mg", sources, target).resumed_tensors == 0
     assert tree(target) == wholes["hf2mg"]

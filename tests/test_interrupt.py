@@ -1,19 +1,25 @@
 """Ctrl-C: the command ends within a second, says how to go on, and goes on."""
 
+import gc
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 from typer.testing import CliRunner
 
 from mscvt.cli.main import app
-from small_conversions import DIRECTIONS, hidden, make_sources, tree
+from mscvt.engine.sinks import FileSink
+from mscvt.errors import MscvtError
+from small_conversions import DIRECTIONS, convert, hidden, journalled, make_sources, tree
 
 SLOW = """
-import os, sys, time
+import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background has it ignored
 from mscvt.cli.main import main
 from mscvt.engine.sinks import FileSink
 put = FileSink.put
@@ -55,7 +61,13 @@ def test_ctrl_c_ends_within_a_second_and_the_same_command_completes(direction, s
     _, said = process.communicate(timeout=20)
     took = time.monotonic() - began
     assert process.returncode == 130
-    assert said.strip() == "interrupted; the same command goes on from what was recorded last"
+    root = hidden(tmp_path / "out")
+    kept, whole = re.fullmatch(
+        rf"interrupted; ([\d,]+) of ([\d,]+) bytes are kept in {root}; the same command goes on from there, "
+        rf"rm -r {root} gives them up",
+        said.strip(),
+    ).groups()
+    assert int(kept.replace(",", "")) < int(whole.replace(",", ""))
     assert took < 5  # 0.8 s where nothing else runs; without the limit on waiting it would be a minute
     assert not (tmp_path / "out").exists()
     assert hidden(tmp_path / "out").exists()
@@ -67,15 +79,16 @@ def test_ctrl_c_ends_within_a_second_and_the_same_command_completes(direction, s
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize(
-    "where",
+    ("where", "says"),
     [
-        "mscvt.jobs.prepare._identity",  # while planning
-        "mscvt.jobs.conversion._allocate",
-        "mscvt.engine.run_plan",
-        "mscvt.output.staging.Staging.complete",
+        ("mscvt.jobs.prepare._identity", "nothing was begun"),  # while planning
+        ("mscvt.jobs.conversion._check_space", "nothing was begun"),
+        ("mscvt.jobs.conversion.allocate_files", "0 of "),
+        ("mscvt.engine.run_plan", "0 of "),
+        ("mscvt.output.staging.Staging.complete", ""),
     ],
 )
-def test_ctrl_c_in_any_phase_says_how_to_go_on(where, direction, sources, tmp_path, monkeypatch):
+def test_ctrl_c_in_any_phase_says_how_to_go_on(where, says, direction, sources, tmp_path, monkeypatch):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
@@ -83,11 +96,84 @@ def test_ctrl_c_in_any_phase_says_how_to_go_on(where, direction, sources, tmp_pa
         patched.setattr(where, interrupted)
         result = CliRunner().invoke(app, command(direction, sources, tmp_path / "out"), catch_exceptions=False)
     assert result.exit_code == 130
-    assert "interrupted; the same command goes on from what was recorded last" in result.stderr
+    assert f"interrupted; {says}" in result.stderr
+    assert "the same command goes on" in result.stderr
+    if says == "":  # all was written
+        kept, whole = re.search(r"interrupted; ([\d,]+) of ([\d,]+) bytes", result.stderr).groups()
+        assert kept == whole
     assert not (tmp_path / "out").exists()
     done = CliRunner().invoke(app, command(direction, sources, tmp_path / "out"), catch_exceptions=False)
     assert done.exit_code == 0
     assert sorted(os.listdir(tmp_path)) == ["out"]
+
+
+@pytest.fixture
+def interruptible():
+    """Ctrl-C raises, also where the suite was started in the background and inherits that it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def wait_for_workers():
+    deadline = time.monotonic() + 30
+    while any(thread.name.startswith("mscvt-") for thread in threading.enumerate()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_library_call_that_is_interrupted_leaves_its_locks_and_files_to_a_worker_that_still_writes(
+    sources, tmp_path, monkeypatch, interruptible
+):
+    target, put, go_on, targets = tmp_path / "out", FileSink.put, threading.Event(), []
+
+    def stuck(self, block, data):
+        if not targets:
+            targets.append([self._paths[self.places[name].file] for name in block.content.targets])
+            signal.raise_signal(signal.SIGINT)
+            assert go_on.wait(30)
+            put(self, block, data)
+            targets.append([path.stat().st_mtime_ns for path in targets[0]])
+            return 0
+        raise AssertionError("a worker took a block after the interrupt")
+
+    descriptors = set(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patched:
+        patched.setattr(FileSink, "put", stuck)
+        with pytest.raises(KeyboardInterrupt, match="0 of"):
+            convert("hf2mg", sources, target, workers=1)
+        with pytest.raises(MscvtError, match="another run is writing"):
+            convert("hf2mg", sources, target)
+        go_on.set()
+        for thread in threading.enumerate():
+            if thread.name.startswith("mscvt-"):
+                thread.join(30)
+    assert len(targets) == 2  # its files were open to the end
+    assert journalled(target) == 0
+    gc.collect()  # of the source
+    assert set(os.listdir("/proc/self/fd")) <= descriptors
+    assert convert("hf2mg", sources, target, resume=True).resumed_tensors == 0
+    convert("hf2mg", sources, tmp_path / "whole")
+    assert tree(target) == tree(tmp_path / "whole")
+
+
+def test_a_worker_that_waits_for_the_disk_when_interrupted_notes_nothing(sources, tmp_path, monkeypatch, interruptible):
+    target, fsync, go_on, waited = tmp_path / "out", os.fsync, threading.Event(), []
+
+    def slow(descriptor):
+        if threading.current_thread().name.startswith("mscvt-") and not waited:
+            waited.append(descriptor)
+            signal.raise_signal(signal.SIGINT)
+            assert go_on.wait(30)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    with pytest.raises(KeyboardInterrupt):
+        convert("hf2mg", sources, target, workers=1)
+    go_on.set()
+    wait_for_workers()
+    assert waited
+    assert journalled(target) == 0
 
 
 def test_ctrl_c_while_verifying_says_that_nothing_was_changed(sources, monkeypatch):

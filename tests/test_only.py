@@ -66,7 +66,8 @@ def test_equal_parts_at_the_same_time_are_refused_and_others_are_not(sources, wh
 
     monkeypatch.setattr(mscvt.engine.sinks.FileSink, "put", meanwhile)
     assert convert("hf2mg", sources, target, only="pp=0", workers=1).is_complete
-    assert [("some of the same files" in message) for message in said[1:]] == [True, True, False]
+    assert all("some of the same files" in message for message in said[1:])
+    assert len(said) == 4
     assert tree(target) == wholes["hf2mg"]
 
 
@@ -89,11 +90,56 @@ def broken_off(monkeypatch, direction, sources, target, only):
 def test_a_part_that_was_broken_off_goes_on_beside_others(direction, sources, wholes, tmp_path, monkeypatch):
     target, (first, second, *rest) = tmp_path / "out", PARTS[direction]
     broken_off(monkeypatch, direction, sources, target, first)
-    assert convert(direction, sources, target, only=second).resumed_units == 0
-    assert convert(direction, sources, target, only=first).resumed_units > 0
+    assert convert(direction, sources, target, only=second).resumed_tensors == 0
+    assert convert(direction, sources, target, only=first).resumed_tensors > 0
     for only in rest:
         convert(direction, sources, target, only=only)
     assert tree(target) == wholes[direction]
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_the_whole_command_writes_only_what_parts_have_left(direction, sources, wholes, tmp_path, monkeypatch):
+    target, (first, *_) = tmp_path / "out", PARTS[direction]
+    part = convert(direction, sources, target, only=first)
+    written = []
+
+    def counts(self, block, data, put=mscvt.engine.sinks.FileSink.put):
+        written.append(put(self, block, data))
+        return written[-1]
+
+    monkeypatch.setattr(mscvt.engine.sinks.FileSink, "put", counts)
+    result = convert(direction, sources, target)
+    assert result.is_complete
+    assert (part.written, result.written) == (part.nbytes, result.nbytes - part.nbytes)
+    assert sum(written) == result.written
+    assert result.resumed_tensors > 0
+    assert tree(target) == wholes[direction]
+
+
+def test_a_run_says_which_files_are_still_missing(sources, tmp_path):
+    target = tmp_path / "out"
+    result = convert("hf2mg", sources, target, only="pp=0")
+    assert (result.staging, result.target, result.is_complete) == (hidden(target), target, False)
+    assert list(result.missing) == chosen("hf2mg", sources, "pp=1")
+    again = convert("hf2mg", sources, target, only="pp=0")
+    assert (again.written, again.missing, again.is_complete) == (0, result.missing, False)
+    last = convert("hf2mg", sources, target, only="pp=1")
+    assert (last.missing, last.is_complete, last.written) == ((), True, last.nbytes)
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_progress_of_a_run_that_goes_on_ends_with_all_that_was_announced(direction, sources, tmp_path, monkeypatch):
+    broken_off(monkeypatch, direction, sources, tmp_path / "out", None)
+    announced, moved = [], []
+    convert(
+        direction,
+        sources,
+        tmp_path / "out",
+        workers=1,
+        started=lambda what, nbytes: announced.append((what, nbytes)),
+        progress=moved.append,
+    )
+    assert dict(announced)["converting"] == sum(moved) == prepare(direction, sources).plan.nbytes
 
 
 def test_the_whole_command_completes_parts_that_were_broken_off(sources, wholes, tmp_path, monkeypatch):
@@ -116,11 +162,12 @@ def test_a_part_whose_file_was_lost_is_made_again_whoever_wrote_it(sources, whol
     assert tree(target) == wholes["hf2mg"]
 
 
-def test_a_finished_part_may_be_written_again(sources, wholes, tmp_path):
+def test_a_finished_part_may_be_asked_for_again(sources, wholes, tmp_path):
     target = tmp_path / "out"
     convert("hf2mg", sources, target, only="pp=0")
     result = convert("hf2mg", sources, target, only="pp=0", verify=True)
-    assert (result.is_complete, result.verified, result.resumed_units > 0) == (False, True, True)
+    assert (result.is_complete, result.verified, result.resumed_tensors > 0) == (False, True, True)
+    assert result.written == 0
     convert("hf2mg", sources, target, only="pp=1")
     assert tree(target) == wholes["hf2mg"]
 

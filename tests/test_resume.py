@@ -1,10 +1,15 @@
 """Unfinished work and results that are there: what goes on, what is refused, what is replaced and when."""
 
 import errno
+import io
+import json
 import os
 import shutil
+from argparse import Namespace
 
 import pytest
+import torch
+from torch.utils.serialization import config as serialization_config
 from typer.testing import CliRunner
 
 import mscvt.engine.sinks
@@ -54,7 +59,7 @@ def test_same_command_goes_on_with_other_workers_and_memory(direction, sources, 
     target = broken_off(direction, tmp_path / "out")
     before = journalled(target)
     result = convert(direction, sources, target, workers=3, max_memory=1 << 20, resume=True)
-    assert (result.resumed_units, result.is_complete) == (before, True)
+    assert (result.resumed_tensors, result.is_complete) == (before, True)
     convert(direction, sources, tmp_path / "whole")
     assert tree(target) == tree(tmp_path / "whole")
 
@@ -73,7 +78,7 @@ def test_other_options_are_refused_and_the_work_kept(direction, sources, broken_
         assert "--overwrite" in caught.value.hint
     assert tree(hidden(target)) == before
     result = run_conversion(other, target, Settings(overwrite=True))
-    assert (result.resumed_units, result.is_complete) == (0, True)
+    assert (result.resumed_tensors, result.is_complete) == (0, True)
     run_conversion(other, tmp_path / "whole", Settings())
     assert tree(target) == tree(tmp_path / "whole")
 
@@ -95,18 +100,21 @@ def test_a_changed_source_is_refused_and_the_work_kept(direction, change, broken
     with pytest.raises(MscvtError, match="differs from this one in source"):
         convert(direction, sources, target)
     assert tree(hidden(target)) == before
-    assert convert(direction, sources, target, overwrite=True).resumed_units == 0
+    assert convert(direction, sources, target, overwrite=True).resumed_tensors == 0
 
 
 def grow(path):
-    """Make a file longer that is read as before: spaces after the header's JSON, a comment after the zip's end."""
+    """Make a file longer that is read as before: spaces after the header's JSON, records further apart."""
     raw = path.read_bytes()
     if path.suffix == ".safetensors":
         length = int.from_bytes(raw[:8], "little")
-        raw = (length + 8).to_bytes(8, "little") + raw[8 : 8 + length] + b" " * 8 + raw[8 + length :]
+        path.write_bytes((length + 8).to_bytes(8, "little") + raw[8 : 8 + length] + b" " * 8 + raw[8 + length :])
     else:
-        raw = raw[:-2] + (8).to_bytes(2, "little") + b"longer.."
-    path.write_bytes(raw)
+        with torch.serialization.safe_globals([Namespace]):
+            state = torch.load(io.BytesIO(raw), weights_only=True)
+        with serialization_config.patch({"save.storage_alignment": 4096}):
+            torch.save(state, path)
+    assert path.stat().st_size > len(raw)
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
@@ -124,32 +132,70 @@ def test_a_target_that_is_not_empty_is_refused_and_not_mixed(direction, sources,
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_overwrite_keeps_the_old_checkpoint_whole_until_the_end(direction, sources, broken_off, tmp_path):
     target = tmp_path / "out"
-    convert(direction, sources, target)
-    stale = "iter_0000001/stale.pt" if direction == "hf2mg" else "model-stale.safetensors"
-    (target / stale).write_text("of the old one")
+    older = {"hf2mg": {"target_tensor_parallel_size": 1, "target_expert_parallel_size": 1}, "mg2hf": {"dtype": "fp32"}}
+    run_conversion(prepare(direction, sources, **older[direction]), target, Settings())
     old = tree(target)
     broken_off(direction, target, overwrite=True)
     assert tree(target) == old
-    assert convert(direction, sources, target, overwrite=True).resumed_units > 0
-    assert tree(target) == {name: content for name, content in old.items() if name != stale}
+    assert convert(direction, sources, target, overwrite=True).resumed_tensors > 0
+    convert(direction, sources, tmp_path / "new")
+    assert tree(target) == tree(tmp_path / "new")
+    assert tree(target).keys() != old.keys()  # otherwise nothing had to be taken away
     assert not hidden(target).exists()
 
 
-def test_overwrite_refuses_a_folder_that_is_no_checkpoint(sources, tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "thesis.tex").write_text("precious")
-    with pytest.raises(MscvtError, match=r"is no checkpoint .* \(it holds thesis.tex\)"):
-        convert("hf2mg", sources, tmp_path / "out", overwrite=True)
-    assert tree(tmp_path) == {"out/thesis.tex": b"precious"}
+@pytest.mark.parametrize(
+    ("direction", "added"),
+    [
+        ("hf2mg", "thesis.tex"),
+        ("hf2mg", "iter_0000001/precious.txt"),
+        ("hf2mg", "iter_0000001/mp_rank_00_000_000/distrib_optim.pt"),
+        ("hf2mg", "iter_0000001/mp_rank_00_000_007/model_optim_rng.pt"),
+        ("hf2mg", "iter_0000500/mp_rank_00_000_000/model_optim_rng.pt"),
+        ("mg2hf", "thesis.tex"),
+        ("mg2hf", "model_of_a_colleague.safetensors"),
+        ("mg2hf", "model-old.safetensors/thesis"),
+        ("mg2hf", "notes.json"),
+    ],
+)
+def test_overwrite_refuses_a_folder_with_anything_else_in_it(direction, added, sources, tmp_path):
+    target = tmp_path / "out"
+    convert(direction, sources, target)
+    (target / added).parent.mkdir(parents=True, exist_ok=True)
+    (target / added).write_text("precious")
+    before = tree(tmp_path)
+    with pytest.raises(MscvtError, match=rf"is no checkpoint .* \(it holds {added}\)"):
+        convert(direction, sources, target, overwrite=True)
+    assert tree(tmp_path) == before
+
+
+def test_overwrite_believes_no_list_that_leaves_the_folder(sources, tmp_path):
+    target = tmp_path / "out"
+    convert("mg2hf", sources, target)
+    (tmp_path / "elsewhere.safetensors").write_text("precious")
+    index = target / "model.safetensors.index.json"
+    listed = json.loads(index.read_text())
+    listed["weight_map"]["more"] = "../elsewhere.safetensors"
+    listed["weight_map"]["most"] = "notes.txt"
+    index.write_text(json.dumps(listed))
+    (target / "notes.txt").write_text("precious")
+    with pytest.raises(MscvtError, match=r"it holds notes.txt"):
+        convert("mg2hf", sources, target, overwrite=True)
+    (target / "notes.txt").unlink()
+    assert convert("mg2hf", sources, target, overwrite=True).is_complete
+    assert (tmp_path / "elsewhere.safetensors").read_text() == "precious"
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
-def test_overwrite_refuses_to_replace_the_source(direction, tmp_path):
+def test_a_target_that_holds_what_is_read_or_lies_among_it_is_refused(direction, tmp_path):
     sources = make_sources(tmp_path / "both")
     before = tree(tmp_path)
     source = sources[DIRECTIONS.index(direction)]
     (tmp_path / "link").symlink_to(tmp_path / "both")
-    for target in (source, tmp_path / "both", tmp_path / "link"):
+    inside = (source / "inside", tmp_path / "link" / source.name / "a" / "b")
+    for target in (source, tmp_path / "both", tmp_path / "link", *inside):
+        with pytest.raises(MscvtError, match="which is read"):
+            convert(direction, sources, target, overwrite=True)
         with pytest.raises(MscvtError, match="which is read"):
             CliRunner().invoke(
                 app,
@@ -157,6 +203,14 @@ def test_overwrite_refuses_to_replace_the_source(direction, tmp_path):
                 catch_exceptions=False,
             )
     (tmp_path / "link").unlink()
+    assert tree(tmp_path) == before
+
+
+def test_a_folder_of_which_only_the_configuration_is_read_is_not_replaced(tmp_path):
+    sources = make_sources(tmp_path / "both")
+    before = tree(tmp_path)
+    with pytest.raises(MscvtError, match="hf, which is read"):
+        convert("mg2hf", sources, sources.hf, overwrite=True)
     assert tree(tmp_path) == before
 
 
@@ -184,6 +238,8 @@ def test_a_folder_that_can_not_be_written_is_an_error_with_its_name(code, source
         mkdir(path, *rest, **more)
 
     monkeypatch.setattr(os, "mkdir", refused)
-    with pytest.raises(MscvtError, match=f"{hidden(tmp_path / 'out')}: {os.strerror(code)}"):
+    with pytest.raises(MscvtError, match=f"{hidden(tmp_path / 'out')}: can't be made: {os.strerror(code)}") as caught:
         convert("hf2mg", sources, tmp_path / "out")
+    assert "must be writable" in caught.value.hint
+    assert "kept" not in caught.value.hint
     assert list(tmp_path.iterdir()) == []

@@ -42,7 +42,7 @@ def test_a_byte_that_arrives_wrong_is_found_by_verify_and_nothing_is_left(
         assert str(target) in str(caught.value)
     assert not (tmp_path / "out").exists()
     assert not hidden(tmp_path / "out").exists()
-    assert convert(direction, sources, tmp_path / "out", verify=True, sync_seconds=60.0).resumed_units == 0
+    assert convert(direction, sources, tmp_path / "out", verify=True, sync_seconds=60.0).resumed_tensors == 0
 
 
 def test_a_wrong_byte_in_a_part_discards_this_part_only(sources, tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from golden_cases import CASES, build_source, load_case
 from mscvt.cli.main import app
 from mscvt.errors import MscvtError
 from mscvt.formats.huggingface.reader import HuggingFaceSource
-from mscvt.formats.torch_zip.pickled import load_meta, tensors_in
+from mscvt.formats.torch_zip.reader import load, tensors_in
 from mscvt.testing import content
 from small_conversions import make_sources
 
@@ -53,7 +53,7 @@ def flip(path, offset):
 
 def flip_shard(mg, rank, part, key, element):
     path = mg / SHARD.format(rank)
-    info = dict(tensors_in(path, 0, load_meta(path)[part], part))[key]
+    info = dict(tensors_in(path, 0, load(path)[part], part))[key]
     flip(path, info.offset + element * info.nbytes // info.numel)
     return list(map(int, torch.unravel_index(torch.tensor(element), info.shape)))
 
@@ -204,7 +204,7 @@ def test_another_iteration_is_named_with_its_own_folder(copies):
     (mg / "latest_checkpointed_iteration.txt").write_text("500")
     assert verify(hf, mg)[0] == 0
     path = mg / "iter_0000500/mp_rank_00_000_000/model_optim_rng.pt"
-    info = dict(tensors_in(path, 0, load_meta(path)["model"], "model"))["embedding.word_embeddings.weight"]
+    info = dict(tensors_in(path, 0, load(path)["model"], "model"))["embedding.word_embeddings.weight"]
     flip(path, info.offset)
     code, report = verify(hf, mg)
     assert code == 1
@@ -224,7 +224,7 @@ def test_padding_of_the_vocabulary_may_be_trained_and_is_not_compared(tmp_path, 
     hf, mg = convert_case(tmp_path, "llama2_tp1", *options, "--make-vocab-size-divisible-by", "40")
     assert verify(hf, mg)[1]["notes"] == []
     path = mg / SHARD.format("01_000")
-    info = dict(tensors_in(path, 0, load_meta(path)["model"], "model"))["embedding.word_embeddings.weight"]
+    info = dict(tensors_in(path, 0, load(path)["model"], "model"))["embedding.word_embeddings.weight"]
     vocabulary = json.loads((hf / "config.json").read_text())["vocab_size"]
     rows, columns = info.shape
     real = vocabulary - rows

@@ -260,7 +260,13 @@ def test_missing_tracker_and_iteration_are_named(checkpoint, tmp_path):
         "mg2hf", folder, tmp_path / "hf", ["--iteration", "500"], ["iter_0000500", "iter_0000001", "--iteration"]
     )
     (folder / "latest_checkpointed_iteration.txt").unlink()
-    check_refused("mg2hf", folder, tmp_path / "hf", [], ["latest_checkpointed_iteration.txt does not exist"])
+    check_refused(
+        "mg2hf",
+        folder,
+        tmp_path / "hf",
+        [],
+        ["has no latest_checkpointed_iteration.txt", "iter_0000001", "--iteration"],
+    )
 
 
 def test_configuration_of_another_model_is_refused_on_the_way_back(source, checkpoint, tmp_path):

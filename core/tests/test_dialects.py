@@ -1,14 +1,20 @@
 """Keys and layouts of the dialect: tables by hand, and a proof that every rule covers both sides."""
 
+from math import prod
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from walks import places
 
+from mscvt.dialects.mindspeed import check, rules, sizes, uneven
 from mscvt.dialects.mindspeed.options import Options
-from mscvt.dialects.mindspeed.rules import EMBEDDING, axis_sizes, choose_dialect
-from mscvt.layout.layout import uncovered
-from mscvt.layout.rules import PADDING, resolve
-from mscvt.parallel.topology import EXPERT, EXPERT_TENSOR, TENSOR
+from mscvt.errors import MscvtError
+from mscvt.layout.layout import resolve
+from mscvt.layout.notation import axes_of
+from mscvt.layout.pairs import uncovered
+from mscvt.layout.rules import EXPERT, EXPERT_TENSOR, PADDING, TENSOR
+from mscvt.model.options import with_defaults
 
 BASE = {"hidden_size": 20, "vocab_size": 22, "padded_vocab_size": 24, "ffn_hidden_size": 12}
 PLAIN = {**BASE, "num_attention_heads": 12, "num_query_groups": 4, "kv_channels": 3}
@@ -28,17 +34,26 @@ LATENT = {
 }
 
 
-def holding(dialect, h):
-    """The rules whose sizes a model has, without those that only fused norms replace."""
-    sizes = axis_sizes(h)
-    for rule in (*(rule for table in dialect.layer for rule in table), *dialect.first, *dialect.last, *dialect.mtp):
-        axes = " ".join([rule.axes, *(run.axes for run in rule.rows)]).replace("(", " ").replace(")", " ").split()
-        if set(axes) <= sizes.keys():
-            yield rule, resolve(rule, sizes).layout
+def rules_of(is_tied=False, **options):
+    return rules(with_defaults(Options(**options)), is_tied=is_tied)
+
+
+def holding(table, h, fused=False):
+    """The rules whose sizes a model has, with their layouts; names of experts hold the expert unless they are fused."""
+    found = sizes(h)
+    mtp = [rule for beside in table.mtp.values() for rule in beside]
+    ends = [end.rule for end in (*table.first, *table.last)]
+    for rule in (*(rule for layer in table.layer for rule in layer), *ends, *mtp):
+        if axes_of(rule.axes) <= found.keys():
+            held = [
+                frozenset({"expert"} if source.role.startswith("moe.expert.") and not fused else ())
+                for source in rule.sources
+            ]
+            yield rule, resolve(rule, found, held)
 
 
 def keys(**options):
-    return {rule.key for table in choose_dialect(Options(**options)).layer for rule in table}
+    return {rule.key for table in rules_of(**options).layer for rule in table}
 
 
 def test_expert_keys_depend_on_grouping_and_implementation():
@@ -59,7 +74,7 @@ def test_fused_norms_need_the_projection_that_they_are_fused_with():
     fused = {"self_attention.linear_qkv.layer_norm_weight", "mlp.linear_fc1.layer_norm_weight"}
     assert fused <= keys(transformer_impl="transformer_engine")
     assert not fused & keys()
-    table = choose_dialect(Options(transformer_impl="transformer_engine")).layer[0]
+    table = rules_of(transformer_impl="transformer_engine").layer[0]
     beside = {rule.key: (rule.roles, rule.beside) for rule in table}
     assert beside == {
         "self_attention.linear_qkv.layer_norm_weight": ({"norm.input"}, {"attention.q"}),
@@ -76,20 +91,36 @@ def test_latent_up_projections_are_divided_with_mm_split():
     assert not whole & keys(mla_mm_split=True)
 
 
-@pytest.mark.parametrize(("depth", "key"), [(0, "decoder.final_layernorm.weight"), (2, "final_layernorm.weight")])
-def test_final_norm_loses_its_prefix_with_mtp(depth, key):
-    assert [rule.key for rule in choose_dialect(Options(mtp_num_layers=depth)).last] == [key, "output_layer.weight"]
+PP = "target_pipeline_parallel_size"
+EMBEDDING, HEAD = "embedding.word_embeddings.weight", "output_layer.weight"
+LAST = [
+    ({}, False, [("decoder.final_layernorm.weight", False), (HEAD, False)]),
+    ({"mtp_num_layers": 2}, False, [("final_layernorm.weight", False), (HEAD, False)]),
+    ({PP: 2}, False, [("decoder.final_layernorm.weight", False), (HEAD, False)]),
+    ({}, True, [("decoder.final_layernorm.weight", False)]),
+    ({PP: 2}, True, [("decoder.final_layernorm.weight", False), (HEAD, True)]),
+    ({PP: 2, "mtp_num_layers": 1}, False, [("final_layernorm.weight", False), (HEAD, False), (EMBEDDING, True)]),
+    ({PP: 2, "mtp_num_layers": 1}, True, [("final_layernorm.weight", False), (HEAD, True), (EMBEDDING, True)]),
+]
 
 
-SHAPES = {  # key -> (shape on one rank of TP 2, EP 4, ETP 2; shapes of its parts)
+@pytest.mark.parametrize(("options", "is_tied", "expected"), LAST)
+def test_ends_of_the_model_and_which_of_them_are_copies(options, is_tied, expected):
+    table = rules_of(is_tied=is_tied, **options)
+    assert [(end.rule.key, end.is_copy) for end in table.first] == [(EMBEDDING, False)]
+    assert [(end.rule.key, end.is_copy) for end in table.last] == expected
+    assert all(end.rule.roles == {"embedding"} for end in table.last if end.is_copy)
+
+
+SHAPES = {  # key -> (shape on one rank of TP 2, EP 4, ETP 2; shapes of its sources)
     "self_attention.linear_qkv.weight": ((30, 20), [(36, 20), (12, 20), (12, 20)]),
     "self_attention.linear_proj.weight": ((20, 18), [(20, 36)]),
     "self_attention.q_layernorm.weight": ((3,), [(3,)]),
     "mlp.linear_fc1.weight": ((12, 20), [(12, 20), (12, 20)]),
     "mlp.linear_fc2.weight": ((20, 6), [(20, 12)]),
     "mlp.router.weight": ((8, 20), [(8, 20)]),
-    "mlp.experts.weight1": ((20, 2 * 2 * 8), [(16, 20)] * 16),
-    "mlp.experts.weight2": ((2 * 8, 20), [(20, 16)] * 8),
+    "mlp.experts.weight1": ((20, 2 * 2 * 8), [(16, 20)] * 2),
+    "mlp.experts.weight2": ((2 * 8, 20), [(20, 16)]),
     "embedding.word_embeddings.weight": ((12, 20), [(22, 20), (2, 20)]),
     "input_layernorm.weight": ((20,), [(20,)]),
 }
@@ -102,18 +133,18 @@ LATENT_SHAPES = {
     "self_attention.linear_v.weight": ((18, 5), [(60, 5)]),
     "mlp.shared_experts.linear_fc1.weight": ((48, 20), [(48, 20), (48, 20)]),
     "mlp.shared_experts.linear_fc2.weight": ((20, 24), [(20, 48)]),
-    "mtp.layers.{layer}.eh_proj.weight": ((10, 40), [(20, 40)]),
+    "eh_proj.weight": ((10, 40), [(20, 40)]),
 }
 COUNTS = {TENSOR: 2, EXPERT: 4, EXPERT_TENSOR: 2}
 
 
 @pytest.mark.parametrize(("h", "expected"), [(EXPERTS, SHAPES), (LATENT, LATENT_SHAPES)], ids=["plain", "latent"])
 def test_shapes_on_a_rank_and_of_the_sources(h, expected):
-    dialect = choose_dialect(Options(moe_grouped_gemm=True, mla_mm_split=True))
-    found = {
-        rule.key: (layout.shape(COUNTS), [layout.part_shape(part) for part in range(len(layout.parts))])
-        for rule, layout in holding(dialect, h)
-    }
+    table = rules_of(moe_grouped_gemm=True, mla_mm_split=True)
+    found = {}
+    for rule, layout in holding(table, h):
+        share, *_ = layout.shares(COUNTS, [tuple(0 for _ in layout.dimensions)])
+        found[rule.key] = (share.shape, [side.shape for side in layout.right])
     assert {key: found[key] for key in expected} == expected
 
 
@@ -125,60 +156,96 @@ def test_shapes_on_a_rank_and_of_the_sources(h, expected):
     st.booleans(),
     st.booleans(),
     st.sampled_from(["local", "transformer_engine"]),
+    st.booleans(),
 )
-def test_every_rule_fills_every_share_and_takes_every_source_once(h, tp, ep, whole, grouped, split, implementation):
-    options = Options(moe_grouped_gemm=grouped, mla_mm_split=split, transformer_impl=implementation)
+def test_every_rule_fills_every_share_and_takes_every_source_once(h, tp, ep, whole, grouped, split, module, fused):
+    table = rules_of(moe_grouped_gemm=grouped, mla_mm_split=split, transformer_impl=module)
     counts = {TENSOR: tp, EXPERT: ep, EXPERT_TENSOR: 1 if whole else tp}
-    for rule, layout in holding(choose_dialect(options), h):
+    taken: dict[tuple, list] = {}
+    names = {}
+    for rule, layout in holding(table, h, fused):
         assert not list(layout.uneven(counts)), rule.key
-        index = dict.fromkeys(counts, 0)
-        base = 0
-        for segment in layout.segments:
-            sizes = [size // counts[layout.cuts[a]] if a in layout.cuts else size for a, size in segment.axes]
-            for place in {tuple(sorted(index.items())), tuple(sorted((d, n - 1) for d, n in counts.items()))}:
-                boxes = [p.megatron for p in layout.pieces(counts, dict(place)) if p.part in segment.parts]
-                assert uncovered(sizes, boxes) is None, rule.key
-                assert {box.base for box in boxes} == {base}
-            size = 1
-            for each in sizes:
-                size *= each
-            base += size
-        for piece in layout.pieces(dict.fromkeys(counts, 1), index):
-            taken = piece.huggingface
-            if taken is not None and not (split and layout.parts[piece.part].within):
-                assert uncovered([run.size for run in taken.runs], [taken]) is None, rule.key
+        for share in layout.shares(counts, places(layout, counts)):
+            assert uncovered(prod(share.shape), [piece.pair for piece in share.pieces]) is None, rule.key
+            for piece in share.pieces:
+                side = layout.right[piece.source]
+                if side.name != PADDING:
+                    # divided projections share a source, every other rule has its own
+                    owner = side.name if rule.key.startswith("self_attention.linear_") else rule.key
+                    taken.setdefault((owner, side.name, piece.held), []).append(piece.pair.inverse())
+                    names[owner, side.name, piece.held] = side.numel
+    for source, pairs in taken.items():
+        assert uncovered(names[source], pairs) is None, source
 
 
 def test_divided_projections_take_every_row_of_their_source():
-    found = {rule.key: layout for rule, layout in holding(choose_dialect(Options(mla_mm_split=True)), LATENT)}
-    ones, origin = dict.fromkeys(COUNTS, 1), dict.fromkeys(COUNTS, 0)
+    found = {rule.key: layout for rule, layout in holding(rules_of(mla_mm_split=True), LATENT)}
     for upper, lower in (("qk_nope", "qk_rope"), ("kv_nope", "v")):
-        boxes = [
-            found[f"self_attention.linear_{name}.weight"].pieces(ones, origin)[0].huggingface for name in (upper, lower)
+        layouts = [found[f"self_attention.linear_{name}.weight"] for name in (upper, lower)]
+        pairs = [
+            piece.pair.inverse()
+            for layout in layouts
+            for share in layout.shares({TENSOR: 1}, [(0,)])
+            for piece in share.pieces
         ]
-        sizes = [run.size for run in boxes[0].runs]
-        assert uncovered(sizes, boxes) is None
-        assert uncovered(sizes, boxes[:1]) is not None
+        assert uncovered(layouts[0].right[0].numel, pairs) is None
+        assert uncovered(layouts[0].right[0].numel, pairs[:1]) is not None
 
 
 def test_sizes_follow_from_hyperparameters():
-    sizes = axis_sizes(EXPERTS)
-    assert {name: sizes[name] for name in ("group", "queries", "slot", "channel", "joined", "vocab_padding")} == {
+    found = sizes(EXPERTS)
+    assert {name: found[name] for name in ("group", "queries", "slot", "channel", "joined", "vocab", "real_vocab")} == {
         "group": 4,
         "queries": 3,
         "slot": 5,
         "channel": 3,
         "joined": 40,
-        "vocab_padding": 2,
+        "vocab": 24,
+        "real_vocab": 22,
     }
-    assert "shared_ffn" not in sizes
-    latent = axis_sizes(LATENT)
-    assert (latent["qk"], latent["kv"], latent["kv_down"], latent["q_down"]) == (8, 15, 7, 7)
+    assert "shared_ffn" not in found
+    latent = sizes(LATENT)
+    assert (latent["qk"], latent["kv"], latent["down"], latent["q_down"]) == (8, 15, 14, 7)
     assert latent["shared_ffn"] == 48
-    assert axis_sizes({**LATENT, "q_lora_rank": None})["q_down"] == 4 * 8
-    assert "q_rank" not in axis_sizes({**LATENT, "q_lora_rank": None})
+    assert sizes({**LATENT, "moe_shared_expert_intermediate_size": 11})["shared_ffn"] == 11
+    assert sizes({**LATENT, "q_lora_rank": None})["q_down"] == 4 * 8
+    assert "q_rank" not in sizes({**LATENT, "q_lora_rank": None})
+
+
+def test_model_without_attention_has_the_sizes_of_the_rest():
+    found = sizes({"hidden_size": 20, "vocab_size": 22, "padded_vocab_size": 22, "ssm_state": 16, "tied": True})
+    assert (found["hidden"], found["ssm_state"]) == (20, 16)
+    assert not {"head", "group", "ffn", "expert", "tied"} & found.keys()
+
+
+@pytest.mark.parametrize(
+    ("options", "axis", "dimension", "said"),
+    [
+        ({"target_tensor_parallel_size": 4}, "group", TENSOR, "6 kv groups (num_key_value_heads) are not divisible by "
+         "--target-tensor-parallel-size 4"),
+        ({}, "own_axis", TENSOR, "6 own_axis are not divisible by --target-tensor-parallel-size 4"),
+        ({}, "expert", EXPERT, "6 experts are not divisible by --target-expert-parallel-size 4"),
+        ({"moe_tp_extend_ep": True, "target_expert_parallel_size": 2, "target_tensor_parallel_size": 2}, "expert",
+         EXPERT, "6 experts are not divisible by the 4 ranks that --moe-tp-extend-ep spreads them over "
+         "(--target-expert-parallel-size 2 x --target-tensor-parallel-size 2)"),
+    ],
+)  # fmt: skip
+def test_uneven_sizes_are_told_with_the_option_that_cuts_them(options, axis, dimension, said):
+    fault, hint = uneven(with_defaults(Options(**options)), axis, 6, dimension, 4)
+    assert (fault, hint) == (said, "Choose a size that divides 6.")
+
+
+def test_uneven_vocabulary_is_told_how_to_pad_it():
+    assert "--make-vocab-size-divisible-by 1" in uneven(Options(), "vocab", 13, TENSOR, 4)[1]
 
 
 def test_vocabulary_that_needs_no_padding_has_none():
-    parts = resolve(EMBEDDING, axis_sizes({**PLAIN, "padded_vocab_size": 22})).sources
-    assert PADDING not in {role for role, _ in parts}
+    for padded, roles in ((22, ["embedding"]), (24, ["embedding", PADDING])):
+        layout = resolve(rules_of().first[0].rule, sizes({**PLAIN, "padded_vocab_size": padded}), [frozenset()] * 2)
+        assert [side.name for side in layout.right] == roles
+
+
+def test_transformer_engine_and_mtp_contradict_each_other():
+    with pytest.raises(MscvtError, match="--transformer-impl transformer_engine and --mtp-num-layers 1"):
+        check(with_defaults(Options(transformer_impl="transformer_engine", mtp_num_layers=1)))
+    check(with_defaults(Options(transformer_impl="transformer_engine")))

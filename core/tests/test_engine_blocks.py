@@ -1,13 +1,16 @@
 """Blocks: whatever the limit, every element of a content is made once, and is what the copies say."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mscvt.engine.blocks import blocks_of, fill
-from mscvt.plan.contents import Content, Copy, Region
+from mscvt.engine.blocks import Block, blocks_of, fill
+from mscvt.layout.pairs import Loop, Pair, pair
+from mscvt.plan.contents import Content, Copy
 from mscvt.tensors.sources import PlainTensor
 
 DTYPES = {"BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64, "F8_E4M3": torch.float8_e4m3fn}
@@ -16,41 +19,39 @@ BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 @st.composite
 def contents(draw):
-    """A content of one or two regions, each a transposed source that one axis divides into copies."""
+    """A content of one or two runs, each a transposed source that one axis divides into copies."""
     dtype = draw(st.sampled_from(sorted(DTYPES)))
-    regions, sources, expected, base = [], [], [], 0
+    copies, sources, expected, base = [], [], [], 0
     for _ in range(draw(st.integers(1, 2))):
         sizes = tuple(draw(st.lists(st.integers(1, 6), min_size=1, max_size=4)))
+        steps = [int(np.prod(sizes[axis + 1 :])) for axis in range(len(sizes))]
         axis = draw(st.integers(0, len(sizes) - 1))
         marks = sorted({0, sizes[axis], *draw(st.lists(st.integers(0, sizes[axis]), max_size=2))})
         order = draw(st.permutations(range(len(sizes))))
         whole = np.zeros(sizes, np.int64)
-        copies = []
-        for start, end in zip(marks, marks[1:], strict=False):  # noqa: RUF007
-            starts = tuple(start if a == axis else 0 for a in range(len(sizes)))
+        for start, end in pairwise(marks):
             extents = tuple(end - start if a == axis else size for a, size in enumerate(sizes))
+            begin = base + start * steps[axis]
             if draw(st.integers(0, 4)) == 0:
-                copies.append(Copy(starts, extents, None, 0, (0,) * len(sizes)))
+                zeros = [Loop(extent, step, 0) for extent, step in zip(extents, steps, strict=True)]
+                copies.append(Copy(None, pair(begin, 0, zeros)))
                 continue
             lead = draw(st.integers(0, 3))
-            count = int(np.prod(extents))
-            source = np.arange(lead + count) + 1 + 1000 * len(sources)
+            source = np.arange(lead + int(np.prod(extents))) + 1 + 1000 * len(sources)
             held = source[lead:].reshape([extents[a] for a in order])
-            strides = [0] * len(sizes)
-            step = 1
+            strides, step = [0] * len(sizes), 1
             for a in reversed(order):
                 strides[a] = step
                 step *= extents[a]
-            whole[tuple(slice(s, s + e) for s, e in zip(starts, extents, strict=True))] = held.transpose(
-                np.argsort(order)
-            )
-            copies.append(Copy(starts, extents, len(sources), lead, tuple(strides)))
+            where = tuple(slice(start, end) if a == axis else slice(None) for a in range(len(sizes)))
+            whole[where] = held.transpose(np.argsort(order))
+            loops = [Loop(*loop) for loop in zip(extents, steps, strides, strict=True)]
+            copies.append(Copy(len(sources), pair(begin, lead, loops)))
             sources.append(source)
-        regions.append(Region(base, sizes, tuple(copies)))
         expected.append(whole.ravel())
         base += whole.size
     names = tuple(f"source {number}" for number in range(len(sources)))
-    content = Content(("target",), dtype, (base,), tuple(regions), names)
+    content = Content(("target",), dtype, (base,), tuple(draw(st.permutations(copies))), names)
     return content, dict(zip(names, sources, strict=True)), np.concatenate(expected)
 
 
@@ -80,23 +81,39 @@ def test_blocks_of_any_size_make_the_whole_content(drawn, limit):
     assert torch.equal(result, as_bits(numbers, content.dtype).view(torch.uint8))
 
 
+def of(dtype, shape, *loops, source=0):
+    """A content with one copy that goes straight through."""
+    walk = Pair(0, 0, tuple(Loop(*loop) for loop in loops))
+    return Content(("t",), dtype, shape, (Copy(source, walk),), ("s",))
+
+
 def test_content_without_elements_has_no_blocks():
-    assert list(blocks_of(Content(("t",), "BF16", (0, 3), (Region(0, (0, 3), ()),), ()), 8)) == []
+    assert list(blocks_of(Content(("t",), "BF16", (0, 3), (), ()), 8)) == []
 
 
 def test_limit_below_one_element_makes_blocks_of_one():
-    content = Content(("t",), "F64", (2, 3), (Region(0, (2, 3), ()),), ())
+    content = of("F64", (2, 3), (6, 1, 1))
     assert [(block.start, block.numel) for block in blocks_of(content, 1)] == [(n, 1) for n in range(6)]
 
 
-@pytest.mark.parametrize(("limit", "blocks"), [(24, [6]), (16, [3, 3]), (8, [2, 1, 2, 1]), (1000, [6])])
-def test_blocks_keep_inner_axes_whole_where_they_fit(limit, blocks):
-    content = Content(("t",), "F32", (2, 3), (Region(0, (2, 3), ()),), ())
+@pytest.mark.parametrize(("limit", "blocks"), [(24, [6]), (16, [3, 3]), (12, [3, 3]), (8, [2, 2, 2]), (1000, [6])])
+def test_blocks_end_where_rows_end_where_they_fit(limit, blocks):
+    content = of("F32", (2, 3), (2, 3, 1), (3, 1, 2))
     assert [block.numel for block in blocks_of(content, limit)] == blocks
 
 
+def test_block_that_begins_in_the_middle_of_a_copy_reads_from_there():
+    content = of("F32", (12,), (3, 4, 1), (4, 1, 3))
+    source = PlainTensor(torch.arange(12, dtype=torch.float32))
+    expected = torch.arange(12, dtype=torch.float32).view(4, 3).T.flatten()
+    for start in range(12):
+        for numel in range(1, 13 - start):
+            made = fill(Block(content, start, numel), torch.empty(48, dtype=torch.uint8), lambda _: source)
+            assert torch.equal(made.view(torch.float32), expected[start : start + numel])
+
+
 def test_source_of_another_dtype_is_converted():
-    content = Content(("t",), "BF16", (2,), (Region(0, (2,), (Copy((0,), (2,), 0, 0, (1,)),)),), ("s",))
+    content = of("BF16", (2,), (2, 1, 1))
     (block,) = blocks_of(content, 64)
     source = torch.tensor([1.00390625, -3.0])
     made = fill(block, torch.empty(64, dtype=torch.uint8), lambda _: PlainTensor(source))

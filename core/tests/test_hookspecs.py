@@ -11,7 +11,7 @@ import pytest
 
 from mscvt import DECODER, ModelType, hookimpl
 from mscvt.dialects.mindspeed.options import Options
-from mscvt.jobs.prepare import Request, describe_configuration
+from mscvt.jobs.models import model_from_config
 from mscvt.plugins import defaults, hookspecs
 from mscvt.plugins.registry import load_registry
 
@@ -42,7 +42,7 @@ def test_hook_is_documented_by_what_to_do_and_what_none_means(hook):
     first = documentation.splitlines()[0]
     assert re.fullmatch(r"(Return|Name|Enumerate|Place) .+[.:].*", first), "an imperative sentence comes first"
     assert "Called " in documentation, "it says when it is called"
-    assert re.search(r"None (means|or an empty list is an error)", documentation)
+    assert re.search(r"None\s+(means|or an empty list is an error)", documentation)
 
 
 @pytest.mark.parametrize("hook", HOOKS)
@@ -74,15 +74,15 @@ CONFIG = {
 def plugin(monkeypatch):
     """A plugin that says no more than it must."""
     module = ModuleType("acme_plugin")
-    module.MSCVT_API = 1
+    module.MSCVT_API = 2
 
     @hookimpl
     def mscvt_model_types():
         return [ModelType("acme", ("acme",))]
 
     @hookimpl
-    def mscvt_names(kind):
-        return DECODER.get(kind)
+    def mscvt_names(block):
+        return DECODER.get(block)
 
     module.mscvt_model_types, module.mscvt_names = mscvt_model_types, mscvt_names
     monkeypatch.setitem(sys.modules, "acme_plugin", module)
@@ -92,8 +92,8 @@ def plugin(monkeypatch):
 def layers_by_stage():
     """Stage and key of each layer's input norm, in the order of the source's layers, on two stages."""
     family = load_registry([EntryPoint("acme", "acme_plugin", "mscvt")]).family("acme")
-    request = Request(Path(), Options(target_pipeline_parallel_size=2))
-    parameters = describe_configuration(family, CONFIG, request)[1].parameters
+    options = Options(target_pipeline_parallel_size=2)
+    parameters = model_from_config(family, CONFIG, options, "config.json").description.parameters
     places = {p.names[0]: (p.stage, p.key) for p in parameters if p.key.endswith("input_layernorm.weight")}
     return [places[f"model.layers.{layer}.input_layernorm.weight"] for layer in range(6)]
 
@@ -110,7 +110,7 @@ def test_placement_of_a_family_is_used(plugin):
     @hookimpl
     def mscvt_placement(topology, layers):
         """Deal the layers out to the stages in turn."""
-        return [(topology.chunks[n % 2].stage, topology.chunks[n % 2].part, n // 2) for n in range(len(layers))]
+        return [(topology.chunks[n % 2].stage, topology.chunks[n % 2].name, n // 2) for n in range(len(layers))]
 
     plugin.mscvt_placement = mscvt_placement
     assert layers_by_stage() == [norm(0, 0), norm(1, 0), norm(0, 1), norm(1, 1), norm(0, 2), norm(1, 2)]

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from mscvt.errors import MscvtError
 from mscvt.formats.huggingface.config import read_config
-from mscvt.model.family import ModelType, field_at
+from mscvt.model.family import ModelType
+from mscvt.model.fields import count, counts
 from mscvt.model.hyperparameters import hyperparameters, model_fields
 from mscvt.plugins.defaults import mscvt_layers
 
@@ -27,11 +28,11 @@ EXPERTS = ModelType(
     "sparse",
     ("sparse",),
     fields={
-        "num_experts": field_at("num_experts", "num_local_experts"),
-        "moe_intermediate_size": field_at("moe_intermediate_size"),
-        "decoder_sparse_step": field_at("decoder_sparse_step", default=1),
-        "mlp_only_layers": field_at("mlp_only_layers", default=()),
-        "n_shared_experts": field_at("n_shared_experts", default=None),
+        "num_experts": count("num_experts", "num_local_experts"),
+        "moe_intermediate_size": count("moe_intermediate_size"),
+        "decoder_sparse_step": count("decoder_sparse_step", default=1),
+        "mlp_only_layers": counts("mlp_only_layers", default=()),
+        "n_shared_experts": count("n_shared_experts", default=None, least=0),
     },
 )
 SPARSE = PLAIN | {"num_experts": 4, "moe_intermediate_size": 8}

@@ -6,15 +6,16 @@ import pytest
 
 from mscvt.formats.huggingface.config_files import adapt_config, copy_config_files, find_config_files
 from mscvt.formats.huggingface.writer import write_index
-from mscvt.model.family import ModelType, field_at
+from mscvt.model.family import ModelType
+from mscvt.model.fields import count
 from mscvt.plan.contents import OutputFile
 
 TYPE = ModelType(
     "sparse",
     ("sparse",),
     fields={
-        "first_k_dense_replace": field_at("first_k_dense_replace", default=0),
-        "mtp_num_layers": field_at("num_nextn_predict_layers", default=0),
+        "first_k_dense_replace": count("first_k_dense_replace", default=0, least=0),
+        "mtp_num_layers": count("num_nextn_predict_layers", default=0, least=0),
     },
 )
 CONFIG = {

@@ -1,36 +1,61 @@
-"""The journal by itself."""
+"""The records of output files, and the journal that writes them."""
 
 import errno
 import os
+import threading
 
 import pytest
 
-from mscvt.output.journal import Journal, drop_journals, files_of
-
-FILES = ("a/x.pt", "b/x.pt")
-
-
-def test_units_are_found_again_by_the_same_files_only(tmp_path):
-    journal = Journal(tmp_path, FILES)
-    journal.begin([], seconds=0.0)
-    for unit in (3, 1, 250):
-        journal.add(unit)
-    assert Journal(tmp_path, FILES).finished_units() == {1, 3, 250}
-    assert Journal(tmp_path, FILES[:1]).finished_units() == set()
+from mscvt.output.journal import Journal
+from mscvt.output.record import open_record, parse, whole_size
 
 
-def test_units_are_collected_until_they_are_due(tmp_path):
-    journal = Journal(tmp_path, FILES)
-    journal.begin([], seconds=3600.0)
-    journal.add(3)
-    assert Journal(tmp_path, FILES).finished_units() == set()
+@pytest.fixture
+def records(tmp_path):
+    opened = [open_record(tmp_path / name) for name in ("a", "b")]
+    yield opened
+    for record in opened:
+        record.close()
+
+
+def noted(tmp_path):
+    return [dict(parse((tmp_path / name).read_bytes()).tensors) for name in ("a", "b")]
+
+
+@pytest.fixture
+def synced(monkeypatch):
+    """What was synced, in order."""
+    calls = []
+    monkeypatch.setattr(os, "fsync", calls.append)
+    return calls
+
+
+def test_tensors_are_noted_in_the_records_of_their_files_only(records, tmp_path, synced):
+    journal = Journal(records, [101, 102], seconds=0.0)
+    journal.add([(0, 3, None), (1, 250, 0x0A1B2C3D), (0, 1, None)])
+    journal.add([(1, 0, 0)])
+    assert noted(tmp_path) == [{3: None, 1: None}, {250: 0x0A1B2C3D, 0: 0}]
+    assert synced.index(101) == 0  # before anything is noted
+    assert 102 in synced[:2]
+
+
+def test_a_file_that_nothing_is_noted_for_is_not_synced(records, synced):
+    Journal(records, [101, 102], seconds=0.0).add([(1, 0, None)])
+    assert synced[0] == 102
+    assert 101 not in synced
+
+
+def test_tensors_are_collected_until_they_are_due(records, tmp_path, synced):
+    journal = Journal(records, [101, 102], seconds=3600.0)
+    journal.add([(0, 3, None)])
+    assert noted(tmp_path) == [{}, {}]
+    assert synced == []
     journal.flush()
-    assert Journal(tmp_path, FILES).finished_units() == {3}
+    assert noted(tmp_path) == [{3: None}, {}]
 
 
-def test_nothing_is_noted_after_a_sync_has_failed(tmp_path, monkeypatch):
-    journal = Journal(tmp_path, FILES)
-    journal.begin([0], seconds=0.0)
+def test_nothing_is_noted_after_a_sync_has_failed(records, tmp_path, monkeypatch):
+    journal = Journal(records, [101, 102], seconds=0.0)
 
     def fails(descriptor):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -38,28 +63,80 @@ def test_nothing_is_noted_after_a_sync_has_failed(tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", fails)
         with pytest.raises(OSError, match=os.strerror(errno.EIO)):
-            journal.add(1)
+            journal.add([(0, 1, None)])
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # the system reports a loss only once
-    journal.add(2)
+    journal.add([(0, 2, None), (1, 2, None)])
     journal.flush()
-    assert Journal(tmp_path, FILES).finished_units() == set()
+    assert noted(tmp_path) == [{}, {}]
 
 
-def test_only_journals_of_a_lost_file_are_dropped(tmp_path):
-    for files in (FILES, FILES[:1], FILES[1:]):
-        journal = Journal(tmp_path, files)
-        journal.begin([], seconds=0.0)
-        journal.add(7)
-    drop_journals(tmp_path, ["a/x.pt"])
-    assert [files_of(path) for path in tmp_path.iterdir()] == [["b/x.pt"]]
+def test_a_thread_that_waits_for_the_disk_when_the_journal_is_stopped_notes_nothing(records, tmp_path, monkeypatch):
+    waiting, go_on = threading.Event(), threading.Event()
+
+    def slow(descriptor):
+        waiting.set()
+        go_on.wait(10)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    journal = Journal(records, [101, 102], seconds=0.0)
+    thread = threading.Thread(target=journal.add, args=([(0, 1, None), (1, 1, None)],))
+    thread.start()
+    assert waiting.wait(10)
+    journal.stop()
+    go_on.set()
+    thread.join()
+    assert noted(tmp_path) == [{}, {}]
 
 
-@pytest.mark.parametrize("first", [b"", b'["a/x.pt"', b"\0\0\0\n", b"7\n", b'{"a": 1}\n', b"\xff\n"])
-def test_a_journal_that_does_not_say_its_files_is_worthless(first, tmp_path):
-    journal = Journal(tmp_path, FILES)
-    journal.path.write_bytes(first)
-    assert files_of(journal.path) == []
-    assert journal.finished_units() == set()
-    journal.begin([], seconds=0.0)
-    journal.add(5)
-    assert Journal(tmp_path, FILES).finished_units() == {5}
+@pytest.mark.parametrize(
+    ("text", "tensors", "size"),
+    [
+        (b"", {}, None),
+        (b"7\n8 0a1b2c3d\n", {7: None, 8: 0x0A1B2C3D}, None),
+        (b"7\nwhole 66\n", {7: None}, 66),
+        (b"7\n8", {7: None}, None),
+        (b"7\n8 0a1b2c3", {7: None}, None),
+        (b"7\n8 0a1b2c3\n9\n", {7: None}, None),
+        (b"7\nwhole 6", {7: None}, None),
+        (b"\0\0\0\n7\n", {}, None),
+        (b"7\n\0\0\0\0", {7: None}, None),
+        (b"\xff7\n", {}, None),
+        (b"-1\n7\n", {}, None),
+        (b" 7\n", {}, None),
+    ],
+)
+def test_a_record_is_believed_up_to_what_makes_no_sense(text, tensors, size, tmp_path):
+    (tmp_path / "a").write_bytes(text)
+    noted = parse(text)
+    assert (dict(noted.tensors), noted.size, whole_size(tmp_path / "a")) == (tensors, size, size)
+    record = open_record(tmp_path / "a")
+    record.add({5: None})
+    record.close()
+    assert dict(parse((tmp_path / "a").read_bytes()).tensors) == {**tensors, **({} if size else {5: None})}
+
+
+def test_a_record_is_locked_while_it_is_open(tmp_path):
+    first = open_record(tmp_path / "a")
+    assert open_record(tmp_path / "a") is None
+    first.close()
+    open_record(tmp_path / "a").close()
+
+
+def test_a_record_that_is_cleared_knows_nothing(tmp_path):
+    record = open_record(tmp_path / "a")
+    record.add({5: None})
+    record.finish(66)
+    assert whole_size(tmp_path / "a") == 66
+    record.clear()
+    assert record.tensors == {}
+    assert (tmp_path / "a").read_bytes() == b""
+    record.close()
+
+
+def test_a_short_write_is_continued(tmp_path, monkeypatch):
+    write = os.write
+    record = open_record(tmp_path / "a")
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, bytes(data)[:3]))
+    record.add({123456: 0x0A1B2C3D, 7: None})
+    record.close()
+    assert (tmp_path / "a").read_bytes() == b"123456 0a1b2c3d\n7\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mscvt.errors import Faults, MscvtError
-from mscvt.model.options import check_features, check_values, option, rows, with_defaults
+from mscvt.model.options import check_features, check_refused, check_values, notes_on, option, rows, with_defaults
 from mscvt.model.values import KINDS, Bytes, parse_bytes, parse_list, parse_whole, shown
 
 
@@ -108,6 +108,15 @@ def test_options_for_parts_that_a_model_lacks_are_refused_but_as_their_defaults(
     check_features(asked, frozenset({"moe", "mla"}), "mine", accepted)
     check_features(Table(FOLDER, size=4, parts=4, is_merged=False), frozenset(), "mine", accepted)
     assert not accepted
+
+
+def test_options_that_a_model_type_refuses_or_notes_are_named_but_not_their_defaults():
+    reasons = {"parts": "are whole", "is_merged": "are not merged", "method": "have one method", "words": "are mute"}
+    asked = Table(FOLDER, size=4, parts=2, is_merged=True, method="one")
+    said = ("--parts 2: mine are whole", "--is-merged: mine are not merged")
+    assert faults_of(check_refused, asked, reasons, "mine").faults == said
+    assert notes_on(asked, reasons, "mine") == said
+    assert notes_on(Table(FOLDER, size=4), reasons, "mine") == ()
 
 
 @pytest.mark.parametrize(

@@ -1,102 +1,20 @@
-"""Plans of a small made-up family: what they prove, what they say, in which order they work."""
+"""Plans of a small made-up family: what they say, which files they write, in which order they work."""
 
 from dataclasses import replace
 
 import pytest
-from mscvt.plan.pieces import PieceCache
+from small_models import EP, PP, TP, H, description, shards_of, source_of
 
-from mscvt.description.description import Alias, describe
-from mscvt.dialects.mindspeed.options import Options
+from mscvt.description.description import Alias
 from mscvt.errors import MscvtError
-from mscvt.layout.rules import Part, Rule, whole
-from mscvt.model.family import DECODER, DENSE, MODEL, MOE, MTP, Layer, ModelType
-from mscvt.model.layers import select_layers
-from mscvt.model.options import with_defaults
-from mscvt.parallel.topology import Rank, build_topology
-from mscvt.plan import plan_to_huggingface, plan_to_megatron
-from mscvt.plugins.registry import Family, Plugin
+from mscvt.jobs.plans import plan_to_huggingface, plan_to_megatron
+from mscvt.parallel.grid import Rank
+from mscvt.plan.files import by_rank
+from mscvt.plan.joined import Joined
+from mscvt.plan.planner import Words, make_plan
 from mscvt.tensors.info import ITEM_SIZES, TensorInfo
 
-H = {
-    "num_layers": 2,
-    "hidden_size": 10,
-    "ffn_hidden_size": 12,
-    "num_attention_heads": 4,
-    "num_query_groups": 2,
-    "kv_channels": 3,
-    "vocab_size": 14,
-    "padded_vocab_size": 14,
-    "num_experts": 4,
-    "moe_intermediate_size": 6,
-}
-L = "model.layers.{layer}."
-EXPERTS = {f"moe.expert.{p}": L + f"experts.{{expert}}.{p}.weight" for p in ("gate", "up", "down")}
-NAMES = {
-    MODEL: DECODER[MODEL],
-    DENSE: DECODER[DENSE],
-    MOE: {role: name for role, name in DECODER[DENSE].items() if not role.startswith("mlp.")}
-    | {"moe.router": L + "gate.weight", "moe.router_bias": L + "gate.bias"}
-    | EXPERTS,
-    MTP: {
-        "mtp.embedding_norm": L + "enorm.weight",
-        "mtp.hidden_norm": L + "hnorm.weight",
-        "mtp.proj": L + "proj.weight",
-        "mtp.final_norm": L + "norm.weight",
-        "embedding": L + "embed.weight",
-        "head": L + "head.weight",
-    },
-}
-
-
-def family(layers=None, rules=(), names=NAMES):
-    layers = layers or [Layer(0, DENSE), Layer(1, MOE), Layer(2, MOE, mtp=0)]
-
-    def placement(model_type, topology, layers):
-        slots = topology.place_layers()
-        return [
-            (c.stage, c.part, n)
-            for c, n in (next(slots) if layer.mtp is None else (topology.last, layer.mtp) for layer in layers)
-        ]
-
-    hooks = {
-        "mscvt_names": lambda model_type, kind: names.get(kind),
-        "mscvt_layers": lambda model_type, hyperparameters: layers,
-        "mscvt_split_rules": lambda model_type, hyperparameters: rules,
-        "mscvt_placement": placement,
-    }
-    return Family(ModelType("small", ("small",)), Plugin("mscvt-small", "1", "small = small"), hooks)
-
-
-def description(h=H, made=None, **options):
-    made = made or family()
-    filled = with_defaults(Options(**options))
-    selection = select_layers(made.call("mscvt_layers", hyperparameters=h), filled)
-    return describe(made, h, build_topology(filled, selection.decoder_count), selection)
-
-
-def source_of(described, dtype="BF16"):
-    """A checkpoint with exactly what is needed, in one file, in the order of the description."""
-    found, offset = {}, 0
-    for parameter in described.parameters:
-        for part, name in enumerate(parameter.names):
-            if name is not None and name not in found:
-                shape = parameter.resolved.layout.part_shape(part)
-                its = "F32" if parameter.keeps_dtype else dtype
-                found[name] = TensorInfo(its, shape, 0, offset)
-                offset += found[name].numel * ITEM_SIZES[its]
-    return found
-
-
-def shards_of(plan):
-    """What the Megatron side of a plan holds, as a source for the way back."""
-    return {
-        name: TensorInfo(dtype, shape, number, 100 * place)
-        for number, file in enumerate(plan.files)
-        for place, (name, (dtype, shape)) in enumerate(file.tensors.items())
-    }
-
-
-TP, PP, EP = (f"target_{name}_parallel_size" for name in ("tensor", "pipeline", "expert"))
+WORDS = Words("the source is wrong", "add it", "unknown", "remove it", "the target")
 
 
 def test_files_are_those_of_all_ranks_with_their_labels():
@@ -105,8 +23,8 @@ def test_files_are_those_of_all_ranks_with_their_labels():
     assert [file.path for file in plan.files] == [
         f"iter_0000001/mp_rank_{t:02d}_{p:03d}_{e:03d}/model_optim_rng.pt"
         for t in range(2)
-        for e in range(2)
         for p in range(2)
+        for e in range(2)
     ]
     assert dict(plan.files[3].labels) == {"tp": 0, "pp": 1, "ep": 1}
     assert {rank for rank, _, _ in plan.files[3].tensors} == {Rank(0, 1, 1)}
@@ -130,17 +48,47 @@ def test_units_write_every_tensor_of_every_file_once(options, depth):
                 assert all(declared[target] == (content.dtype, content.shape) for target in content.targets)
 
 
-def test_work_runs_in_the_order_of_the_source():
+def test_work_runs_in_the_order_in_which_first_sources_lie_in_their_files():
     described = description(**{TP: 2, "moe_grouped_gemm": True})
-    source = dict(reversed(source_of(described).items()))
+    names = sorted(source_of(described), key=lambda name: name[::-1])
+    source = {
+        name: replace(info, file=names.index(name) % 2, offset=10_000 * names.index(name))
+        for name, info in source_of(described).items()
+    }
     plan = plan_to_megatron(described, source)
-    offsets = [
-        min(source[name].offset for name in content.sources if name is not None)
-        for unit in plan.units()
-        for content in unit.contents[:1]
+    found = []
+    for unit in plan.units():
+        content = unit.contents[0]
+        first = source[content.sources[content.copies[0].source]]
+        found.append((first.file, first.offset + 2 * content.copies[0].pair.right))
+    assert found == sorted(found)
+    assert len(found) > 10
+
+
+def test_last_stages_copies_are_compared_with_the_first_stages_tensor():
+    described = description({**H, "tie_word_embeddings": True}, **{TP: 2, PP: 2})
+    shards = shards_of(plan_to_megatron(described, source_of(described)))
+    equal = plan_to_huggingface(described, shards).equal
+    first, last = "embedding.word_embeddings.weight", "output_layer.weight"
+    assert [pair for pair in equal if pair[1][2] == last] == [
+        ((Rank(t, 0, 0), "model", first), (Rank(t, 1, 0), "model", last), 70) for t in range(2)
     ]
-    assert offsets == sorted(offsets)
-    assert len(offsets) > 10
+
+
+def test_tensor_larger_than_the_limit_has_a_file_of_its_own_and_no_file_is_empty():
+    described = description()
+    shards = shards_of(plan_to_megatron(described, source_of(described)))
+    plan = plan_to_huggingface(described, shards, shard_bytes=1)
+    assert [len(file.tensors) for file in plan.files] == [1] * len(source_of(described))
+
+
+def test_tensor_that_keeps_its_dtype_keeps_it_on_the_way_back():
+    described = description()
+    shards = shards_of(plan_to_megatron(described, source_of(described)))
+    (file,) = plan_to_huggingface(described, shards, dtype="F16").files
+    found = {name: dtype for name, (dtype, _) in file.tensors.items()}
+    assert found.pop("model.layers.1.gate.bias") == "F32"
+    assert set(found.values()) == {"F16"}
 
 
 def test_replicas_are_one_content_with_many_targets():
@@ -169,7 +117,7 @@ def test_all_that_is_wrong_with_a_source_is_shown_at_once():
 def test_tensors_that_hold_no_weights_are_left_out_and_said_so():
     described = description()
     extra = {"model.layers.0.rotary.inv_freq": TensorInfo("F32", (2,), 0, 0)}
-    plan = plan_to_megatron(described, source_of(described) | extra, ignored=("*.inv_freq",))
+    plan = plan_to_megatron(described, source_of(described) | extra, left_out={"*.inv_freq": "holds no weights"})
     assert dict(plan.left_out) == {"model.layers.0.rotary.inv_freq": "holds no weights"}
 
 
@@ -209,6 +157,20 @@ def test_dtypes_are_kept_or_converted_but_for_what_keeps_its_own():
         found = {name: what for (_, _, name), (what, _) in file.tensors.items()}
         assert found.pop(key) == "F32"
         assert set(found.values()) == {expected}
+
+
+def test_rank_that_holds_only_padding_has_the_dtype_of_the_others():
+    h = {**H, "vocab_size": 3, "padded_vocab_size": 8}
+    described = description(h, **{TP: 2})
+    plan = plan_to_megatron(described, source_of(described, "F16"))
+    name = Rank(1, 0, 0), "model", "embedding.word_embeddings.weight"
+    assert plan.files[1].tensors[name] == ("F16", (4, 10))
+    (content,) = [c for unit in plan.units() for c in unit.contents if name in c.targets]
+    assert (content.sources, [copy.source for copy in content.copies]) == ((), [None])
+    joined = Joined(description({**h, "padded_vocab_size": 3}), described)
+    shards = shards_of(plan_to_megatron(joined.source.description, source_of(joined.source.description, "F16")))
+    planned = make_plan(joined, shards, lambda entries: by_rank(entries, described.topology.grid, str), WORDS)
+    assert planned.files[1].tensors[name] == ("F16", (4, 10))
 
 
 def test_tensors_of_two_dtypes_in_one_are_refused_unless_a_dtype_is_asked_for():
@@ -253,48 +215,3 @@ def test_huggingface_files_are_full_up_to_their_limit_and_no_tensor_is_divided()
             size *= extent
         assert file.nbytes + size > 500
     assert sum(len(file.tensors) for file in plan.files) == len(source_of(described))
-
-
-GATE, UP = Part("mlp.gate", "ffn hidden"), whole("mlp.up", "mlp.up", "ffn hidden")
-BROKEN = {
-    "mlp.less: some of its elements come from nowhere": (
-        Rule("mlp.less", "ffn hidden", (replace(GATE, at={"ffn": (0, 5)}),)),
-        UP,
-    ),
-    "mlp.more: some of its elements come from more than one place": (
-        Rule("mlp.more", "ffn hidden", (GATE, Part("mlp.up", "ffn hidden", {"ffn": (3, 1)}))),
-    ),
-    "layers.0.mlp.gate_proj.weight: some of its elements come from nowhere": (
-        Rule("mlp.some", "ffn hidden", (replace(GATE, within={"ffn": (0, 20)}),)),
-        UP,
-    ),
-    "mlp.up (stage 0, model) is made by two rules": (whole("mlp.up", "mlp.gate", "ffn hidden"), UP),
-}
-
-
-@pytest.mark.parametrize("message", BROKEN)
-def test_rules_that_lose_or_repeat_elements_do_not_become_a_plan(message):
-    described = description(made=family([Layer(0, DENSE)], BROKEN[message]))
-    with pytest.raises(MscvtError) as caught:
-        plan_to_megatron(described, source_of(described))
-    assert message in str(caught.value)
-
-
-def test_sizes_that_do_not_divide_are_all_named():
-    with pytest.raises(MscvtError) as caught:
-        description({**H, "vocab_size": 13, "padded_vocab_size": 13, "num_experts": 3}, **{TP: 4, EP: 2})
-    text = str(caught.value)
-    assert "13 vocabulary rows (vocab_size) are not divisible by --target-tensor-parallel-size 4" in text
-    assert "2 kv groups (num_key_value_heads)" in text
-    assert "3 experts are not divisible by --target-expert-parallel-size 2" in text
-    assert "--make-vocab-size-divisible-by" in caught.value.hint
-
-
-def test_holders_are_the_ranks_with_the_same_share():
-    described = description(**{TP: 2, EP: 4}, expert_tensor_parallel_size=1)
-    cache = PieceCache(described.topology)
-    by_key = {(p.key, p.bucket): p for p in described.parameters}
-    assert cache.holders(by_key["output_layer.weight", None]) == {(0,): ((0, 0), (0, 2)), (1,): ((1, 1), (1, 3))}
-    assert cache.holders(by_key["decoder.final_layernorm.weight", None]) == {(): ((0, 0), (0, 2), (1, 1), (1, 3))}
-    (expert,) = (p for (key, bucket), p in by_key.items() if bucket == 3 and key.endswith("fc1.weight"))
-    assert list(cache.holders(expert).values()) == [((1, 3),)]

@@ -4,13 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mscvt.dialects.mindspeed.args_read import read_hyperparameters, read_options, with_model_type
+from mscvt.dialects.mindspeed.args_read import absent_copies, read_hyperparameters, read_model_type
+from mscvt.dialects.mindspeed.args_read import read_options as read_options_and_notes
 from mscvt.dialects.mindspeed.args_written import make_args
 from mscvt.dialects.mindspeed.options import Options
 from mscvt.errors import MscvtError
-from mscvt.model.family import DECODER, MODEL, ModelType, field_at
+from mscvt.model.family import DENSE, MODEL, Layer, ModelType
+from mscvt.model.fields import count
 from mscvt.model.options import with_defaults
-from mscvt.plugins.registry import Family, Plugin
+from mscvt.plugins.blocks import DECODER
+from mscvt.plugins.family import Family, Plugin
 
 H = {
     "num_layers": 6,
@@ -27,31 +30,40 @@ H = {
     "seq_length": 64,
     "mtp_num_layers": 0,
 }
-KINDS = ("dense", "moe")
+LAYERS = [Layer(n, DENSE) for n in range(6)]
 PLAIN = ModelType("small", ("small",))
 MOE = ModelType(
     "small-moe",
     ("small",),
-    {"num_experts": field_at("num_experts"), "moe_intermediate_size": field_at("moe_intermediate_size")},
-    args={"own": 3},
+    {"num_experts": count("num_experts"), "moe_intermediate_size": count("moe_intermediate_size")},
+    args=lambda h, layers: {"own": 3, "double": 2 * h["num_experts"], "kept": len(layers)},
 )
 NAMES = {
-    "small": {MODEL: DECODER[MODEL], "dense": DECODER["dense"]},
+    "small": DECODER,
     "small-moe": {MODEL: DECODER[MODEL], "moe": {"moe.router_bias": "b", "attention.q_norm": "n"}},
 }
 
 
 def family(model_type=PLAIN):
-    hooks = {"mscvt_names": lambda model_type, kind: NAMES[model_type].get(kind)}
+    kind = DENSE if model_type is PLAIN else ("moe",)
+    hooks = {
+        "mscvt_names": lambda model_type, block, hyperparameters: NAMES[model_type].get(block),
+        "mscvt_layers": lambda model_type, hyperparameters: [Layer(n, kind) for n in range(2)],
+    }
     return Family(model_type, Plugin("mscvt-small", "1", "small = small"), hooks)
 
 
-def args_of(h=H, layers=6, model_type=PLAIN, **options):
-    return make_args(family(model_type), h, with_defaults(Options(**options)), layers, KINDS)
+def read_options(args, asked):
+    return read_options_and_notes(args, asked)[0]
+
+
+def args_of(h=H, model_type=PLAIN, absent=(), **options):
+    return make_args(family(model_type), h, with_defaults(Options(**options)), LAYERS, absent)
 
 
 def sizes_of(args, configured=None, model_type=PLAIN, **options):
-    return read_hyperparameters(args, model_type, with_defaults(read_options(args, Options(**options))), configured)
+    asked = with_defaults(read_options(args, Options(**options)))
+    return read_hyperparameters(args, family(model_type), asked, configured)
 
 
 def test_sizes_are_recorded_under_the_names_of_training():
@@ -88,7 +100,7 @@ def test_heads_without_groups_and_tied_embeddings_are_recorded():
 
 def test_parts_of_the_model_are_recorded_where_it_has_them():
     args = args_of({**H, "num_experts": 8, "moe_intermediate_size": 6}, model_type=MOE)
-    assert (args["router_bias"], args["qk_layernorm"], args["own"]) == (True, True, 3)
+    assert (args["router_bias"], args["qk_layernorm"], args["own"], args["double"]) == (True, True, 3, 16)
     assert (args["num_experts"], args["num_moe_experts"], args["moe_ffn_hidden_size"]) == (8, 8, 6)
 
 
@@ -117,21 +129,38 @@ OPTIONS = st.builds(
     mtp_num_layers=st.none() | st.integers(0, 3),
     schedules_method=st.none() | st.just("dualpipev"),
     transformer_impl=st.sampled_from([None, "local", "transformer_engine"]),
-)
+).filter(lambda options: not (options.moe_tp_extend_ep and options.expert_tensor_parallel_size == 1))
+"""All options but those that contradict each other: experts that are spread whole can't be asked to be whole."""
 
 
 @given(OPTIONS)
 def test_options_are_read_back_as_they_were(options):
     filled = with_defaults(options)
-    args = make_args(family(), H, filled, 6, KINDS)
+    args = make_args(family(), H, filled, LAYERS, ())
     assert with_defaults(read_options(args, Options())) == filled
     assert with_defaults(read_options(args, options)) == filled, "what agrees with args may be asked for"
-    assert with_model_type(args) == "small"
+    assert read_model_type(args) == "small"
 
 
 @pytest.mark.parametrize("value", ["1,5", "1, 5", [1, 5], (5, 1), {5, 1}, frozenset({1, 5}), ["1", "5"]], ids=repr)
 def test_lists_are_read_in_any_form(value):
     assert read_options({"noop_layers": value}, Options()).noop_layers == (1, 5)
+
+
+def test_spread_experts_are_whole_whatever_training_recorded():
+    args = {"moe_tp_extend_ep": True, "expert_tensor_parallel_size": 1, "tensor_model_parallel_size": 2}
+    options = with_defaults(read_options(args, Options()))
+    assert (options.moe_tp_extend_ep, options.expert_tensor_parallel_size) == (True, 2)
+
+
+def test_repeated_tensors_that_the_source_lacked_are_recorded_by_name():
+    assert absent_copies(args_of(absent=["1.head", "0.embedding"])) == ("0.embedding", "1.head")
+    assert absent_copies(args_of()) == ()
+
+
+@pytest.mark.parametrize("value", ["a", 3, None, {"a": 1}], ids=repr)
+def test_repeated_tensors_are_none_where_something_else_is_recorded(value):
+    assert absent_copies({"absent_mtp_copies": value}) == ()
 
 
 def test_layer_list_keeps_its_order():

@@ -11,8 +11,7 @@ import pytest
 
 from mscvt.errors import MscvtError
 from mscvt.output.locks import gate
-from mscvt.output.staging import Staging
-from staged_runs import FILES, NEW, OLD, TRACKER, begin, hidden, make, run, tree
+from staged_runs import FILES, NEW, OLD, begin, hidden, make, run, stage, track, tree, write
 
 STEPS = ("rename", "replace", "unlink", "rmdir", "mkdir")
 
@@ -52,10 +51,9 @@ def run_until(step, monkeypatch, target, **how):
     return False
 
 
-@pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("had_result", [False, True])
-def test_same_command_completes_after_a_crash_before_any_step(had_result, shared, tmp_path, monkeypatch):
-    how = {"overwrite": had_result, "shared": shared}
+def test_same_command_completes_after_a_crash_before_any_step(had_result, tmp_path, monkeypatch):
+    how = {"overwrite": had_result}
     for step in range(200):
         target = tmp_path / f"target{step}"
         if had_result:
@@ -67,7 +65,7 @@ def test_same_command_completes_after_a_crash_before_any_step(had_result, shared
             assert tree(hidden(target) / "replaced") == OLD, step
         if there == NEW and not (hidden(target) / "conversion.json").exists():
             with pytest.raises(MscvtError, match="exists and is not empty"):  # there is nothing left to go on with
-                run(target, shared=shared)
+                run(target)
         else:
             assert run(target, **how) is True, step
         assert tree(target) == NEW, step
@@ -97,42 +95,52 @@ def test_another_command_after_a_crash_mixes_nothing(other, tmp_path, monkeypatc
             break
 
 
-@pytest.mark.parametrize("shared", [False, True])
-def test_a_second_run_is_refused_at_once_and_harms_nothing(shared, tmp_path):
+def test_a_second_run_is_refused_at_once_and_harms_nothing(tmp_path):
     first = begin(tmp_path / "out")
+    with pytest.raises(MscvtError, match=r"another run is writing some of the same files, a/x.pt"):
+        begin(tmp_path / "out")
     with pytest.raises(MscvtError, match="another run is writing to it"):
-        begin(tmp_path / "out", shared=shared)
-    with pytest.raises(MscvtError, match="another run is writing to it"):
-        begin(tmp_path / "out", shared=shared, identity="two", overwrite=True)
+        begin(tmp_path / "out", identity="two", overwrite=True)
     assert (first.data / "begun").exists()
     first.close()
     begin(tmp_path / "out").close()
 
 
 def test_runs_of_different_parts_share_and_of_the_same_part_do_not(tmp_path):
-    first = begin(tmp_path / "out", files=FILES[:2], shared=True)
-    second = begin(tmp_path / "out", files=FILES[2:], shared=True)
-    with pytest.raises(MscvtError, match=r"writing some of the same files, a/y.pt"):
-        begin(tmp_path / "out", files=FILES[1:2], shared=True)
-    with pytest.raises(MscvtError, match="another run is writing to it"):
-        begin(tmp_path / "out")
+    first = begin(tmp_path / "out", files=FILES[:2])
+    second = begin(tmp_path / "out", files=FILES[2:])
+    for files in (FILES[1:2], FILES):
+        with pytest.raises(MscvtError, match=r"writing some of the same files, a/[xy].pt"):
+            begin(tmp_path / "out", files=files)
     with pytest.raises(MscvtError, match="differs from this one in what"):
-        begin(tmp_path / "out", files=("c",), shared=True, identity="two")
+        begin(tmp_path / "out", files=("c",), identity="two")
     with pytest.raises(MscvtError, match="another run is writing to it"):
-        begin(tmp_path / "out", files=("c",), shared=True, identity="two", overwrite=True)
+        begin(tmp_path / "out", files=("c",), identity="two", overwrite=True)
     first.close()
-    begin(tmp_path / "out", files=FILES[:2], shared=True).close()
+    begin(tmp_path / "out", files=FILES[:2]).close()
     second.close()
+
+
+def test_the_whole_run_writes_only_what_parts_have_left_and_beside_one_that_is_whole(tmp_path):
+    target = tmp_path / "out"
+    assert run(target, files=FILES[:1]) is False
+    whole = begin(target)
+    assert set(whole.records) == set(FILES[1:])
+    (whole.data / "begun").unlink()
+    write(whole, whole.records)
+    assert whole.complete(FILES, track, overwrite=False) is True
+    assert tree(target) == NEW
+    assert not hidden(target).exists()
 
 
 def test_a_run_that_has_all_parts_whole_leaves_the_rename_to_one_still_at_work(tmp_path):
     target = tmp_path / "out"
-    again = Staging(target, {"what": "one"})
-    assert run(target, files=FILES[:1], shared=True) is False
-    again.open(overwrite=False, resume=False, shared=True, files=FILES[:1])
-    assert run(target, files=FILES[1:], shared=True) is False
+    again = stage(target)
+    assert run(target, files=FILES[:1]) is False
+    again.open(overwrite=False, resume=False, files=FILES[:1])
+    assert run(target, files=FILES[1:]) is False
     assert not target.exists()
-    assert again.complete(FILES, lambda folder: (folder / TRACKER).write_text("1"), overwrite=False) is True
+    assert again.complete(FILES, track, overwrite=False) is True
     again.close()
     assert tree(target) == NEW
     assert not hidden(target).exists()
@@ -140,18 +148,16 @@ def test_a_run_that_has_all_parts_whole_leaves_the_rename_to_one_still_at_work(t
 
 def test_a_run_that_was_refused_or_came_too_early_does_not_keep_the_last_one_from_completing(tmp_path):
     target = tmp_path / "out"
-    early, last = Staging(target, {"what": "one"}), Staging(target, {"what": "one"})
-    refused = Staging(target, {"what": "one"})
-    early.open(overwrite=False, resume=False, shared=True, files=FILES[:1])
-    early.mark_whole(FILES[:1])
-    last.open(overwrite=False, resume=False, shared=True, files=FILES[1:])
+    early, last, refused = stage(target), stage(target), stage(target)
+    early.open(overwrite=False, resume=False, files=FILES[:1])
+    write(early, FILES[:1])
+    last.open(overwrite=False, resume=False, files=FILES[1:])
     with pytest.raises(MscvtError, match="another run is writing"):
-        refused.open(overwrite=False, resume=False, shared=True, files=FILES[1:])
+        refused.open(overwrite=False, resume=False, files=FILES[1:])
     assert early.complete(FILES, lambda folder: None, overwrite=False) is False
-    make(last.data, dict.fromkeys(FILES, "new"))
-    last.mark_whole(FILES[1:])
+    write(last, FILES[1:])
     # Neither of the others has been closed yet.
-    assert last.complete(FILES, lambda folder: (folder / TRACKER).write_text("1"), overwrite=False) is True
+    assert last.complete(FILES, track, overwrite=False) is True
     for staging in (early, last, refused):
         staging.close()
     assert tree(target) == NEW
@@ -165,7 +171,7 @@ def test_parts_that_begin_and_end_at_the_same_time_complete_exactly_once(tmp_pat
         order = draw.sample(FILES, len(FILES))
 
         def part(file, target=target, results=results):
-            results.append(run(target, files=(file,), shared=True))
+            results.append(run(target, files=(file,)))
 
         threads = [threading.Thread(target=part, args=(file,)) for file in order]
         for thread in threads:
@@ -193,7 +199,8 @@ def test_equal_commands_at_the_same_time_give_one_result_and_clear_refusals(tmp_
         for thread in threads:
             thread.join()
         assert results.count(True) == 1
-        assert all(r is True or "another run" in r or "not empty" in r for r in results), results
+        refused = [r for r in results if isinstance(r, str)]  # False: came when all was written, left it to another
+        assert all("another run" in r or "not empty" in r for r in refused), results
         assert tree(target) == NEW
         assert not hidden(target).exists()
 

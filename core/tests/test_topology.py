@@ -4,26 +4,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mscvt.dialects import mindspeed
 from mscvt.dialects.mindspeed.options import Options
 from mscvt.errors import MscvtError
+from mscvt.layout.rules import EXPERT, EXPERT_TENSOR, TENSOR
 from mscvt.model.options import with_defaults
-from mscvt.parallel.topology import EXPERT, EXPERT_TENSOR, TENSOR, Chunk, Rank, build_topology
+from mscvt.parallel.grid import Grid, Rank
+from mscvt.parallel.topology import Chunk
 
 
 def topology(layers, **options):
     names = {"tp": "target_tensor_parallel_size", "pp": "target_pipeline_parallel_size"}
     names |= {"ep": "target_expert_parallel_size", "etp": "expert_tensor_parallel_size"}
     names |= {"vpp": "num_layers_per_virtual_pipeline_stage"}
-    return build_topology(with_defaults(Options(**{names.get(k, k): v for k, v in options.items()})), layers)
+    return mindspeed.topology(with_defaults(Options(**{names.get(k, k): v for k, v in options.items()})), layers)
 
 
 def placed(top):
-    """One text for each real layer: stage, part and number inside it."""
-    return [f"{chunk.stage} {chunk.part} {number}" for chunk, number in top.place_layers()]
+    """One text for each real layer: stage, chunk and number inside it."""
+    return [f"{chunk.stage} {chunk.name} {number}" for chunk, number in top.place_layers()]
 
 
 def slots(top):
-    return {f"{chunk.stage} {chunk.part}": list(chunk.slots) for chunk in top.chunks}
+    return {f"{chunk.stage} {chunk.name}": list(chunk.slots) for chunk in top.chunks}
 
 
 TABLES = {
@@ -116,29 +119,51 @@ GRIDS = [
 @pytest.mark.parametrize(("options", "grid"), GRIDS)
 def test_ranks_that_are_written(options, grid):
     top = topology(2, **options)
-    assert list(top.grid) == grid
-    assert list(top.ranks()) == [Rank(t, 0, e) for t, e in grid]
+    assert sorted(top.grid.places) == grid
+    assert list(top.grid.ranks()) == [Rank(t, 0, e) for t, e in grid]
 
 
 def test_ranks_of_all_stages_and_of_one():
     top = topology(4, tp=2, pp=2)
-    assert list(top.ranks()) == [Rank(0, 0, 0), Rank(0, 1, 0), Rank(1, 0, 0), Rank(1, 1, 0)]
-    assert list(top.ranks(1)) == [Rank(0, 1, 0), Rank(1, 1, 0)]
+    assert list(top.grid.ranks()) == [Rank(0, 0, 0), Rank(0, 1, 0), Rank(1, 0, 0), Rank(1, 1, 0)]
+    assert list(top.grid.ranks(1)) == [Rank(0, 1, 0), Rank(1, 1, 0)]
+    assert (top.grid.tensor, top.grid.pipeline, top.grid.expert) == (2, 2, 1)
 
 
 def test_counts_and_places_of_the_ways_to_spread_experts():
-    rank = Rank(tensor=1, pipeline=0, expert=2)
-    cut = topology(2, tp=2, ep=3)
+    cut = topology(2, tp=2, ep=3).grid
     assert cut.counts == {TENSOR: 2, EXPERT: 3, EXPERT_TENSOR: 2}
-    assert cut.index(rank) == {TENSOR: 1, EXPERT: 2, EXPERT_TENSOR: 1}
-    whole = topology(2, tp=2, ep=4, etp=1)
+    assert cut.places[1, 2] == {TENSOR: 1, EXPERT: 2, EXPERT_TENSOR: 1}
+    whole = topology(2, tp=2, ep=4, etp=1).grid
     assert whole.counts == {TENSOR: 2, EXPERT: 4, EXPERT_TENSOR: 1}
-    assert whole.index(rank) == {TENSOR: 1, EXPERT: 2, EXPERT_TENSOR: 0}
-    extended = topology(2, tp=2, ep=3, moe_tp_extend_ep=True)
+    assert whole.places[1, 3] == {TENSOR: 1, EXPERT: 3, EXPERT_TENSOR: 0}
+    extended = topology(2, tp=2, ep=3, moe_tp_extend_ep=True).grid
     assert extended.counts == {TENSOR: 2, EXPERT: 6, EXPERT_TENSOR: 1}
-    buckets = [extended.index(Rank(t, 0, e))[EXPERT] for e in range(3) for t in range(2)]
+    buckets = [extended.places[t, e][EXPERT] for e in range(3) for t in range(2)]
     assert buckets == [0, 1, 2, 3, 4, 5]  # ep * TP + tp
-    assert extended.index(rank)[EXPERT_TENSOR] == 0
+    assert extended.places[1, 2][EXPERT_TENSOR] == 0
+
+
+def test_holders_are_the_ranks_that_stand_at_the_same_place():
+    grid = topology(2, tp=2, ep=4, etp=1).grid
+    assert grid.holders([TENSOR]) == {(0,): ((0, 0), (0, 2)), (1,): ((1, 1), (1, 3))}
+    assert grid.holders([]) == {(): ((0, 0), (0, 2), (1, 1), (1, 3))}
+    assert grid.holders([EXPERT, EXPERT_TENSOR])[3, 0] == ((1, 3),)
+    assert list(grid.holders([EXPERT])) == [(0,), (1,), (2,), (3,)]
+    assert grid.holders([TENSOR, EXPERT]).keys() == {(0, 0), (0, 2), (1, 1), (1, 3)}
+
+
+def test_holders_of_other_dimensions_are_not_those_asked_for_before():
+    grid = Grid(2, 1, 1, {"a": 2, "b": 1}, {(0, 0): {"a": 1, "b": 0}, (1, 0): {"a": 0, "b": 0}})
+    assert grid.holders(["a"]) == {(0,): ((1, 0),), (1,): ((0, 0),)}
+    assert grid.holders(["b"]) == {(0,): ((0, 0), (1, 0))}
+    assert grid.holders(("a",)) is grid.holders(["a"])
+
+
+def test_chunks_of_a_stage_are_named_in_order():
+    top = topology(8, pp=2, vpp=2)
+    assert [top.chunks_of(stage) for stage in range(2)] == [["model0", "model1"]] * 2
+    assert topology(4, pp=2).chunks_of(1) == ["model"]
 
 
 @st.composite
@@ -181,7 +206,7 @@ def test_every_real_layer_has_the_place_that_its_slot_has(drawn):
     noop = options.get("noop_layers", ())
     top = topology(count - len(noop), **options)
     expected = [owner(slot, options, count) for slot in range(count) if slot not in noop]
-    assert [(chunk.stage, chunk.part, number) for chunk, number in top.place_layers()] == expected
+    assert [(chunk.stage, chunk.name, number) for chunk, number in top.place_layers()] == expected
     assert sorted(slot for chunk in top.chunks for slot in chunk.slots) == list(range(count))
     assert {chunk.stage for chunk in top.chunks} == set(range(options["pp"]))
 
@@ -192,7 +217,7 @@ def test_whole_experts_are_all_written_and_so_is_every_tensor_rank(tp, ep):
         with pytest.raises(MscvtError, match="one must be a multiple of the other"):
             topology(1, tp=tp, ep=ep, etp=1)
         return
-    grid = topology(1, tp=tp, ep=ep, etp=1).grid
+    grid = topology(1, tp=tp, ep=ep, etp=1).grid.places
     assert {t for t, _ in grid} == set(range(tp))
     assert {e for _, e in grid} == set(range(ep))
     assert len(grid) == max(tp, ep)
@@ -213,6 +238,7 @@ REFUSED = {
     "noop beyond": (4, {"noop_layers": (5,)}, "5 is out of range, there are 5 slots"),
     "noop negative": (4, {"noop_layers": (-1,)}, "-1 is out of range"),
     "etp": (4, {"tp": 4, "etp": 2}, "--expert-tensor-parallel-size 2: must be 1 or"),
+    "too many ranks": (1, {"tp": 2048, "ep": 1024}, "more than 1048576 ranks"),
     "etp and extend": (4, {"tp": 2, "etp": 1, "moe_tp_extend_ep": True}, "contradict"),
 }
 

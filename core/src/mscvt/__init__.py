@@ -6,7 +6,19 @@ This module is what a family's plugin imports; it does not import torch.
 from mscvt.errors import MscvtError
 from mscvt.layout.rules import EXPERT, EXPERT_TENSOR, PADDING, TENSOR, Rule, Source, whole
 from mscvt.model.family import DENSE, MODEL, MOE, MTP, Hyperparameters, Layer, ModelType
-from mscvt.model.fields import DECODER_FIELDS, Field, count, counts, flag, number, table, text, words
+from mscvt.model.fields import (
+    DECODER_FIELDS,
+    EXPERT_FIELDS,
+    Field,
+    absent,
+    count,
+    counts,
+    flag,
+    number,
+    table,
+    text,
+    words,
+)
 from mscvt.parallel.topology import Topology
 from mscvt.plugins.blocks import (
     ATTENTION,
@@ -14,6 +26,7 @@ from mscvt.plugins.blocks import (
     ENDS,
     EXPERTS,
     FULL_QUERY,
+    INDEXER,
     LATENT_ATTENTION,
     MLP,
     MTP_COPIES,
@@ -24,6 +37,7 @@ from mscvt.plugins.blocks import (
     ROLES,
     ROUTER_BIAS,
     SHARED_EXPERTS,
+    SPARSE_EXPERTS,
 )
 from mscvt.plugins.hookspecs import API_VERSION, hookimpl
 from mscvt.plugins.rule_blocks import RuleBlocks
@@ -39,8 +53,10 @@ __all__ = [
     "ENDS",
     "EXPERT",
     "EXPERTS",
+    "EXPERT_FIELDS",
     "EXPERT_TENSOR",
     "FULL_QUERY",
+    "INDEXER",
     "LATENT_ATTENTION",
     "MLP",
     "MODEL",
@@ -55,6 +71,7 @@ __all__ = [
     "ROLES",
     "ROUTER_BIAS",
     "SHARED_EXPERTS",
+    "SPARSE_EXPERTS",
     "TENSOR",
     "Field",
     "Hyperparameters",
@@ -66,6 +83,7 @@ __all__ = [
     "Source",
     "Topology",
     "__version__",
+    "absent",
     "count",
     "counts",
     "flag",

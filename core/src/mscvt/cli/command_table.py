@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mscvt.cli.tables import Compared, Direction, Folders, Model, Output, Progress, Resources, Values, Writing
-from mscvt.dialects.mindspeed.options import Options
+from mscvt.dialects.mindspeed.options import Options, Sizes
 from mscvt.model.options import Row, rows
 
 RECORDED = "what args record"
@@ -49,7 +49,7 @@ class Command:
         return RECORDED if self.reads_args and row.recorded else row.otherwise
 
 
-_CONVERSION = (Options, Values, Writing, Resources, Progress, Output)
+_CONVERSION = (Options, Sizes, Values, Writing, Resources, Progress, Output)
 
 COMMANDS: tuple[Command, ...] = (
     Command(
@@ -85,7 +85,7 @@ mscvt mg2hf --load-dir model-mg --save-dir model-back \\
 mscvt mg2mg --load-dir model-mg --save-dir model-tp4 \\
     --target-tensor-parallel-size 4 --noop-layers none""",
         tables=(Folders, Model, *_CONVERSION),
-        without=_ONLY_TO_MEGATRON | {"hf_cfg_dir"},
+        without=_ONLY_TO_MEGATRON | {"hf_cfg_dir", *rows(Sizes)},
         reads_args=True,
         takes_away=True,
     ),

@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import MappingProxyType
 
 import typer
@@ -19,7 +19,7 @@ from mscvt.cli.progress import show_progress
 from mscvt.cli.report import FAILED, INTERRUPTED
 from mscvt.cli.tables import Compared, Direction, Folders, Model, Output, Progress, Resources, Values, Writing
 from mscvt.cli.words import Given
-from mscvt.dialects.mindspeed.options import Options
+from mscvt.dialects.mindspeed.options import Options, Sizes
 from mscvt.plugins.registry import Registry, load_registry
 
 
@@ -71,12 +71,13 @@ def _convert(load_kind: str, save_kind: str, given: Given) -> None:
         iteration=model.iteration,
         replicas=values.replicas,
         removed=given.removed,
+        given={name: value for name, value in asdict(given.asked(Sizes)).items() if value is not None},
     )
     prepare = {(HF, MG): prepare_to_megatron, (MG, HF): prepare_to_huggingface, (MG, MG): prepare_reshard}[
         load_kind, save_kind
     ]
     with (
-        _interruptible("the same command goes on from what was recorded last"),
+        _interruptible("nothing was begun; the same command goes on with what earlier runs left"),
         show_progress("planning", wanted=_wants_progress(given)) as (started, progress),
     ):
         conversion = prepare(request, registry)
@@ -90,7 +91,6 @@ def _convert(load_kind: str, save_kind: str, given: Given) -> None:
                 resume=writing.resume,
                 only=writing.only,
                 verify=writing.verify,
-                sources=read,
                 started=started,
                 progress=progress,
             )
@@ -182,8 +182,8 @@ def _interruptible(what: str) -> Iterator[None]:
     """End soon after Ctrl-C, and say what is left."""
     try:
         yield
-    except KeyboardInterrupt:
-        typer.echo(f"\ninterrupted; {what}", err=True)
+    except KeyboardInterrupt as interrupt:
+        typer.echo(f"\ninterrupted; {str(interrupt) or what}", err=True)
         if any(thread.name.startswith("mscvt-") for thread in threading.enumerate()):
             os._exit(INTERRUPTED)  # a slow disk holds a worker up; an interpreter that ends around it would crash
         raise typer.Exit(INTERRUPTED) from None

@@ -32,7 +32,6 @@ class Foreign:
     is_refused: bool = False
 
 
-_SIZE = "the sizes of a model are those of its config.json, or on the way back of its args"
 _CUT = "args of the checkpoint record it"
 _LORA = Foreign(
     "LoRA and QLoRA weights can't be converted",
@@ -62,10 +61,6 @@ ORIGINAL: Mapping[str, Foreign] = MappingProxyType(
         "--ai-framework": Foreign(
             "the files are the same for both", values=("pytorch", "mindspore"), instead="Leave it out."
         ),
-        "--hidden-size": Foreign(_SIZE),
-        "--mamba-state-dim": Foreign(_SIZE),
-        "--mamba-head-dim": Foreign(_SIZE),
-        "--mamba-num-groups": Foreign(_SIZE),
         "--input-tp-rank": Foreign(_CUT),
         "--input-pp-rank": Foreign(_CUT),
         "--pipeline-model-parallel-layout": Foreign(

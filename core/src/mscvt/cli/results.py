@@ -48,7 +48,10 @@ def result_object(result: Result) -> dict[str, Any]:
     return {
         "seconds": result.seconds,
         "is_complete": result.is_complete,
-        "resumed_tensors": result.resumed_units,
+        "resumed_tensors": result.resumed_tensors,
+        "staging": str(result.staging),
+        "written": result.written,
+        "missing": list(result.missing),
         "verified": result.verified,
     }
 
@@ -95,18 +98,28 @@ def print_plan(conversion: Conversion, target: Path, chosen: Sequence[OutputFile
 
 def print_result(conversion: Conversion, result: Result, notes: Iterable[str]) -> None:
     """Say what was written."""
-    speed = result.nbytes / 1e6 / max(result.seconds, 1e-9)
-    typer.echo(
-        f"wrote {counted(result.files, 'file')}, {result.nbytes:,} bytes in {result.seconds:.1f} s "
-        f"({speed:,.0f} MB/s) to {shlex.quote(str(result.target))}"
-    )
-    if result.resumed_units:
-        typer.echo(f"went on with earlier work: {counted(result.resumed_units, 'tensor')} were there already")
+    target = shlex.quote(str(result.target))
+    where = target if result.is_complete else shlex.quote(str(result.staging))
+    if result.written:
+        speed = result.written / 1e6 / max(result.seconds, 1e-9)
+        typer.echo(
+            f"wrote {counted(result.files, 'file')}, {result.written:,} bytes in {result.seconds:.1f} s "
+            f"({speed:,.0f} MB/s) to {where}"
+        )
+    else:
+        typer.echo(f"nothing was left to be written of {counted(result.files, 'file')} in {where}")
+    if result.resumed_tensors and result.written:
+        typer.echo(f"went on with earlier work: {counted(result.resumed_tensors, 'tensor')} were there already")
     if result.verified:
-        typer.echo("verified: every byte was read again and is what it should be")
+        typer.echo("verified: every byte was read again and is what was planned")
     _print_notes(notes)
-    if not result.is_complete:
-        typer.echo("other parts are still to be written; the checkpoint appears when all of them are")
+    if not result.is_complete and not result.missing:
+        typer.echo(f"another run is completing {target}")
+    elif not result.is_complete:
+        rest = ", ".join(result.missing[:5]) + (", ..." if len(result.missing) > 5 else "")
+        typer.echo(
+            f"{counted(len(result.missing), 'file')} still to be written: {rest}; {target} appears when all of them are"
+        )
     elif conversion.training_flags:
         typer.echo(f"pass to the training script: {shlex.join(training_flags(conversion, result.target))}")
 

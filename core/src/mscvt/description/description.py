@@ -15,7 +15,8 @@ from mscvt.dialects.dialect import Dialect
 from mscvt.errors import Faults, MscvtError
 from mscvt.layout.layout import Layout
 from mscvt.layout.rules import Rule, fields_in
-from mscvt.model.family import MODEL, MTP, Hyperparameters, Layer
+from mscvt.model.family import MODEL, MTP, MTP_REPEATS, Hyperparameters, Layer
+from mscvt.model.hyperparameters import model_fields
 from mscvt.model.layers import Selection
 from mscvt.model.options import check_features
 from mscvt.parallel.topology import Topology
@@ -71,7 +72,7 @@ def describe(
     selection: Selection,
     dialect: Dialect,
     *,
-    absent: Sequence[str] = (),
+    absent: Sequence[str] | None = (),
 ) -> Description:
     """Describe a model.
 
@@ -83,6 +84,7 @@ def describe(
         selection: Its layers.
         dialect: What the training stack calls things.
         absent: Marks of aliases that the original checkpoint did not have; the way back doesn't give them either.
+            None where nobody recorded it, and it gives those that the family's checkpoints usually have.
 
     Raises:
         MscvtError: Where the family has no rule for one of its roles, an option means nothing to it, or a size
@@ -94,13 +96,15 @@ def describe(
     _check_reduced(family, h, options, selection)
     is_tied = bool(h.get("tie_word_embeddings"))
     rules = dialect.rules(options, is_tied=is_tied)
-    book = RuleBook(rules, family.rules(h, rules.blocks), {**dialect.sizes(h), **family.sizes(h)})
+    book = RuleBook(rules, family.rules(h, rules.blocks, rules.prefixes), {**dialect.sizes(h), **family.sizes(h)})
     placed = _Placed(family, h, topology, book, faults)
     parameters = (*placed.first(), *placed.layers(selection.kept), *placed.last(is_tied=is_tied))
     for axis, size, dimension, count in book.uneven(topology.grid.counts):
         fault, hint = dialect.uneven(options, axis, size, dimension, count)
         faults.add(fault, hint=hint)
     faults.raise_if_any("the model can't be laid out")
+    if absent is None:
+        absent = () if family.model_type.repeats_ends else [alias.mark for alias in placed.aliases.values()]
     aliases = {
         name: replace(alias, is_written=alias.is_written and alias.mark not in absent)
         for name, alias in placed.aliases.items()
@@ -116,6 +120,8 @@ def _check_reduced(family: Family, h: Hyperparameters, options: Any, selection: 
         return
     smaller = {**h, "num_layers": selection.decoder_count}
     smaller |= {} if dense is None else {"first_k_dense_replace": dense}
+    recorded, fields = family.args(h, selection.kept), model_fields(family.model_type)
+    smaller |= {name: value for name, value in recorded.items() if name in fields}
     kept, described = (
         [layer.kind for layer in layers if layer.mtp is None] for layers in (selection.kept, family.layers(smaller))
     )
@@ -132,6 +138,7 @@ class _Placed:
 
     def __init__(self, family: Family, h: Hyperparameters, topology: Topology, book: RuleBook, faults: Faults) -> None:
         self.family, self.h, self.topology, self.book, self.faults = family, h, topology, book, faults
+        self.plugin = f"plugin {family.plugin.distribution} {family.plugin.version}"
         self.ends = family.names((MODEL,), h)
         self.aliases: dict[str, Alias] = {}
         self.roles = set(self.ends)
@@ -139,6 +146,12 @@ class _Placed:
     def first(self) -> Iterator[Parameter]:
         chunk = self.topology.first
         for end in self.book.rules.first:
+            if missing := sorted(end.rule.roles - self.ends.keys()):
+                self.faults.add(
+                    f"{self.plugin}, mscvt_names: it names no {', '.join(missing)} in the block {MODEL!r}",
+                    hint="This is a fault of the plugin; report it to its authors.",
+                )
+                continue
             yield self.parameter(end.rule, self.ends, (chunk.stage, chunk.name), end.rule.key, end.is_copy)
 
     def last(self, *, is_tied: bool) -> Iterator[Parameter]:
@@ -186,10 +199,11 @@ class _Placed:
                 taken |= rule.roles
                 yield self.parameter(rule, names, place, prefix.format(layer=number) + rule.key, layer=layer)
         self.check_taken(set(names), taken, "MTP layers")
-        for role in sorted(names.keys() & self.ends.keys()):
-            original = "embedding" if role == "head" and self.h.get("tie_word_embeddings") else role
-            alias = Alias(self.ends[original], is_written=True, mark=f"{layer.mtp}.{role}")
-            self.aliases[numbered(names[role], layer)] = alias
+        for block, is_written in ((names, True), (self.family.names((MTP_REPEATS,), self.h), False)):
+            for role in sorted(block.keys() & self.ends.keys()):
+                original = "embedding" if role == "head" and self.h.get("tie_word_embeddings") else role
+                alias = Alias(self.ends[original], is_written, f"{layer.mtp}.{role}")
+                self.aliases[numbered(block[role], layer)] = alias
 
     def parameter(
         self,
@@ -201,7 +215,10 @@ class _Placed:
         *,
         layer: Layer | None = None,
     ) -> Parameter:
-        layout = self.book.layout(rule, names, layer.sizes if layer is not None else {})
+        try:
+            layout = self.book.layout(rule, names, layer.sizes if layer is not None else {})
+        except MscvtError as error:
+            raise MscvtError(f"{self.plugin}, {error.message}", hint=error.hint, faults=error.faults) from None
         filled = tuple("" if side.is_padding else numbered(names[side.name], layer) for side in layout.right)
         return Parameter(*place, key, layout, filled, is_copy, rule.keeps_dtype)
 
@@ -221,7 +238,8 @@ def _left_out(
         why = "reduced layers" if layer.mtp is None else "MTP layers not asked for"
         names = [*family.layer_names(layer, h).values()]
         if layer.mtp is not None:
-            names += family.names((MTP,), h).values()
+            for block in (MTP, MTP_REPEATS):
+                names += family.names((block,), h).values()
         for name in names:
             whole = numbered(name, layer)
             held = sorted(fields_in(whole))

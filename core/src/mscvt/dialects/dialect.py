@@ -39,6 +39,11 @@ class Rules:
     blocks: RuleBlocks
     """What a family's own rules can be made of."""
 
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """What is put before the keys of layers, up to their number."""
+        return tuple(prefix.partition("{")[0] for prefix in (self.decoder_prefix, self.mtp_prefix, *self.mtp))
+
 
 class Dialect(Protocol):
     """What the rest of the program asks a training stack. A dialect is a package with these functions."""

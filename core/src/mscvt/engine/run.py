@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
-import time
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import torch
 
 from mscvt.engine.blocks import Block, blocks_of, fill
 from mscvt.engine.sinks import Sink
-from mscvt.plan.contents import Content, Name, Plan
+from mscvt.engine.threads import keep_thread_number
+from mscvt.plan.contents import Content, Name, Plan, Unit
 from mscvt.tensors.sources import SourceTensor
 
 DEFAULT_MEMORY = 64 << 20
@@ -27,8 +27,9 @@ Progress = Callable[[int], None]
 
 @dataclass(slots=True)
 class _Pending:
-    """How many blocks of a unit are not finished, and whether all have been handed out."""
+    """A unit of which blocks are not finished, how many, and whether all have been handed out."""
 
+    unit: Unit
     blocks: int = 0
     is_complete: bool = False
 
@@ -40,51 +41,52 @@ class _Queue:
         self,
         plan: Plan,
         limit: int,
-        done: Collection[int],
-        wanted: Collection[Name] | None,
-        finished: Callable[[int], None],
+        wanted: Callable[[Name], bool] | None,
+        finished: Callable[[Unit], None],
+        release: Callable[[], None],
+        workers: int,
     ) -> None:
         self._lock = threading.Lock()
-        self._pending: dict[int, _Pending] = {}
-        self._reported: list[int] = []
+        self._workers, self._entered = workers, 0
+        self._are_done = threading.Event()
         self._finished = finished
-        self._blocks = self._generate(plan, limit, done, wanted)
+        self._release = release
+        self._reported: list[Unit] = []
+        self._blocks = self._generate(plan, limit, wanted)
+        self._at_work = 1  # whoever made the queue
         self.stopped = threading.Event()
+        self.is_interrupted = False
         self.error: BaseException | None = None
 
     def _generate(
-        self, plan: Plan, limit: int, done: Collection[int], wanted: Collection[Name] | None
-    ) -> Iterator[tuple[int, Block]]:
-        for unit in plan.units():
-            if unit.number in done:
+        self, plan: Plan, limit: int, wanted: Callable[[Name], bool] | None
+    ) -> Iterator[tuple[_Pending, Block]]:
+        for whole in plan.units():
+            unit = whole if wanted is None else _narrowed(whole, wanted)
+            if not unit.contents:
                 continue
-            contents = [c for c in unit.contents if wanted is None or any(t in wanted for t in c.targets)]
-            if not contents:
-                continue
-            pending = self._pending[unit.number] = _Pending()
-            for block in interleaved(contents, limit):
+            pending = _Pending(unit)
+            for block in interleaved(unit.contents, limit):
                 pending.blocks += 1
-                yield unit.number, block
+                yield pending, block
             pending.is_complete = True
-            self._report(unit.number)
+            self._report(pending)
 
-    def take(self) -> tuple[int, Block] | None:
+    def take(self) -> tuple[_Pending, Block] | None:
         with self._lock:
             taken = None if self.stopped.is_set() else next(self._blocks, None)
         self._announce()
         return taken
 
-    def release(self, unit: int) -> None:
+    def release(self, pending: _Pending) -> None:
         with self._lock:
-            self._pending[unit].blocks -= 1
-            self._report(unit)
+            pending.blocks -= 1
+            self._report(pending)
         self._announce()
 
-    def _report(self, unit: int) -> None:
-        pending = self._pending[unit]
+    def _report(self, pending: _Pending) -> None:
         if pending.is_complete and pending.blocks == 0:
-            del self._pending[unit]
-            self._reported.append(unit)
+            self._reported.append(pending.unit)
 
     def _announce(self) -> None:
         """Report units outside of the lock: whoever notes them may wait for the disk, the others go on."""
@@ -100,8 +102,57 @@ class _Queue:
             self.error = self.error or error
         self.stopped.set()
 
+    def enter(self) -> bool:
+        """Begin to work; False where it is over already."""
+        with self._lock:
+            if self._at_work == 0:
+                return False
+            self._at_work += 1
+            self._entered += 1
+            return True
 
-def interleaved(contents: list[Content], limit: int) -> list[Block]:
+    def leave(self) -> None:
+        """End to work; the last one says that nobody does any more."""
+        with self._lock:
+            self._at_work -= 1
+            is_last = self._at_work == 0
+            if self._at_work == 1 and (self._entered == self._workers or self.is_interrupted):
+                self._are_done.set()
+        if is_last:
+            self._release()
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until all workers have left.
+
+        `Thread.join` won't do: where an interrupt comes while it waits, it takes the thread for one that has ended
+        (https://github.com/python/cpython/issues/90882).
+        """
+        if timeout is not None:
+            self._are_done.wait(timeout)
+            return
+        while not self._are_done.wait(0.2):  # in short turns, so that Ctrl-C is seen on every system
+            pass
+
+    def interrupt(self) -> None:
+        """Have the workers end after the blocks in work."""
+        with self._lock:
+            self.is_interrupted = True
+            if self._at_work == 1:
+                self._are_done.set()
+        self.stopped.set()
+
+
+def _narrowed(unit: Unit, wanted: Callable[[Name], bool]) -> Unit:
+    """A unit with only those targets that are wanted, and only the contents that have any."""
+    contents: list[Content] = []
+    for content in unit.contents:
+        targets = tuple(filter(wanted, content.targets))
+        if targets:
+            contents.append(content if len(targets) == len(content.targets) else replace(content, targets=targets))
+    return replace(unit, contents=tuple(contents))
+
+
+def interleaved(contents: tuple[Content, ...], limit: int) -> list[Block]:
     """The blocks of contents that share sources, those that lie at the same place next to each other."""
     blocks = [
         (block.start / max(1, content.numel), number, block)
@@ -118,12 +169,13 @@ def run_plan(
     *,
     workers: int | None = None,
     max_memory: int = DEFAULT_MEMORY,
-    done: Collection[int] = (),
-    wanted: Collection[Name] | None = None,
-    finished: Callable[[int], None] = lambda unit: None,
+    wanted: Callable[[Name], bool] | None = None,
+    finished: Callable[[Unit], None] = lambda unit: None,
     progress: Progress = lambda nbytes: None,
+    hold: Callable[[], None] = lambda: None,
+    release: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run all units of a plan that are not done yet.
+    """Run the units of a plan.
 
     Args:
         plan: The plan.
@@ -131,10 +183,12 @@ def run_plan(
         sink: Takes the blocks.
         workers: Threads; by default one for each core.
         max_memory: Bytes for the buffers of all workers together.
-        done: Numbers of units to pass over.
-        wanted: The targets that are wanted; None for all of them.
-        finished: Called with the number of each unit when it is finished, from any thread.
+        wanted: Whether a target is wanted; None for all of them.
+        finished: Called with each unit when it is finished, from any thread; it has the wanted targets only.
         progress: Called with the bytes of each block when it is finished, from any thread.
+        hold: Called before any worker begins.
+        release: Called once when no worker is at work any more. Where a run is interrupted while a worker waits for
+            the disk, that is after this function has raised.
 
     Raises:
         KeyboardInterrupt: When the blocks in work are finished, or after half a second.
@@ -142,35 +196,35 @@ def run_plan(
     """
     count = workers or os.cpu_count() or 1
     limit = max(_LEAST_BUFFER, max_memory // count)
-    queue = _Queue(plan, limit, done, wanted, finished)
+    queue = _Queue(plan, limit, wanted, finished, release, count)
 
     def work() -> None:
+        if not queue.enter():
+            return
         try:
+            torch.set_num_threads(1)  # of this thread; torch's own would only get in the way of ours
             buffer = torch.empty(limit, dtype=torch.uint8)
             while (taken := queue.take()) is not None:
-                unit, block = taken
+                pending, block = taken
                 progress(sink.put(block, fill(block, buffer, open_source)))
-                queue.release(unit)
+                queue.release(pending)
         except BaseException as error:
             queue.fail(error)
+        finally:
+            queue.leave()
 
-    torch_threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the threads are ours; torch's own would only get in their way
+    hold()
     threads = [threading.Thread(target=work, name=f"mscvt-{i}", daemon=True) for i in range(count)]
     try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            while thread.is_alive():
-                thread.join(timeout=0.2)
+        with keep_thread_number():
+            for thread in threads:
+                thread.start()
+            queue.wait()
     except BaseException:
-        queue.stopped.set()
-        deadline = time.monotonic() + _LAST_BLOCKS
-        for thread in threads:
-            if thread.is_alive():
-                thread.join(timeout=max(0.0, deadline - time.monotonic()))
+        queue.interrupt()
+        queue.wait(_LAST_BLOCKS)
         raise
     finally:
-        torch.set_num_threads(torch_threads)
+        queue.leave()
     if queue.error is not None:
         raise queue.error

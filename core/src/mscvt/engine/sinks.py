@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import torch
 
 from mscvt.engine.blocks import Block
 from mscvt.errors import MscvtError
-from mscvt.plan.contents import Name
+from mscvt.formats.torch_zip.checksums import combine, crc32
+from mscvt.plan.contents import Name, Unit
 from mscvt.tensors.info import ITEM_SIZES
 from mscvt.tensors.sources import SourceTensor
 
@@ -32,38 +34,80 @@ class Sink(Protocol):
 class Place:
     """Where a target tensor begins."""
 
-    descriptor: int
-    """An open file."""
+    file: int
+    """Number of the output file among those that are written."""
     offset: int
     """Bytes from the file's start."""
+    number: int
+    """The tensor's number in its file."""
 
 
 class FileSink:
-    """Writes blocks to their places in open files."""
+    """Writes blocks to their places in open files, and checksums them while they are in the processor's cache."""
 
-    def __init__(self, places: Mapping[Name, Place]) -> None:
+    def __init__(
+        self, places: Mapping[Name, Place], descriptors: Sequence[int], paths: Sequence[Path], *, checksums: bool
+    ) -> None:
+        """Write to files that are open.
+
+        Args:
+            places: Where each target lies.
+            descriptors: The open files, by `Place.file`.
+            paths: Their names, for errors.
+            checksums: Whether the CRC-32 of each content is wanted.
+        """
         self.places = places
+        self._descriptors, self._paths, self._checksums = descriptors, paths, checksums
+        self._blocks: dict[Name, list[tuple[int, int, int]]] = {}
+        """First target of a content -> start, CRC-32 and bytes of each of its blocks so far."""
+        self._lock = threading.Lock()
 
     def put(self, block: Block, data: torch.Tensor) -> int:
-        """Write the bytes to every target that has a place.
+        """Write the bytes to every target.
 
         Raises:
-            OSError: Where the disk is full or broken.
+            OSError: Where the disk is full or broken; it names the file.
         """
         view = memoryview(data.numpy())  # type: ignore[arg-type]  # numpy's arrays are buffers
-        written = 0
-        for target in block.content.targets:
-            place = self.places.get(target)
-            if place is not None:
-                _write(place, block.start * ITEM_SIZES[block.content.dtype], view)
-                written += len(view)
-        return written
+        targets = block.content.targets
+        if self._checksums:
+            done = (block.start, crc32(view), len(view))
+            with self._lock:
+                self._blocks.setdefault(targets[0], []).append(done)
+        for target in targets:
+            self._write(self.places[target], block.start * ITEM_SIZES[block.content.dtype], view)
+        return len(view) * len(targets)
 
+    def _write(self, place: Place, offset: int, view: memoryview) -> None:
+        position, done = place.offset + offset, 0
+        try:
+            while done < len(view):
+                done += os.pwrite(self._descriptors[place.file], view[done:], position + done)
+        except OSError as error:
+            error.filename = error.filename or str(self._paths[place.file])
+            raise
 
-def _write(place: Place, offset: int, view: memoryview) -> None:
-    position, done = place.offset + offset, 0
-    while done < len(view):
-        done += os.pwrite(place.descriptor, view[done:], position + done)
+    def finished(self, unit: Unit) -> list[tuple[int, int, int | None]]:
+        """The tensors of a unit of which all blocks were put.
+
+        Returns:
+            For each the number of its file, its own number in the file, and its CRC-32 or None.
+        """
+        found: list[tuple[int, int, int | None]] = []
+        for content in unit.contents:
+            checksum = self._checksum(content.targets[0]) if self._checksums else None
+            for target in content.targets:
+                place = self.places[target]
+                found.append((place.file, place.number, checksum))
+        return found
+
+    def _checksum(self, target: Name) -> int:
+        with self._lock:
+            blocks = self._blocks.pop(target, [])
+        whole = 0
+        for _, checksum, nbytes in sorted(blocks):
+            whole = combine(whole, checksum, nbytes)
+        return whole
 
 
 class CompareSink:
@@ -72,13 +116,11 @@ class CompareSink:
     def __init__(
         self,
         open_existing: Callable[[Name], SourceTensor],
-        wanted: Container[Name] | None = None,
         *,
         ignore_padding: bool = False,
     ) -> None:
-        """Compare the targets that are wanted, None for all of them; padding of a trained model is not zero."""
+        """Compare with existing tensors; padding of a trained model is not zero, and may be ignored."""
         self.open_existing = open_existing
-        self.wanted = wanted
         self.ignore_padding = ignore_padding
         self.differences: dict[Name, int] = {}
         """Target -> number of its first differing element in memory order."""
@@ -91,8 +133,6 @@ class CompareSink:
         width = ITEM_SIZES[block.content.dtype]
         compared = 0
         for target in block.content.targets:
-            if self.wanted is not None and target not in self.wanted:
-                continue
             existing = self.open_existing(target).region(block.start, (block.numel,), (1,))
             if existing.element_size() != width:
                 raise MscvtError(f"{target}: compared with elements of another size")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mscvt.errors import MscvtError, shown
+from mscvt.formats.guard import Guard
 from mscvt.tensors.info import ITEM_SIZES, TORCH_NAMES, TensorInfo
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class MappedFiles:
         self.paths = paths
         self._bytes: dict[int, torch.Tensor] = {}
         self._maps: dict[int, mmap.mmap] = {}
+        self._guards: dict[int, Guard] = {}
         self._lock = threading.Lock()
 
     def flat(self, info: TensorInfo) -> torch.Tensor:
@@ -82,6 +84,7 @@ class MappedFiles:
             whole = self._bytes.get(info.file)
             if whole is None:
                 whole = self._bytes[info.file] = self._open(info.file)
+            self._guards[info.file].check()
             if info.offset + info.nbytes > len(whole):
                 raise MscvtError(f"{self.paths[info.file]}: has become shorter since its header was read")
             if info.offset % ITEM_SIZES[info.dtype]:  # headers of early files are not padded
@@ -93,6 +96,7 @@ class MappedFiles:
 
         path = self.paths[number]
         try:
+            self._guards[number] = Guard(path)
             with path.open("rb") as file:
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:

@@ -13,7 +13,7 @@ from mscvt.tensors.info import TensorInfo
 from mscvt.tensors.sources import PlainTensor, SourceTensor
 
 if TYPE_CHECKING:
-    from mscvt.jobs.conversion import Conversion, Settings
+    from mscvt.jobs.prepared import Conversion, Settings
     from mscvt.plan.contents import Name, OutputFile, Plan
 
 
@@ -61,14 +61,14 @@ def compare_written(conversion: Conversion, folder: Path, chosen: list[OutputFil
     maps = MappedFiles([folder / file.path for file in chosen])
     for path in maps.paths:
         _forget_pages(path)
-    sink = CompareSink(lambda name: PlainTensor(maps.flat(written[name])), written)
+    sink = CompareSink(lambda name: PlainTensor(maps.flat(written[name])))
     run_plan(
         conversion.plan,
         conversion.open_source,
         sink,
         workers=settings.workers,
         max_memory=settings.max_memory or DEFAULT_MEMORY,
-        wanted=written.keys(),
+        wanted=written.__contains__,
         progress=settings.progress,
     )
     faults = Faults()
@@ -80,5 +80,7 @@ def compare_written(conversion: Conversion, folder: Path, chosen: list[OutputFil
 
 def _forget_pages(path: Path) -> None:
     """Have a file read from the disk again, and not from the memory that it was written from."""
+    if not hasattr(os, "posix_fadvise"):  # macOS
+        return
     with path.open("rb") as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

@@ -4,87 +4,36 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
+import shlex
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mscvt.errors import MscvtError
 from mscvt.jobs.comparison import check_equal_sources, compare_written
+from mscvt.jobs.prepared import Conversion, Interrupted, Result, Settings
 from mscvt.output.disk import sync
+from mscvt.output.files import OpenFiles, allocate_files
+from mscvt.output.holding import Holding
+from mscvt.output.identity import check_unchanged
 from mscvt.output.journal import Journal
+from mscvt.output.limits import allow_open_files
 from mscvt.output.staging import Staging
-from mscvt.plan.contents import Name, OutputFile, Plan
+from mscvt.plan.contents import Name, OutputFile
 from mscvt.plan.selection import select_files
-from mscvt.tensors.sources import SourceTensor
+from mscvt.tensors.info import ITEM_SIZES
 
-SYNC_SECONDS = 30.0
-"""How much work an interruption may cost at most, in time."""
+if TYPE_CHECKING:
+    from mscvt.engine.sinks import Place
 
+__all__ = ["Conversion", "Interrupted", "Result", "Settings", "run_conversion"]
 
-@dataclass(frozen=True)
-class Conversion:
-    """A proven plan, and what it takes to run it.
-
-    Attributes:
-        plan: The plan.
-        open_source: Gives a source tensor by its name.
-        allocate: Makes an output file with room for its tensors; returns their offsets in bytes.
-        offsets: The same offsets, of a file that was allocated before.
-        finish: Writes what makes the output complete (index, tracker) into its folder, last of all.
-        identity: Everything that the output's bytes depend on.
-        replaceable: Patterns of the names in an output folder, which is all that `--overwrite` may replace.
-        notes: What the user should know, one line each.
-        training_flags: What to pass to the training script; empty towards Hugging Face.
-    """
-
-    plan: Plan
-    open_source: Callable[[Any], SourceTensor]
-    allocate: Callable[[Path, OutputFile], dict[Name, int]]
-    offsets: Callable[[Path, OutputFile], dict[Name, int]]
-    finish: Callable[[Path], None]
-    identity: Mapping[str, Any]
-    replaceable: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-    training_flags: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How to run, which the output's bytes don't depend on."""
-
-    workers: int | None = None
-    max_memory: int | None = None
-    """Bytes for buffers."""
-    overwrite: bool = False
-    resume: bool = False
-    only: str | None = None
-    verify: bool = False
-    sources: tuple[Path, ...] = ()
-    """The folders that are read, which must not be replaced."""
-    sync_seconds: float = SYNC_SECONDS
-    started: Callable[[str, int], None] = field(default=lambda what, nbytes: None)
-    """Called when a phase begins: what it is, and how many bytes it will move."""
-    progress: Callable[[int], None] = field(default=lambda nbytes: None)
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What was done."""
-
-    target: Path
-    files: int
-    nbytes: int
-    """Bytes of tensors in the files of this run."""
-    seconds: float
-    is_complete: bool
-    """False where other parts of the output are still to be written (`--only`)."""
-    resumed_units: int
-    verified: bool
+_OTHER_FILES = 256
+"""Files that the interpreter, its libraries and whoever calls this have open."""
 
 
 def run_conversion(conversion: Conversion, target: Path, settings: Settings) -> Result:
@@ -92,72 +41,63 @@ def run_conversion(conversion: Conversion, target: Path, settings: Settings) -> 
 
     Raises:
         MscvtError: Where the target is taken, the disk is full, or tensors that must be equal are not.
+        Interrupted: On Ctrl-C. A thread that waits for a slow disk keeps the locks until it has ended.
     """
     began = time.monotonic()
     chosen = select_files(conversion.plan.files, settings.only)
-    nbytes = sum(file.nbytes for file in chosen)
-    staging: Staging | None = None
+    allow_open_files(2 * len(chosen) + 2 * len(conversion.identity["source"]["files"]) + _OTHER_FILES)
+    run: _Run | None = None
     try:
         staging = Staging(target, conversion.identity, conversion.replaceable)
-        _check_apart(staging.target, settings.sources)
-        staging.open(
-            overwrite=settings.overwrite,
-            resume=settings.resume,
-            shared=settings.only is not None,
-            files=[file.path for file in chosen],
-        )
-        if staging.is_committed:
-            resumed, is_complete = conversion.plan.unit_count, True
-            if settings.verify:
-                compare_written(conversion, staging.target, chosen, settings)
-        else:
-            resumed, is_complete = _write(conversion, staging, chosen, settings)
+        _check_apart(staging.target, conversion.sources)
+        run = _Run(conversion, staging, chosen, settings)
+        missing = run.run()
     except OSError as error:
-        raise _disk_error(error, target) from error
-    finally:
-        if staging is not None:
-            staging.close()
-    seconds = time.monotonic() - began
-    return Result(target, len(chosen), nbytes, seconds, is_complete, resumed, settings.verify)
-
-
-def _write(conversion: Conversion, staging: Staging, chosen: list[OutputFile], settings: Settings) -> tuple[int, bool]:
-    """Write what is missing; returns the units that were there before, and whether the output is complete."""
-    paths = [file.path for file in chosen]
-    _check_space(staging, chosen)
-    check_equal_sources(conversion.plan, conversion.open_source)
-    resumed = _fill(conversion, staging, chosen, settings)
-    if settings.verify:
-        try:
-            compare_written(conversion, staging.data, chosen, settings)
-        except MscvtError:
-            staging.discard(paths)
+        raise _disk_error(error, target, is_begun=run is not None and run.is_begun) from error
+    except KeyboardInterrupt:
+        if run is None or not run.is_begun:
             raise
-    staging.mark_whole(paths)
-    return resumed, staging.complete(
-        [file.path for file in conversion.plan.files], conversion.finish, settings.overwrite
+        raise Interrupted(run.left_behind()) from None
+    finally:
+        if run is not None:
+            run.holding.release()
+    return Result(
+        target=target,
+        staging=staging.root,
+        files=len(chosen),
+        nbytes=sum(file.nbytes for file in chosen),
+        written=run.written,
+        seconds=time.monotonic() - began,
+        is_complete=missing is None,
+        missing=tuple(missing or ()),
+        resumed_tensors=run.resumed_tensors,
+        verified=settings.verify,
     )
 
 
-def _check_apart(target: Path, sources: tuple[Path, ...]) -> None:
-    """Refuse a target that holds what is read, which `--overwrite` would remove with it."""
+def _check_apart(target: Path, sources: Sequence[Path]) -> None:
+    """Refuse a target that holds what is read, which `--overwrite` would remove with it, or lies among it."""
     for source in sources:
-        if Path(os.path.realpath(source)).is_relative_to(target):
+        real = Path(os.path.realpath(source))
+        if real.is_relative_to(target):
             raise MscvtError(f"{target}: holds {source}, which is read", hint="Choose another --save-dir.")
+        if target.is_relative_to(real):
+            raise MscvtError(f"{target}: lies inside of {source}, which is read", hint="Choose one beside it.")
 
 
-def _disk_error(error: OSError, target: Path) -> MscvtError:
-    hint = "What is done is kept: the same command goes on where this one stopped."
+def _disk_error(error: OSError, target: Path, *, is_begun: bool) -> MscvtError:
+    kept = "What is done is kept: the same command goes on where this one stopped." if is_begun else None
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return MscvtError(f"{target}: the disk is full ({error.strerror})", hint=f"Free some space. {hint}")
-    return MscvtError(f"{error.filename or target}: {error.strerror or error}", hint=hint)
+        hint = f"Free some space. {kept}" if kept else "Free some space."
+        return MscvtError(f"{target}: the disk is full ({error.strerror})", hint=hint)
+    return MscvtError(f"{error.filename or target}: {error.strerror or error}", hint=kept)
 
 
-def _check_space(staging: Staging, chosen: list[OutputFile]) -> None:
+def _check_space(staging: Staging, files: Sequence[OutputFile]) -> None:
     """Refuse to begin what can't end; what was written before is not needed again."""
-    paths = [staging.data / file.path for file in chosen]
+    paths = [staging.data / file.path for file in files]
     there = sum(path.stat().st_blocks * 512 for path in paths if path.is_file())
-    needed = sum(file.nbytes for file in chosen) - there
+    needed = sum(file.nbytes for file in files) - there
     free = shutil.disk_usage(staging.root).free
     if needed > free:
         raise MscvtError(
@@ -166,106 +106,132 @@ def _check_space(staging: Staging, chosen: list[OutputFile]) -> None:
         )
 
 
-def _fill(conversion: Conversion, staging: Staging, chosen: list[OutputFile], settings: Settings) -> int:
-    """Allocate the files and run the plan into them; returns the units that were there before."""
-    from mscvt.engine import DEFAULT_MEMORY, run_plan
-    from mscvt.engine.sinks import FileSink, Place
+class _Run:
+    """One run of a conversion.
 
-    _allow_open_files(2 * len(chosen) + len(conversion.plan.files) + 256)
-    settings.started("allocating", 0)
-    journal = Journal(staging.root / "journal", [file.path for file in chosen])
-    offsets = _allocate(conversion, staging, chosen)
-    done = journal.finished_units()
-    descriptors: list[int] = []
-    try:
-        places: dict[Name, Place] = {}
-        for file in chosen:
-            descriptor = os.open(staging.data / file.path, os.O_RDWR)
-            descriptors.append(descriptor)
-            places |= {name: Place(descriptor, offset) for name, offset in offsets[file.path].items()}
-        journal.begin(descriptors, settings.sync_seconds)
-        settings.started("converting", sum(file.nbytes for file in chosen))
+    Attributes:
+        holding: Closes locks and files when nobody uses them any more.
+        is_begun: Whether there is work that the same command can go on with.
+        written: Bytes of tensors that this run has written.
+        resumed_tensors: Tensors of the chosen files that were there before.
+    """
+
+    def __init__(self, conversion: Conversion, staging: Staging, chosen: list[OutputFile], settings: Settings) -> None:
+        self.conversion, self.staging, self.chosen, self.settings = conversion, staging, chosen, settings
+        self.holding = Holding()
+        self.holding.closing(staging.close)
+        self.is_begun = False
+        self.written = 0
+        self.resumed_tensors = sum(len(file.tensors) for file in chosen)
+
+    def run(self) -> list[str] | None:
+        """Write what is missing; returns the files that still are, or None where the output is complete."""
+        conversion, staging, settings = self.conversion, self.staging, self.settings
+        staging.open(
+            overwrite=settings.overwrite,
+            resume=settings.resume,
+            files=[file.path for file in self.chosen],
+            again=settings.verify,
+        )
+        if staging.is_committed:
+            if settings.verify:
+                compare_written(conversion, staging.target, self.chosen, settings)
+            return None
+        missing = [file for file in self.chosen if not staging.is_whole(file.path)]
+        if missing:
+            _check_space(staging, missing)
+            check_equal_sources(conversion.plan, conversion.open_source)
+            self.is_begun = True
+            self._fill(missing)
+            self._seal(missing)
+        if settings.verify:
+            try:
+                compare_written(conversion, staging.data, self.chosen, settings)
+            except MscvtError:
+                staging.discard([file.path for file in self.chosen])
+                raise
+        check_unchanged(conversion.identity["source"])
+        staging.mark_whole([file.path for file in missing])
+        everything = [file.path for file in conversion.plan.files]
+        is_complete = staging.complete(everything, conversion.finish, settings.overwrite)
+        return None if is_complete else staging.missing(everything)
+
+    def _fill(self, files: Sequence[OutputFile]) -> None:
+        """Allocate files and run the plan into them."""
+        from mscvt.engine import DEFAULT_MEMORY, run_plan
+        from mscvt.engine.sinks import FileSink
+
+        conversion, settings = self.conversion, self.settings
+        settings.started("allocating", 0)
+        offsets = allocate_files(self.staging, files, conversion.allocate, conversion.offsets)
+        places = self._places(files, offsets)
+        output = OpenFiles([self.staging.data / file.path for file in files])
+        self.holding.closing(output.close)
+        sink = FileSink(places, output.descriptors, output.paths, checksums=conversion.seal is not None)
+        journal = Journal(
+            [self.staging.records[file.path] for file in files], output.descriptors, settings.sync_seconds
+        )
+        nbytes = sum(file.nbytes for file in files)
+        settings.started("converting", nbytes)
+        settings.progress(nbytes - self.written)
         try:
             run_plan(
                 conversion.plan,
                 conversion.open_source,
-                FileSink(places),
+                sink,
                 workers=settings.workers,
                 max_memory=settings.max_memory or DEFAULT_MEMORY,
-                done=done,
-                wanted=places.keys(),
-                finished=journal.add,
+                wanted=places.__contains__,
+                finished=lambda unit: journal.add(sink.finished(unit)),
                 progress=settings.progress,
+                hold=self.holding.hold,
+                release=self.holding.release,
             )
+        except KeyboardInterrupt:
+            journal.stop()
+            raise
         except Exception:
             with suppress(OSError):  # keep as much as the disk takes; the first error is the one to report
                 journal.flush()
             raise
         journal.flush()
-    except KeyboardInterrupt:
-        descriptors.clear()  # a worker may be in a write still, and a number that is closed is given to another file
-        raise
-    finally:
-        for descriptor in descriptors:
-            os.close(descriptor)
-    return len(done)
 
+    def _places(self, files: Sequence[OutputFile], offsets: Sequence[Mapping[Name, int]]) -> dict[Name, Place]:
+        """Where each tensor goes that is not written yet."""
+        from mscvt.engine.sinks import Place
 
-def _allocate(conversion: Conversion, staging: Staging, chosen: list[OutputFile]) -> dict[str, Mapping[Name, int]]:
-    """The offsets of all tensors, by file; files that are missing or damaged are made, and work on them forgotten."""
-    offsets: dict[str, Mapping[Name, int]] = {}
-    for file in chosen:
-        found = _read_offsets(conversion, staging.data / file.path, file)
-        if found is not None:
-            offsets[file.path] = found
-    lost = [file for file in chosen if file.path not in offsets]
-    staging.forget([file.path for file in lost])
-    for file in lost:
-        path = staging.data / file.path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".new")
-        try:
-            offsets[file.path] = conversion.allocate(temporary, file)
-        except RuntimeError as error:
-            _try_to_write(temporary)
-            raise MscvtError(f"{path}: can't be allocated: {error}") from error
-        sync(temporary)
-        temporary.replace(path)
-    staging.sync_names([file.path for file in lost])
-    return offsets
+        places: dict[Name, Place] = {}
+        needs_checksums = self.conversion.seal is not None
+        for number, file in enumerate(files):
+            noted = self.staging.records[file.path].tensors
+            for index, (name, (dtype, shape)) in enumerate(file.tensors.items()):
+                if index not in noted or (needs_checksums and noted[index] is None):
+                    places[name] = Place(number, offsets[number][name], index)
+                    self.written += prod(shape) * ITEM_SIZES[dtype]
+        self.resumed_tensors -= len(places)
+        return places
 
+    def _seal(self, files: Sequence[OutputFile]) -> None:
+        """See that every tensor was written, and complete the files where their format wants checksums."""
+        for file in files:
+            noted, path = self.staging.records[file.path].tensors, self.staging.data / file.path
+            if lost := len(file.tensors) - len(noted):
+                raise MscvtError(f"{path}: {lost} of its tensors were never written; the plan lacks them")
+            if self.conversion.seal is not None:
+                checksums = {name: noted[index] or 0 for index, name in enumerate(file.tensors)}
+                self.conversion.seal(path, file, checksums)
+                sync(path)
 
-def _read_offsets(conversion: Conversion, path: Path, file: OutputFile) -> dict[Name, int] | None:
-    """The offsets of a file that was allocated before; None where it is not there or not what it was."""
-    if not path.is_file():
-        return None
-    try:
-        offsets = conversion.offsets(path, file)
-    except (MscvtError, KeyError):
-        return None
-    return offsets if offsets.keys() == file.tensors.keys() else None
-
-
-def _try_to_write(path: Path) -> None:
-    """Write a little more to a file that torch could not write: it doesn't tell why, the system does.
-
-    Raises:
-        OSError: Where the disk is full or broken.
-    """
-    with path.open("ab") as file:
-        file.write(bytes(1 << 20))
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _allow_open_files(count: int) -> None:
-    """Raise the soft limit on open files, as far as the system allows it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < count:
-        wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
-        if wanted < count:
-            raise MscvtError(
-                f"{count} files must be open at once, the system allows {hard}",
-                hint="Raise the limit (ulimit -n), or write a part at a time with --only.",
-            )
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    def left_behind(self) -> str:
+        """What Ctrl-C leaves: how much, where, and what to do about it."""
+        kept = 0
+        for file in self.chosen:
+            record = self.staging.records.get(file.path)
+            for index, (dtype, shape) in enumerate(file.tensors.values()):
+                if record is None or index in record.tensors:
+                    kept += prod(shape) * ITEM_SIZES[dtype]
+        nbytes, root = sum(file.nbytes for file in self.chosen), self.staging.root
+        return (
+            f"{kept:,} of {nbytes:,} bytes are kept in {root}; the same command goes on from there, "
+            f"rm -r {shlex.quote(str(root))} gives them up"
+        )

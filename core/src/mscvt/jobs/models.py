@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from mscvt.description.description import Description, describe
@@ -13,9 +14,11 @@ from mscvt.dialects.mindspeed.options import Options
 from mscvt.errors import Faults, MscvtError
 from mscvt.jobs.request import Request
 from mscvt.model.family import Hyperparameters, Layer
-from mscvt.model.hyperparameters import hyperparameters, model_fields, pad_vocabulary
-from mscvt.model.layers import select_layers
-from mscvt.model.options import check_features, check_refused, check_values, with_defaults
+from mscvt.model.hyperparameters import check_given, hyperparameters, model_fields, pad_vocabulary, with_given
+from mscvt.model.layers import Selection, select_layers
+from mscvt.model.options import check_features, check_refused, check_values, flag, notes_on, with_defaults
+from mscvt.model.values import shown
+from mscvt.parallel.topology import Topology
 from mscvt.plugins.family import Family
 from mscvt.plugins.registry import Registry
 
@@ -35,7 +38,7 @@ class Model:
     layers: int
     """How many of them are decoder layers."""
     notes: tuple[str, ...] = ()
-    """What was passed over, one line each."""
+    """What was passed over or should be known, one line each."""
 
 
 def check_options(options: Options) -> None:
@@ -49,14 +52,29 @@ def check_options(options: Options) -> None:
     faults.raise_if_any("options with impossible values")
 
 
-def model_from_config(family: Family, config: Mapping[str, Any], asked: Options, where: Path | str) -> Model:
+def model_from_config(
+    family: Family,
+    config: Mapping[str, Any],
+    asked: Options,
+    where: Path | str,
+    *,
+    given: Mapping[str, int] = MappingProxyType({}),
+) -> Model:
     """The model that a `config.json` and options ask for.
+
+    Args:
+        family: The family.
+        config: The configuration.
+        asked: The options.
+        where: The configuration's file, for errors.
+        given: Hyperparameters that hold where the configuration doesn't say them.
 
     Raises:
         MscvtError: Where they contradict one another or the family.
     """
     check_options(asked)
-    h = hyperparameters(family.respelled(config), family.model_type, where)
+    h = hyperparameters(family.respelled(with_given(config, given, family.model_type)), family.model_type, where)
+    check_given(h, given, where)
     layers = family.layers(h)
     faults = Faults()
     check_features(asked, family.features(layers, h), family.model_type.name, faults)
@@ -69,7 +87,32 @@ def model_from_config(family: Family, config: Mapping[str, Any], asked: Options,
     topology = mindspeed.topology(options, selection.decoder_count)
     description = describe(family, h, options, topology, selection, mindspeed)
     h = {**h, "mtp_num_layers": options.mtp_num_layers or 0}
-    return Model(family, h, options, description, selection.kept, selection.decoder_count)
+    notes = _shifted_layers(family, {**h, **family.args(h, selection.kept)}, options, topology, selection)
+    notes += notes_on(asked, family.model_type.noted, family.model_type.name)
+    return Model(family, h, options, description, selection.kept, selection.decoder_count, notes)
+
+
+def _shifted_layers(
+    family: Family, h: Hyperparameters, options: Options, topology: Topology, selection: Selection
+) -> tuple[str, ...]:
+    """Say where noop slots make a layer one of another kind: training goes by the number of the slot."""
+    if not topology.noop:
+        return ()
+    slots = [chunk.slots[number] for chunk, number in topology.place_layers()]
+    if options.first_k_dense_replace is not None:
+        h = {**h, "first_k_dense_replace": options.first_k_dense_replace}
+    try:
+        described = family.layers({**h, "num_layers": slots[-1] + 1, "mtp_num_layers": 0})
+    except MscvtError:  # of a list with an entry for each layer, which ends before the last slot
+        described = family.layers({**h, "num_layers": len(slots), "mtp_num_layers": 0})
+    kinds = {layer.index: layer.kind for layer in described}
+    kept = [layer for layer in selection.kept if layer.mtp is None]
+    if not (shifted := [layer.index for layer, slot in zip(kept, slots, strict=True) if layer.kind != kinds.get(slot)]):
+        return ()
+    return (
+        f"training counts noop slots when it decides what kind of layer to build: with {flag('noop_layers')} "
+        f"{shown(options.noop_layers)} it builds others than this checkpoint has, for layer {shifted[0]} first",
+    )
 
 
 def model_from_args(
@@ -94,6 +137,7 @@ def model_from_args(
         MscvtError: Where the checkpoint doesn't say enough, or what it says contradicts what was asked for.
     """
     family = _family_of(args, config, request, registry)
+    args = {**args, **{name: value for name, value in request.given.items() if args.get(name) is None}}
     args, notes = mindspeed.in_our_words(args, has_experts="num_experts" in model_fields(family.model_type))
     options, more = mindspeed.read_options(args, request.options)
     options = with_defaults(options)
@@ -102,6 +146,7 @@ def model_from_args(
         where = f"{request.hf_cfg_dir}/config.json"
         configured = hyperparameters(family.respelled(config), family.model_type, where)
     h = mindspeed.read_hyperparameters(args, family, options, configured)
+    check_given(h, request.given, "the checkpoint")
     enumerated = configured if against_original and configured else h
     fewer = {
         name: h[name]
@@ -111,7 +156,7 @@ def model_from_args(
     reduced = replace(options, **fewer)
     selection = select_layers(family.layers(enumerated), reduced)
     topology = mindspeed.topology(options, selection.decoder_count)
-    mindspeed.check_meaning(args, family.args(h, selection.kept))
+    mindspeed.check_meaning(args, family.args(h, selection.kept), family.features(selection.kept, h))
     absent = mindspeed.absent_copies(args)
     description = describe(family, h, reduced, topology, selection, mindspeed, absent=absent)
     return Model(family, h, options, description, selection.kept, selection.decoder_count, (*notes, *more))

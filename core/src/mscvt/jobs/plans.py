@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
+from fnmatch import translate
 
 from mscvt.description.description import Description
 from mscvt.formats.huggingface.writer import file_name
 from mscvt.formats.megatron_torch.paths import SHARD, iteration_folder, rank_folder
-from mscvt.parallel.grid import MegatronName, Rank
+from mscvt.parallel.grid import Rank, ShardName
+from mscvt.plan.by_huggingface import ByHuggingFace
+from mscvt.plan.by_shard import ByShard
 from mscvt.plan.contents import Plan
 from mscvt.plan.files import SHARD_BYTES, by_rank, by_size
+from mscvt.plan.joined import Joined
 from mscvt.plan.planner import NameFiles, Tolerated, Words, make_plan
-from mscvt.plan.targets import ByHuggingFace, ByShard, Joined
 from mscvt.tensors.info import TensorInfo
 
 ITERATION = 1
@@ -39,7 +42,7 @@ def plan_to_megatron(
     description: Description,
     source: Mapping[str, TensorInfo],
     *,
-    ignored: tuple[str, ...] = (),
+    left_out: Mapping[str, str] | None = None,
     dtype: str | None = None,
 ) -> Plan:
     """Plan all shards of a Megatron checkpoint.
@@ -47,17 +50,18 @@ def plan_to_megatron(
     Args:
         description: The model.
         source: Every tensor of the Hugging Face checkpoint.
-        ignored: Patterns of source tensors that hold no weights.
+        left_out: Pattern (`fnmatch`) of source tensors that no rule takes and that are left out -> why.
         dtype: Convert floating-point tensors to this dtype; None keeps each one's own.
 
     Raises:
         MscvtError: Where the source lacks a tensor, has one that no rule takes, or one of another shape or dtype than
             the model's; all of them at once.
     """
+    patterns = [(re.compile(translate(pattern)), why) for pattern, why in (left_out or {}).items()]
     tolerated = Tolerated(
         repeats={name: alias.of for name, alias in description.aliases.items()},
         left_out=description.left_out,
-        ignored=lambda name: any(fnmatchcase(name, pattern) for pattern in ignored),
+        passed_over=lambda name: next((why for pattern, why in patterns if pattern.match(name)), None),
     )
     return make_plan(
         ByShard(description),
@@ -72,7 +76,7 @@ def plan_to_megatron(
 def plan_reshard(
     source_model: Description,
     target_model: Description,
-    source: Mapping[MegatronName, TensorInfo],
+    source: Mapping[ShardName, TensorInfo],
     *,
     dtype: str | None = None,
     replicas: bool = True,
@@ -105,7 +109,7 @@ def _rank_files(description: Description) -> NameFiles:
 
 def plan_to_huggingface(
     description: Description,
-    source: Mapping[MegatronName, TensorInfo],
+    source: Mapping[ShardName, TensorInfo],
     *,
     dtype: str | None = None,
     shard_bytes: int = SHARD_BYTES,

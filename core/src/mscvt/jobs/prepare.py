@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,16 @@ from mscvt.dialects import mindspeed
 from mscvt.dialects.mindspeed.options import Options
 from mscvt.errors import MscvtError
 from mscvt.formats.huggingface.config import read_config
-from mscvt.jobs.conversion import Conversion
 from mscvt.jobs.models import Model, check_options, model_from_args, model_from_config
 from mscvt.jobs.plans import ITERATION, plan_reshard, plan_to_huggingface, plan_to_megatron
+from mscvt.jobs.prepared import Conversion
 from mscvt.jobs.request import Request
+from mscvt.output.identity import source_identity
 from mscvt.plan.contents import OutputFile, Plan
 from mscvt.plugins.family import Family
 from mscvt.plugins.registry import Registry
 from mscvt.tensors.info import TORCH_NAMES
+from mscvt.tensors.renamed import renamed
 from mscvt.tensors.sources import Source
 
 
@@ -34,17 +37,21 @@ def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
 
     config = read_config(request.load_dir)
     family = registry.family(request.model_type) if request.model_type else registry.recognise(config)
-    model = model_from_config(family, config, request.options, request.load_dir / "config.json")
-    source = open_source(request.load_dir, dequantize=request.dequantize, config=config)
+    model = model_from_config(family, config, request.options, request.load_dir / "config.json", given=request.given)
+    original = open_source(request.load_dir, dequantize=request.dequantize, config=config)
+    source = renamed(original, family.model_type.spellings)
     try:
         plan = plan_to_megatron(
-            model.description, source.tensors, ignored=family.model_type.ignored, dtype=request.dtype_name
+            model.description, source.tensors, left_out=family.left_out(model.h), dtype=request.dtype_name
         )
     except MscvtError as error:
         raise _with_better_type(error, config, family, registry) from None
     aliases = model.description.aliases.items()
     absent = [alias.mark for name, alias in aliases if alias.is_written and name not in source.tensors]
-    notes = (*source.notes, *_left_out_notes(plan.left_out))
+    repeats = {
+        name: f"equal to {alias.of}" for name, alias in aliases if not alias.is_written and name in source.tensors
+    }
+    notes = (*model.notes, *source.notes, *_left_out_notes({**plan.left_out, **repeats}))
     return _to_shards("hf2mg", request, model, plan, source, absent, config, notes)
 
 
@@ -59,23 +66,36 @@ def _to_shards(
     notes: Sequence[str],
 ) -> Conversion:
     """A conversion that writes a Megatron checkpoint."""
-    from mscvt.formats.megatron_torch.paths import TRACKER, iteration_folder
-    from mscvt.formats.megatron_torch.writer import allocate, offsets_in, write_tracker
+    from mscvt.formats.megatron_torch.existing import listed_files
+    from mscvt.formats.megatron_torch.paths import TRACKER
+    from mscvt.formats.megatron_torch.writer import Allocator, write_tracker
+    from mscvt.formats.torch_zip.sealing import write_checksums
 
     args = mindspeed.make_args(model.family, model.h, model.options, model.kept, absent)
     args["params_dtype"] = TORCH_NAMES[plan.largest_dtype]
     topology = model.description.topology
 
-    def allocate_rank(path: Path, file: OutputFile) -> dict[Any, int]:
-        return allocate(path, file.tensors, args, topology.chunks_of(file.labels["pp"]), ITERATION)
+    allocator = Allocator(args, ITERATION)
+
+    def allocate(path: Path, file: OutputFile) -> dict[Any, int]:
+        return allocator.allocate(path, file.tensors, topology.chunks_of(file.labels["pp"]))
+
+    def seal(path: Path, file: OutputFile, checksums: Mapping[Any, int]) -> None:
+        offsets = allocator.offsets(path, file.tensors)
+        write_checksums(
+            path, {offsets[name]: checksums[name] for name, (_, shape) in file.tensors.items() if prod(shape)}
+        )
 
     return Conversion(
         plan=plan,
         open_source=source.tensor,
-        allocate=allocate_rank,
-        offsets=lambda path, file: offsets_in(path, file.tensors),
+        allocate=allocate,
+        offsets=lambda path, file: allocator.offsets(path, file.tensors),
+        seal=seal,
         finish=lambda folder: write_tracker(folder, ITERATION),
-        replaceable=(TRACKER, iteration_folder(ITERATION)),
+        finishing=(TRACKER,),
+        sources=_sources(request),
+        listed=lambda folder: listed_files(folder, ITERATION),
         identity=_identity(direction, request, model.family, source.files, model.options, config),
         notes=tuple(notes),
         training_flags=" ".join(mindspeed.training_flags(model.family, model.options, model.h, model.layers)),
@@ -102,7 +122,7 @@ def prepare_reshard(request: Request, registry: Registry) -> Conversion:
         dtype=request.dtype_name,
         replicas=request.replicas == "equal",
     )
-    absent = mindspeed.absent_copies(source.args)
+    absent = mindspeed.absent_copies(source.args) or ()
     notes = (*wanted.notes, "optimizer states are not carried over")
     return _to_shards("mg2mg", request, wanted, plan, source, absent, None, notes)
 
@@ -127,6 +147,7 @@ def prepare_to_huggingface(request: Request, registry: Registry) -> Conversion:
         MscvtError: Where anything at all is wrong with the options, the plugin or the source.
     """
     from mscvt.formats.huggingface.config_files import adapt_config, copy_config_files, find_config_files
+    from mscvt.formats.huggingface.existing import listed_files
     from mscvt.formats.huggingface.writer import INDEX, allocate, offsets_in, write_index
     from mscvt.formats.megatron_torch.reader import MegatronSource
 
@@ -156,10 +177,17 @@ def prepare_to_huggingface(request: Request, registry: Registry) -> Conversion:
         allocate=lambda path, file: allocate(path, file.tensors),
         offsets=lambda path, file: offsets_in(path),
         finish=finish,
-        replaceable=("model*.safetensors", INDEX, *(path.name for path in config_files)),
+        finishing=(INDEX, *(path.name for path in config_files)),
+        sources=_sources(request),
+        listed=listed_files,
         identity=_identity("mg2hf", request, model.family, source.files, model.options, config),
         notes=(*model.notes, *notes),
     )
+
+
+def _sources(request: Request) -> tuple[Path, ...]:
+    """The folders that are read."""
+    return tuple(folder for folder in (request.load_dir, request.hf_cfg_dir) if folder is not None)
 
 
 def _identity(
@@ -172,17 +200,18 @@ def _identity(
 ) -> dict[str, Any]:
     """What the output's bytes depend on: the source as it is now, and all that was asked for."""
     configuration = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
-    status = [(str(path.relative_to(request.load_dir)), path.stat()) for path in files]
     return {
         "direction": direction,
         "mscvt": __version__,
         "plugin": f"{family.plugin.distribution} {family.plugin.version}",
         "model type": family.model_type.name,
         "options": {name: getattr(options, name) for name in options.__dataclass_fields__},
+        "given": dict(request.given),
         "dtype": request.dtype,
         "dequantize": request.dequantize,
+        "replicas": request.replicas,
         "configuration": configuration,
-        "source": [[name, status.st_size, status.st_mtime_ns] for name, status in status],
+        "source": source_identity(request.load_dir, files),
     }
 
 
@@ -190,4 +219,8 @@ def _left_out_notes(left_out: Mapping[str, str]) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for name, why in left_out.items():
         reasons.setdefault(why, []).append(name)
-    return [f"left out, {why}: {len(names)} tensors, {min(names)} and others" for why, names in sorted(reasons.items())]
+    return [f"left out, {why}: {_counted(names)}" for why, names in sorted(reasons.items())]
+
+
+def _counted(names: Sequence[str]) -> str:
+    return min(names) if len(names) == 1 else f"{len(names)} tensors, {min(names)} and others"

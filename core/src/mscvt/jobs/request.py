@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mscvt.dialects.mindspeed.options import Options
@@ -19,6 +19,8 @@ class Request:
     load_dir: Path
     options: Options
     model_type: str | None = None
+    given: Mapping[str, int] = field(default_factory=dict)
+    """Hyperparameter -> value, for sizes that a configuration or a checkpoint may leave unsaid."""
     dtype: str | None = None
     """A key of `DTYPES`, or None to keep each tensor's own."""
     dequantize: bool = False

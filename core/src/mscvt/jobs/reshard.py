@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from mscvt.model.options import check_features, check_refused, rows, with_defaul
 from mscvt.plugins.registry import Registry
 
 
-def models_of(args: dict[str, Any], request: Request, registry: Registry) -> tuple[Model, Model]:
+def models_of(args: Mapping[str, Any], request: Request, registry: Registry) -> tuple[Model, Model]:
     """The model as it is, and as it is wanted: what isn't asked for stays as the checkpoint has it.
 
     Args:
@@ -51,7 +52,7 @@ def models_of(args: dict[str, Any], request: Request, registry: Registry) -> tup
     return source, Model(family, h, options, description, selection.kept, len(layers), source.notes)
 
 
-def _wanted(there: Options, request: Request, args: dict[str, Any]) -> Options:
+def _wanted(there: Options, request: Request, args: Mapping[str, Any]) -> Options:
     """The options of the target, with defaults."""
     asked = request.options
     for name in ("num_layers", "first_k_dense_replace"):

@@ -19,10 +19,11 @@ from mscvt.jobs.comparison import check_equal_sources
 from mscvt.jobs.models import model_from_args
 from mscvt.jobs.plans import plan_to_megatron
 from mscvt.jobs.request import Request
-from mscvt.parallel.grid import MegatronName
+from mscvt.parallel.grid import ShardName
 from mscvt.plan.contents import Plan, shown
 from mscvt.plugins.registry import Registry
 from mscvt.tensors.info import TensorInfo
+from mscvt.tensors.renamed import renamed
 
 if TYPE_CHECKING:
     from mscvt.formats.megatron_torch.reader import MegatronSource
@@ -88,9 +89,9 @@ def verify_checkpoints(
     model = model_from_args(existing.args, config, request, registry, against_original=True)
     grid = model.description.topology.grid
     existing.open_ranks(list(grid.ranks()), grid.pipeline, grid.expert)
-    source = open_source(hf, dequantize=dequantize, config=config)
-    ignored = model.family.model_type.ignored
-    plan = plan_to_megatron(model.description, source.tensors, ignored=ignored, dtype=request.dtype_name)
+    source = renamed(open_source(hf, dequantize=dequantize, config=config), model.family.model_type.spellings)
+    left_out = model.family.left_out(model.h)
+    plan = plan_to_megatron(model.description, source.tensors, left_out=left_out, dtype=request.dtype_name)
     _check_same_tensors(plan, existing.tensors)
     started("verifying", plan.nbytes)
     check_equal_sources(plan, source.tensor)
@@ -134,7 +135,7 @@ def _check_same_tensors(plan: Plan, existing: Mapping[Any, TensorInfo]) -> None:
     faults.raise_if_any("the two checkpoints don't hold the same tensors")
 
 
-def _difference(name: MegatronName, element: int, existing: MegatronSource, folder: Path) -> str:
+def _difference(name: ShardName, element: int, existing: MegatronSource, folder: Path) -> str:
     info = existing.tensors[name]
     index, rest = [], element
     for size in reversed(info.shape):

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from mscvt.errors import MscvtError
 from mscvt.layout.notation import evaluate, parse
-from mscvt.layout.pairs import Loop, Pair, clip, pair, uncovered
+from mscvt.layout.pairs import Loop, Pair, clip, pair
 from mscvt.layout.rules import PADDING, Rule, check_rule, fields_in
 
 
@@ -124,12 +124,10 @@ class Layout:
     def uneven(self, counts: Mapping[str, int]) -> Iterator[tuple[str, int, str, int]]:
         """Yield (axis, size, dimension, count) for every cut axis that does not divide evenly."""
         for side in self.left:
-            for segment in side.segments:
-                sizes = {run.axis: run.extent for run in (*segment.runs, *segment.held)}
-                for cut, dimension in self.cuts.items():
-                    size = prod(sizes.get(axis, 1) for axis in cut.split())
-                    if cut.split()[0] in sizes and size % counts[dimension]:
-                        yield cut, size, dimension, counts[dimension]
+            sizes = [{run.axis: run.extent for run in (*s.runs, *s.held)} for s in side.segments]
+            for cut, dimension in self.cuts.items():
+                found = [side.shape[0]] if " " in cut else [one[cut] for one in sizes if cut in one]
+                yield from ((cut, size, dimension, counts[dimension]) for size in found if size % counts[dimension])
 
     def shares(self, counts: Mapping[str, int], indices: Iterable[tuple[int, ...]]) -> Iterator[Share]:
         """What the ranks at these places in `dimensions` hold of the left; `counts` is how many ways each one cuts."""
@@ -145,21 +143,6 @@ class Layout:
                 if rows := [cut for cut in self.cuts if " " in cut]:
                     pieces, shape = self._cut_rows(pieces, shape, counts[self.cuts[rows[0]]], place[self.cuts[rows[0]]])
                 yield Share(index, numbers, shape, pieces)
-
-    def uncut(self, side: int = 0) -> Iterator[tuple[tuple[int, ...], tuple[Piece, ...]]]:
-        """Yield the index of each axis that the name of a tensor on the left holds, and the whole tensor's pieces."""
-        whole = self.left[side]
-        ranges = [_range_of(whole, axis) for axis in whole.held]
-        for at in product(*ranges):
-            yield at, self._pieces(whole, dict(zip(whole.held, at, strict=True)))
-
-    def fault(self) -> str | None:
-        """Prove that each element of the left comes from exactly one place; says what is wrong."""
-        for number, side in enumerate(self.left):
-            for _, pieces in self.uncut(number):
-                if wrong := uncovered(side.numel, [piece.pair for piece in pieces]):
-                    return wrong
-        return None
 
     def _local(self, side: Side, counts: Mapping[str, int], place: Mapping[str, int]) -> Side:
         """What one rank holds of a side, its axes numbered as in the whole."""
@@ -243,11 +226,6 @@ def _strides(segment: Segment) -> list[tuple[Run, int]]:
     return found[::-1]
 
 
-def _range_of(side: Side, axis: str) -> range:
-    run = next(run for run in side.segments[0].held if run.axis == axis)
-    return range(run.start, run.start + run.extent)
-
-
 def resolve(rule: Rule, sizes: Mapping[str, int], held: Sequence[frozenset[str]]) -> Layout:
     """Put sizes into a rule.
 
@@ -285,6 +263,11 @@ def _side(name: str, pattern: str, sizes: Mapping[str, int], held: frozenset[str
                 ),
                 tuple(run for group in runs for run in group if run.axis in held),
             )
+        )
+    widths = {tuple(prod(run.extent for run in group) for group in segment.groups[1:]) for segment in segments}
+    if len(widths) > 1:
+        raise MscvtError(
+            f"stacks rows of unequal widths in {pattern!r}: {', '.join(map(str, map(list, sorted(widths))))}"
         )
     order = [run.axis for run in segments[0].held]
     dimensions = tuple(tuple(span.axis for span in group) for group in parse(shape)[0]) if shape else None

@@ -59,7 +59,10 @@ class _Reader:
             if match is None:
                 rest = text[self.position :].lstrip()
                 at = len(text) - len(rest)
-                what = f"the part {rest!r} is not closed" if rest[0] == "[" else f"{rest[0]!r} means nothing here"
+                what = f"{rest[0]!r} means nothing here"
+                if rest[0] == "[":
+                    why = "does not follow an axis, or has brackets in it" if "]" in rest else "is not closed"
+                    what = f"the part {rest!r} {why}"
                 raise self.wrong(what, at)
             found.append((match.end() - len(match[0].lstrip()), match))
             self.position = match.end()
@@ -83,7 +86,7 @@ class _Reader:
             elif mark == "|":
                 if group is not None or not segments[-1]:
                     raise self.wrong(
-                        "a run of rows ends in the middle of a group" if group else "no rows before it", at
+                        "no rows before it" if group is None else "a run of rows ends in the middle of a group", at
                     )
                 segments.append([])
             elif token["one"]:

@@ -12,7 +12,7 @@ it becomes a `Layout` (`mscvt.layout.layout.resolve`). Both sides are in the sam
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from string import Formatter
 
@@ -112,18 +112,48 @@ def check_rule(rule: Rule) -> None:
             continue
         for groups in parse(source.axes):
             if (own := _axes(groups)) not in runs:
-                lacking = min((sorted(run - own) for run in runs), key=len)
-                faults.add(
-                    f"{source.role} in {source.axes!r} does not have {', '.join(lacking)} of {rule.axes!r}; "
-                    f"where it holds one index of an axis, say which, such as {lacking[0] if lacking else 'axis'}[0]"
-                )
+                faults.add(f"{source.role} in {source.axes!r} {_lacking(own, runs, rule.axes)}")
     if rule.shape and axes_of(rule.shape) != axes - held:
         faults.add(f"shape {rule.shape!r} does not have the axes of {rule.axes!r}")
+    if rule.shape and len(runs) > 1:
+        faults.add(f"shape {rule.shape!r} is for one run of rows, not for {rule.axes!r}")
     if unknown := sorted({axis for cut in rule.cuts for axis in cut.split()} - axes):
         faults.add(f"cuts {', '.join(unknown)}, which it does not have")
+    else:
+        _check_row_cuts(rule, held, faults)
+    for run in runs:
+        cuts = {cut: dimension for cut, dimension in rule.cuts.items() if run & frozenset(cut.split())}
+        for dimension in sorted(set(cuts.values())):
+            twice = sorted(cut for cut, other in cuts.items() if other == dimension)
+            if len(twice) > 1:
+                faults.add(f"cuts {' and '.join(twice)} of the same rows by {dimension}; some would be on no rank")
     if unknown := sorted(set(rule.cuts.values()) - DIMENSIONS):
         faults.add(f"cuts by {', '.join(unknown)}, expected {', '.join(sorted(DIMENSIONS))}")
     faults.raise_if_any(f"rule {rule.key!r} is not well formed")
+
+
+def _lacking(own: frozenset[str], runs: Sequence[frozenset[str]], axes: str) -> str:
+    """What is wrong with a source whose axes are those of no run of rows."""
+    lacking = min((sorted(run - own) for run in runs), key=len)
+    if not lacking:
+        return f"has axes of more than one run of rows of {axes!r}"
+    return (
+        f"does not have {', '.join(lacking)} of {axes!r}; "
+        f"where it holds one index of an axis, say which, such as {lacking[0]}[0]"
+    )
+
+
+def _check_row_cuts(rule: Rule, held: frozenset[str], faults: Faults) -> None:
+    """Axes that are cut together must be the whole first dimension, in memory order."""
+    rows = set()
+    for groups in parse(rule.axes):
+        dimensions = [[span.axis for span in group if span.axis not in held] for group in groups]
+        rows.add(" ".join(next(filter(None, dimensions), ())))
+    for cut in rule.cuts:
+        together = " ".join(cut.split())
+        if " " in together and (rule.shape or together not in rows):
+            shown = "are not in one piece" if rule.shape else f"are {' or '.join(map(repr, sorted(rows)))}"
+            faults.add(f"cuts {together!r} as rows, and its rows {shown}")
 
 
 def _axes(groups: Groups) -> frozenset[str]:

@@ -11,9 +11,9 @@ from mscvt.model.fields import Field
 Hyperparameters = Mapping[str, Any]
 """The sizes of a model under Megatron's argument names (`num_query_groups`, `kv_channels`, ...)."""
 
-MODEL, MTP = "model", "mtp"
-"""The blocks of names outside of the decoder layers: the ends of the model, and what an MTP layer has besides the
-decoder layer in it."""
+MODEL, MTP, MTP_REPEATS = "model", "mtp", "mtp_repeats"
+"""The blocks of names outside of the decoder layers: the ends of the model, what an MTP layer has besides the decoder
+layer in it, and what of the ends only some checkpoints repeat there."""
 
 DENSE = ("attention", "mlp")
 MOE = ("attention", "moe")
@@ -49,6 +49,10 @@ def _as_it_is(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return config
 
 
+def _nothing(_hyperparameters: Hyperparameters) -> Mapping[str, str]:
+    return {}
+
+
 def _no_flags(_hyperparameters: Hyperparameters) -> Sequence[str]:
     return ()
 
@@ -65,10 +69,15 @@ class ModelType:
         sizes: Sizes that rules speak of and that follow from the hyperparameters, such as products of them.
         respell: Gives a `config.json` that says things in another way in the spelling that `fields` are read in.
         refused: Option of the dialect -> why models of this type can't have it.
+        noted: Option of the dialect -> what there is to say where a model of this type is converted with it.
         args: Further plain values that training expects in the checkpoint's `args`, or a function that gives them for
             the hyperparameters and the layers that are kept.
         flags: What the training script must be told of the model itself, for its hyperparameters.
         ignored: Patterns (`fnmatch`) of source tensors that hold no weights, such as old rotary buffers.
+        spellings: Name of a source tensor -> the one that `mscvt_names` gives it, where sources differ in names.
+        repeats_ends: Whether checkpoints have the tensors of the ends that the block `mtp` names again, where nothing
+            is recorded of the original.
+        left_out: Patterns of further source tensors that are not converted -> why, for its hyperparameters.
     """
 
     name: str
@@ -78,8 +87,12 @@ class ModelType:
     sizes: Callable[[Hyperparameters], Mapping[str, int]] = _no_sizes
     respell: Callable[[Mapping[str, Any]], Mapping[str, Any]] = _as_it_is
     refused: Mapping[str, str] = field(default_factory=dict)
+    noted: Mapping[str, str] = field(default_factory=dict)
     args: Mapping[str, Any] | Callable[[Hyperparameters, Sequence[Layer]], Mapping[str, Any]] = field(
         default_factory=dict
     )
     flags: Callable[[Hyperparameters], Sequence[str]] = _no_flags
     ignored: tuple[str, ...] = ("*.rotary_emb.inv_freq",)
+    spellings: Mapping[str, str] = field(default_factory=dict)
+    repeats_ends: bool = True
+    left_out: Callable[[Hyperparameters], Mapping[str, str]] = _nothing

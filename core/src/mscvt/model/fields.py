@@ -63,6 +63,11 @@ def count(*paths: str, default: int | None = ..., least: int = 1) -> Field:  # t
     return Field(paths, COUNT, default, least)
 
 
+def absent() -> Field:
+    """A hyperparameter of other decoders that models of this type don't have, whatever a file says of its name."""
+    return Field((), COUNT, None)
+
+
 def number(*paths: str, default: float | None = ...) -> Field:  # type: ignore[assignment]
     """Any number."""
     return Field(paths, NUMBER, default)
@@ -109,3 +114,14 @@ DECODER_FIELDS: Mapping[str, Field] = MappingProxyType(
     }
 )
 """What every decoder's configuration holds, under the names that all of transformers shares."""
+
+EXPERT_FIELDS: Mapping[str, Field] = MappingProxyType(
+    {
+        "num_experts": count("n_routed_experts", "num_experts", "num_local_experts"),
+        "n_shared_experts": count("n_shared_experts", "num_shared_experts"),
+        "moe_intermediate_size": count("moe_intermediate_size"),
+        "first_k_dense_replace": count("first_k_dense_replace", least=0),
+        "mtp_num_layers": count("num_nextn_predict_layers", "num_mtp_layers", default=0, least=0),
+    }
+)
+"""What the configuration of a model holds that has dense layers first, then routed and shared experts, then MTP."""

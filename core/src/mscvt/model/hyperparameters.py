@@ -9,6 +9,7 @@ from typing import Any
 from mscvt.errors import Faults
 from mscvt.model.family import Hyperparameters, ModelType
 from mscvt.model.fields import DECODER_FIELDS, Field
+from mscvt.model.options import flag
 
 _MOST: Mapping[str, int] = {"num_layers": 1 << 14, "mtp_num_layers": 1 << 14, "num_experts": 1 << 14}
 """What things that are described one by one may count at most; published models have some hundreds."""
@@ -18,7 +19,8 @@ _MOST_LAYER_EXPERTS = 1 << 18
 
 def model_fields(model_type: ModelType) -> dict[str, Field]:
     """Every hyperparameter of a model type and where `config.json` holds it."""
-    return {**DECODER_FIELDS, **model_type.fields}
+    fields = {**DECODER_FIELDS, **model_type.fields}
+    return {name: entry for name, entry in fields.items() if entry.paths}
 
 
 def lookup(config: Mapping[str, Any], paths: tuple[str, ...]) -> Any:
@@ -51,9 +53,43 @@ def hyperparameters(config: Mapping[str, Any], model_type: ModelType, where: Pat
             values[name] = value
     check_sizes(values, model_type, faults)
     if not faults:
-        complete(values, faults)
+        complete(values, model_type, faults)
     faults.raise_if_any(f"{where}: not a configuration of {model_type.name}")
     return values
+
+
+def with_given(config: Mapping[str, Any], given: Mapping[str, int], model_type: ModelType) -> Mapping[str, Any]:
+    """A configuration completed with hyperparameters that were given as options, where it does not say them.
+
+    Raises:
+        MscvtError: Where models of this type have no such hyperparameter; all of them at once.
+    """
+    faults = Faults()
+    fields = model_fields(model_type)
+    completed = dict(config)
+    for name, value in given.items():
+        if name not in fields:
+            said = f"{flag(name)} {value}: {model_type.name} models have no such size"
+            faults.add(said, hint=f"Leave out {flag(name)}.")
+        elif lookup(config, fields[name].paths) is None:
+            completed[next(path for path in fields[name].paths if "." not in path)] = value
+    faults.raise_if_any("options that mean nothing to this model")
+    return completed
+
+
+def check_given(h: Hyperparameters, given: Mapping[str, int], where: Path | str) -> None:
+    """Refuse hyperparameters that were given as options and are said to be others.
+
+    Raises:
+        MscvtError: All that differ.
+    """
+    faults = Faults()
+    for name, value in given.items():
+        if h.get(name) != value:
+            faults.add(
+                f"{flag(name)} {value} contradicts {where}, which says {h.get(name)}", hint=f"Leave out {flag(name)}."
+            )
+    faults.raise_if_any("the options and the model contradict each other")
 
 
 def check_sizes(values: Mapping[str, Any], model_type: ModelType, faults: Faults) -> None:
@@ -73,12 +109,14 @@ def shown_value(value: Any) -> str:
     return text if len(text) <= 100 else f"{text[:100]}..."
 
 
-def complete(values: dict[str, Any], faults: Faults) -> None:
+def complete(values: dict[str, Any], model_type: ModelType, faults: Faults) -> None:
     """Derive what a configuration may leave out: kv groups and the size of a head, where heads have one size."""
     heads, hidden = values.get("num_attention_heads"), values["hidden_size"]
     if heads is None:
         return
     values.setdefault("num_query_groups", heads)
+    if "kv_channels" not in model_fields(model_type):
+        return
     if values.get("kv_lora_rank"):
         values.pop("kv_channels", None)
         return

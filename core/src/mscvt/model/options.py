@@ -10,7 +10,7 @@ errors, the documentation and the names under which a checkpoint records the val
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from types import MappingProxyType, NoneType, UnionType
@@ -179,12 +179,29 @@ def check_refused(options: Any, refused: Mapping[str, str], model_type: str, fau
         model_type: The model type.
         faults: Where they are added.
     """
+    for flag_, said in _said_of(options, refused, model_type):
+        faults.add(said, hint=f"Leave out {flag_}.")
+
+
+def notes_on(options: Any, noted: Mapping[str, str], model_type: str) -> tuple[str, ...]:
+    """What there is to say of the options that were asked for, one line each.
+
+    Args:
+        options: What was asked for.
+        noted: Name of an option -> what there is to say of it.
+        model_type: The model type.
+    """
+    return tuple(said for _, said in _said_of(options, noted, model_type))
+
+
+def _said_of(options: Any, sayings: Mapping[str, str], model_type: str) -> Iterator[tuple[str, str]]:
+    """Yield the flag of each option that was asked for, and what is said of it."""
     table = rows(type(options))
-    for name, why in refused.items():
+    for name, saying in sayings.items():
         row, value = table[name], getattr(options, name)
         if value not in (None, row.default):
-            said = "" if value is True else f" {shown(value)}"
-            faults.add(f"{row.flag}{said}: {model_type} {why}", hint=f"Leave out {row.flag}.")
+            given = "" if value is True else f" {shown(value)}"
+            yield row.flag, f"{row.flag}{given}: {model_type} {saying}"
 
 
 def check_features(options: Any, features: frozenset[str], model_type: str, faults: Faults) -> None:

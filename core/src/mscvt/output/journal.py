@@ -1,104 +1,72 @@
-"""The journal of a run: the files that it writes, in a first line of JSON, then a line for each finished unit."""
+"""Noting tensors in the records of their files, each only after its bytes have reached the disk."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
-from mscvt.output.disk import sync, write_whole
+from mscvt.output.record import Record
+
+Finished = tuple[int, int, int | None]
+"""A tensor that is written: number of its file, its number in the file, its CRC-32 or None."""
 
 
 class Journal:
-    """Remembers finished units, each only after its bytes have reached the disk."""
+    """Collects finished tensors from many threads and notes them now and then."""
 
-    def __init__(self, folder: Path, files: Sequence[str]) -> None:
-        """Open the journal of a run that writes these files, and only these."""
-        self.files = list(files)
-        self.path = folder / hashlib.sha256("\n".join(files).encode()).hexdigest()[:16]
-        self.descriptors: Sequence[int] = ()
-        """The open files, which are synced before anything is noted."""
-        self.seconds = 0.0
-        """How long to collect units before they are noted; what is not noted is done again."""
-        self._units: list[int] = []
+    def __init__(self, records: Sequence[Record], descriptors: Sequence[int], seconds: float) -> None:
+        """Note in these records, of which each belongs to the open output file of the same number.
+
+        Args:
+            records: The files' records.
+            descriptors: The files themselves, which are synced before anything is noted.
+            seconds: How long to collect; what is not noted is done again after a crash.
+        """
+        self._records, self._descriptors, self._seconds = records, descriptors, seconds
+        self._finished: list[Finished] = []
         self._noted = time.monotonic()
         self._collecting, self._writing = threading.Lock(), threading.Lock()
-        self._has_failed = False
+        self._is_over = False
 
-    def finished_units(self) -> set[int]:
-        """The units that earlier runs have noted; a line that a crash left half written is removed."""
-        if not files_of(self.path):
-            self.path.unlink(missing_ok=True)
-            return set()
-        text = self.path.read_bytes()
-        whole = text.rfind(b"\n") + 1
-        if whole < len(text):  # the next line would continue it, and be another number
-            os.truncate(self.path, whole)
-        return {int(line) for line in text[:whole].split(b"\n")[1:] if line.isdigit()}
-
-    def begin(self, descriptors: Sequence[int], seconds: float) -> None:
-        """Write the first line where there is none, and note units every so many seconds from now on."""
-        if not files_of(self.path):
-            write_whole(self.path, json.dumps(self.files) + "\n")
-        self.descriptors, self.seconds, self._noted = descriptors, seconds, time.monotonic()
-
-    def add(self, unit: int) -> None:
-        """Take a finished unit; safe from many threads, of which at most one waits for the disk."""
+    def add(self, finished: Iterable[Finished]) -> None:
+        """Take finished tensors; of all threads at most one waits for the disk."""
         with self._collecting:
-            self._units.append(unit)
-            is_due = time.monotonic() - self._noted >= self.seconds
+            self._finished += finished
+            is_due = time.monotonic() - self._noted >= self._seconds
             if is_due:
                 self._noted = time.monotonic()
         if is_due:
             self.flush()
 
     def flush(self) -> None:
-        """Note all units that were taken before.
+        """Note all tensors that were taken before.
 
         Raises:
             OSError: Where the disk is full or broken. Nothing is noted from then on: the system reports only
                 once that bytes were lost, and the next sync would seem to succeed.
         """
         with self._writing:
-            if self._has_failed:
-                return
             with self._collecting:
-                units, self._units = self._units, []
+                finished, self._finished = self._finished, []
+            by_file: dict[int, dict[int, int | None]] = {}
+            for file, tensor, checksum in finished:
+                by_file.setdefault(file, {})[tensor] = checksum
             try:
-                for descriptor in self.descriptors:
-                    os.fsync(descriptor)
-                if units:
-                    self._append(units)
+                for file in by_file:
+                    if not self._is_over:
+                        os.fsync(self._descriptors[file])
+                if self._is_over:
+                    return
+                for file, tensors in by_file.items():
+                    self._records[file].add(tensors)
+                for file in by_file:  # the first one takes the others along, where the file system has a log
+                    self._records[file].sync()
             except OSError:
-                self._has_failed = True
+                self._is_over = True
                 raise
 
-    def _append(self, units: Iterable[int]) -> None:
-        with self.path.open("a", encoding="ascii") as lines:
-            lines.write("".join(f"{unit}\n" for unit in units))
-            lines.flush()
-            os.fsync(lines.fileno())
-
-
-def drop_journals(folder: Path, files: Iterable[str]) -> None:
-    """Remove every journal that is about one of these files."""
-    lost = set(files)
-    for path in folder.iterdir():
-        if not lost.isdisjoint(files_of(path)):
-            path.unlink(missing_ok=True)
-    sync(folder)
-
-
-def files_of(path: Path) -> list[str]:
-    """The files that a journal is about; none where it doesn't say, which makes it worthless."""
-    try:
-        with path.open("rb") as lines:
-            first = lines.readline()
-        files = json.loads(first) if first.endswith(b"\n") else []
-    except (FileNotFoundError, ValueError):
-        return []
-    return files if isinstance(files, list) else []
+    def stop(self) -> None:
+        """Note nothing more, even where a thread is waiting for the disk at this moment."""
+        self._is_over = True

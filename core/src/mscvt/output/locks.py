@@ -36,7 +36,7 @@ def try_lock(descriptor: int, path: Path, *, shared: bool = False) -> bool:
 
 def open_lock(path: Path, *, shared: bool = False) -> int | None:
     """Make and lock a file; returns its descriptor, or None where another process has the lock."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
         if try_lock(descriptor, path, shared=shared):
             return descriptor

@@ -1,79 +1,84 @@
-"""An output that is either whole or not there: grown in a hidden sibling, journalled, renamed when complete.
-
-    .TARGET.mscvt/gate               held for a moment by a run that begins or ends
-    .TARGET.mscvt/lock               held by whoever is writing, shared by runs that write parts
-    .TARGET.mscvt/locks/FILE         held by the run that writes this part
-    .TARGET.mscvt/data/              the output itself, renamed to TARGET at the end
-    .TARGET.mscvt/conversion.json    what is being converted; another conversion is refused
-    .TARGET.mscvt/journal/SELECTION  the files of a run, then numbers of finished units, whose bytes are on the disk
-    .TARGET.mscvt/complete/FILE      empty, one for each output file that is whole
-    .TARGET.mscvt/replaced/          what TARGET was before, between the two renames of --overwrite
-
-`data` is made before the record and leaves only by the last rename: a record without data means that all is done.
-"""
+"""An output that is either whole or not there: grown in a hidden sibling, renamed when complete."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from mscvt.errors import MscvtError
-from mscvt.output.disk import sync, write_whole
-from mscvt.output.journal import drop_journals
+from mscvt.output.disk import sync
+from mscvt.output.hidden import HiddenFolder
+from mscvt.output.identity import comparable, differences
 from mscvt.output.locks import gate, open_lock, try_lock
-
-REPLACEABLE = ("latest_checkpointed_iteration.txt", "iter_0000001", "model*.safetensors", "*.json")
-"""Patterns of all that `--overwrite` may replace, where a conversion does not say so itself."""
+from mscvt.output.record import Record, open_record, whole_size
+from mscvt.output.tree import entries, foreign, size_of
 
 
 class Staging:
-    """The hidden folder of one conversion; locked from `open` to `close`."""
+    """The runs of one conversion into one target; this one is among them from `open` to `close`.
 
-    def __init__(self, target: Path, identity: Mapping[str, Any], replaceable: Sequence[str] = REPLACEABLE) -> None:
-        """Place it beside the target; a link is followed, so that its folder is replaced and not the link."""
+    Attributes:
+        target: Where the output will be, without links.
+        root: The hidden folder.
+        data: Where it grows.
+        records: The record of each file that this run writes, locked.
+        is_committed: Whether an earlier run ended after the last rename, so that nothing is left to be done.
+    """
+
+    def __init__(
+        self, target: Path, identity: Mapping[str, Any], replaceable: Callable[[Path], Collection[str]]
+    ) -> None:
+        """Place it beside the target; a link is followed, so that its folder is replaced and not the link.
+
+        Args:
+            target: Where the output will be.
+            identity: Everything that its bytes depend on.
+            replaceable: Given a folder with a checkpoint, the paths below it that `--overwrite` may replace.
+        """
         self.target = Path(os.path.realpath(target))
-        self.replaceable = replaceable
-        self.root = self.target.parent / f".{self.target.name}.mscvt"
-        self.data = self.root / "data"
-        self.identity: dict[str, Any] = json.loads(json.dumps(identity, sort_keys=True))
+        self.records: dict[str, Record] = {}
         self.is_committed = False
-        """Whether an earlier run ended after the last rename, so that nothing is left to be done."""
-        self._record = self.root / "conversion.json"
-        self._replaced = self.root / "replaced"
+        self._hidden = HiddenFolder(self.target)
+        self.root, self.data = self._hidden.root, self._hidden.data
+        self._identity: dict[str, Any] = json.loads(json.dumps(comparable(identity), sort_keys=True))
+        self._replaceable = replaceable
         self._lock: int | None = None
-        self._locks: list[int] = []
 
-    def open(self, *, overwrite: bool, resume: bool, shared: bool, files: Sequence[str]) -> None:
-        """Begin or go on.
+    def open(self, *, overwrite: bool, resume: bool, files: Sequence[str], again: bool = False) -> None:
+        """Begin or go on, and lock those of the files that are not whole.
 
         Args:
             overwrite: Replace an existing result, or discard unfinished work of another conversion.
             resume: Insist that there is unfinished work of this conversion.
-            shared: Let other runs write other files of the same conversion meanwhile.
-            files: What this run writes, as paths below the target.
+            files: What this run is to write, as paths below the target.
+            again: Lock also what is whole.
 
         Raises:
             MscvtError: Where the target is taken, somebody else is writing, or the unfinished work is another's.
         """
         self._check_place()
-        if not self.root.exists():
+        if os.path.lexists(self.root):
+            was_there = (self.root / "gate").exists()
+        else:
             self._check_free(overwrite)  # so that nothing is made where nothing may be
+            was_there = False
+        self._make_root()
         with gate(self.root) as entered:
             try:
-                is_alone = entered and self._lock_run(shared)
+                self._hidden.check()
+            except MscvtError:
+                if entered and not was_there:
+                    (self.root / "gate").unlink()
+                raise
+            try:
+                is_alone = entered and self._join()
                 self._begin(overwrite, resume, is_alone)
-                if self.is_committed:
-                    return
-                for name in ("journal", "complete", "locks"):
-                    (self.root / name).mkdir(exist_ok=True)
-                if shared:
-                    self._lock_files(files)
+                if not self.is_committed:
+                    self._lock_files(files, again)
                     try_lock(self._held(), self.root, shared=True)
             except BaseException:
                 self._leave()
@@ -81,7 +86,6 @@ class Staging:
 
     def _check_place(self) -> None:
         parent = self.target.parent
-        parent.mkdir(parents=True, exist_ok=True)
         if not self.target.exists():
             return
         if not self.target.is_dir():
@@ -92,35 +96,58 @@ class Staging:
                 hint="Give a folder inside of it with --save-dir.",
             )
 
-    def _check_free(self, overwrite: bool) -> None:
-        """Refuse a target that holds something, unless it is all what this conversion writes and may be replaced."""
+    def _make_root(self) -> None:
+        """Make the hidden folder.
+
+        Raises:
+            MscvtError: Where nothing can be made beside the target, or what is there is no folder.
+        """
+        try:
+            self.target.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):
+                self.root.mkdir()
+        except OSError as error:
+            raise MscvtError(
+                f"{error.filename or self.root}: can't be made: {error.strerror}",
+                hint="The output grows beside its final place, so the folder that holds --save-dir must be writable. "
+                "Give a folder inside of one that is.",
+            ) from None
+        if self.root.is_symlink() or not self.root.is_dir():
+            self._hidden.check()
+
+    def _check_free(self, overwrite: bool) -> list[str]:
+        """Refuse a target that holds something, unless it is all what this conversion writes and may be replaced.
+
+        Returns:
+            What it holds.
+        """
         found = sorted(path.name for path in self.target.iterdir()) if self.target.exists() else []
         if not found:
-            return
+            return []
         if not overwrite:
             raise MscvtError(
                 f"{self.target}: exists and is not empty ({', '.join(found[:5])})",
                 hint="Choose another --save-dir, or replace it with --overwrite.",
             )
-        foreign = [name for name in found if not any(fnmatchcase(name, pattern) for pattern in self.replaceable)]
-        if foreign:
+        if strange := foreign(self.target, self._replaceable(self.target)):
             raise MscvtError(
                 f"{self.target}: is no checkpoint that this conversion could have written, so --overwrite won't "
-                f"replace it (it holds {', '.join(foreign[:5])})",
+                f"replace it (it holds {', '.join(strange)})",
                 hint="Choose another --save-dir, or move these away first.",
             )
+        return [entry.path for entry in entries(self.target)]
 
-    def _lock_run(self, shared: bool) -> bool:
-        """Take the lock of all runs; returns whether nobody else has a share in it.
+    def _join(self) -> bool:
+        """Become one of the runs; returns whether there is no other one.
 
         Raises:
-            MscvtError: Where somebody writes who doesn't share, or does and this run doesn't.
+            MscvtError: Where the only other one doesn't let anybody in.
         """
-        self._lock = open_lock(self.root / "lock")
+        path = self.root / "lock"
+        self._lock = open_lock(path)
         if self._lock is not None:
             return True
-        if shared:
-            self._lock = open_lock(self.root / "lock", shared=True)
+        self._lock = open_lock(path, shared=True)
         if self._lock is None:
             raise self._taken()
         return False
@@ -135,69 +162,61 @@ class Staging:
 
     def _begin(self, overwrite: bool, resume: bool, is_alone: bool) -> None:
         """Make the folder this conversion's, or see that it is already."""
-        self._held()
-        if self._replaced.exists() and self.data.exists() and not self.target.exists():
-            self._replaced.rename(self.target)  # a run ended between its two renames: back to before the first
-        there = self._recorded()
-        if there == self.identity and not self.data.exists() and self.target.exists():
+        hidden = self._hidden
+        hidden.restore()
+        there = hidden.recorded()
+        if there == self._identity and hidden.is_committed():
             self.is_committed = True
             return
         self._check_free(overwrite)
-        is_unfinished = there is not None and not self._is_bare()
+        is_unfinished = there is not None and not hidden.is_bare()
         if resume and not is_unfinished:
             raise MscvtError(
                 f"{self.target}: there is no unfinished conversion to resume", hint="Leave out --resume to begin one."
             )
-        if there == self.identity and self.data.exists():
+        if there == self._identity and self.data.exists():
             return
         if is_unfinished and not overwrite:
+            found = differences(there, self._identity)
             raise MscvtError(
                 f"{self.target}: an unfinished conversion is there and differs from this one in "
-                f"{', '.join(_differing(there, self.identity))}",
+                f"{', '.join(sorted({line.split(',')[0].split(':')[0] for line in found}))}",
+                faults=found[:_SHOWN],
                 hint="Repeat the command that began it, or discard its work with --overwrite.",
             )
         if not is_alone:
             raise self._taken()
-        self._record.unlink(missing_ok=True)
-        sync(self.root)
-        for name in ("data", "journal", "complete"):
-            shutil.rmtree(self.root / name, ignore_errors=True)
-        self.data.mkdir()
-        write_whole(self._record, json.dumps(self.identity, indent=1, sort_keys=True))
+        hidden.begin(self._identity)
 
-    def _recorded(self) -> Any:
-        """The identity of the conversion that is there; None where there is none."""
-        try:
-            return json.loads(self._record.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        except ValueError:
-            return "damaged"
-
-    def _lock_files(self, files: Iterable[str]) -> None:
+    def _lock_files(self, files: Iterable[str], again: bool) -> None:
         """Make sure that no other run writes the same files."""
         for file in files:
-            descriptor = open_lock(self.root / "locks" / _flat(file))
-            if descriptor is None:
+            if not again and self.is_whole(file):
+                continue
+            record = open_record(self._hidden.part(file))
+            if record is None:
                 raise MscvtError(
                     f"{self.target}: another run is writing some of the same files, {file}",
-                    hint="Give each run its own part with --only.",
+                    hint="Wait for it, or give each run its own part with --only.",
                 )
-            self._locks.append(descriptor)
+            self.records[file] = record
+            if not again and self.is_whole(file):  # it has become whole since the first look
+                self.records.pop(file).close()
+        sync(self._hidden.parts)
 
-    def forget(self, files: Iterable[str]) -> None:
-        """Forget all work on files that are not what they were."""
-        lost = set(files)
-        for file in lost:
-            self._mark(file).unlink(missing_ok=True)
-        if lost:
-            sync(self.root / "complete")
-            drop_journals(self.root / "journal", lost)
+    def is_whole(self, file: str) -> bool:
+        """Whether a file is finished, and still there."""
+        size = whole_size(self._hidden.part(file))
+        return size is not None and size_of(self.data / file) == size
 
-    def discard(self, files: Sequence[str]) -> None:
-        """Remove files and all work on them, so that the same command makes them anew."""
-        self.forget(files)
+    def missing(self, files: Iterable[str]) -> list[str]:
+        """Those of the files that are not whole."""
+        return [file for file in files if not self.is_whole(file)]
+
+    def discard(self, files: Iterable[str]) -> None:
+        """Remove files of this run and all work on them, so that the same command makes them anew."""
         for file in files:
+            self.records[file].clear()
             (self.data / file).unlink(missing_ok=True)
 
     def sync_names(self, files: Iterable[str]) -> None:
@@ -206,20 +225,21 @@ class Staging:
             if folder.is_relative_to(self.target.parent):
                 sync(folder)
 
-    def mark_whole(self, paths: Iterable[str]) -> None:
-        """Note that output files are finished."""
-        for path in paths:
-            self._mark(path).touch()
-        sync(self.root / "complete")
+    def mark_whole(self, files: Sequence[str]) -> None:
+        """Note that files of this run are finished; their bytes must be on the disk."""
+        for file in files:
+            size = size_of(self.data / file)
+            if size is None:
+                raise MscvtError(f"{self.data / file}: has been removed", hint="Repeat the command.")
+            self.records[file].finish(size)
+        for file in files:
+            self.records[file].sync()
 
-    def _mark(self, path: str) -> Path:
-        return self.root / "complete" / _flat(path)
-
-    def complete(self, files: Iterable[str], finish: Callable[[Path], None], overwrite: bool) -> bool:
+    def complete(self, files: Collection[str], finish: Callable[[Path], None], overwrite: bool) -> bool:
         """Give the output its final name, if all files are whole and nobody is at work on any of them.
 
         Args:
-            files: All files of the output.
+            files: All files of the output; who wrote them has synced them.
             finish: Writes what makes the output complete into its folder.
             overwrite: Whether a result that is there may be replaced; it goes away only after the rename.
 
@@ -229,71 +249,46 @@ class Staging:
         with gate(self.root) as entered:
             if not entered:
                 raise self._taken()
-            is_whole = all(self._mark(file).exists() for file in files)
-            if not (is_whole and try_lock(self._held(), self.root)):
+            if self.missing(files) or not try_lock(self._held(), self.root):
                 self._leave()
                 return False
             finish(self.data)
-            self._sync_data()
-            self._check_free(overwrite)
-            shutil.rmtree(self._replaced, ignore_errors=True)
-            if self.target.exists() and any(self.target.iterdir()):
-                self.target.rename(self._replaced)
-            self.data.rename(self.target)
-            sync(self.target.parent)
-            self._remove()
-            self._release()
+            self._sync_rest(files)
+            self._hidden.commit(self._check_free(overwrite))
+        self._hidden.remove_replaced()  # a large checkpoint takes its time, and nobody shall wait at the gate for it
+        self.close()
         return True
 
-    def _sync_data(self) -> None:
+    def _sync_rest(self, files: Collection[str]) -> None:
         for folder, _, names in os.walk(self.data):
             for name in names:
-                sync(Path(folder) / name)
+                path = Path(folder, name)
+                if path.relative_to(self.data).as_posix() not in files:
+                    sync(path)
             sync(Path(folder))
-
-    def _remove(self) -> None:
-        """Remove the hidden folder, the record last of what tells where an interrupted run was."""
-        for name in ("data", "journal", "complete", "locks", "replaced"):
-            shutil.rmtree(self.root / name, ignore_errors=True)
-        for name in ("conversion.json.new", "conversion.json", "lock", "gate"):
-            (self.root / name).unlink(missing_ok=True)
-        with suppress(OSError):  # another run has just come; the folder is its now
-            self.root.rmdir()
 
     def close(self) -> None:
         """Let go of all locks; the work that is done stays, and where there is none, nothing does."""
-        if self._lock is not None:
-            with gate(self.root) as entered:
-                if entered:
-                    self._leave()
+        if self._lock is None:
+            return
+        with gate(self.root) as entered:
+            if entered:
+                self._leave()
         self._release()
-        for descriptor in self._locks:
-            os.close(descriptor)
-        self._locks.clear()
 
     def _leave(self) -> None:
         """Stop being one of the runs; inside the gate, so that the last one who comes to complete finds nobody."""
-        if self._lock is not None and self._is_bare() and try_lock(self._lock, self.root):
-            self._remove()
+        if self._lock is not None and self._hidden.is_bare() and try_lock(self._lock, self.root):
+            self._hidden.remove()
         self._release()
 
     def _release(self) -> None:
+        while self.records:
+            self.records.popitem()[1].close()
         if self._lock is not None:
             os.close(self._lock)
         self._lock = None
 
-    def _is_bare(self) -> bool:
-        """Whether there is nothing worth keeping."""
-        if self._replaced.exists() and not self.target.exists():
-            return False
-        return not any(names for _, _, names in os.walk(self.data))
 
-
-def _flat(path: str) -> str:
-    return path.replace("/", "__")
-
-
-def _differing(there: Any, wanted: Mapping[str, Any]) -> list[str]:
-    if not isinstance(there, dict):
-        return ["everything (its record is damaged)"]
-    return [name for name in sorted(there.keys() | wanted.keys()) if there.get(name) != wanted.get(name)]
+_SHOWN = 20
+"""Values that are named where two conversions differ."""

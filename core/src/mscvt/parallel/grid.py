@@ -15,7 +15,7 @@ class Rank:
     expert: int
 
 
-MegatronName = tuple[Rank, str, str]
+ShardName = tuple[Rank, str, str]
 """A tensor of a checkpoint: rank, chunk (`model`, `model0`, ...) and key."""
 
 Index = tuple[int, ...]

@@ -49,8 +49,8 @@ class Tolerated:
     """Tensor -> the one that it repeats."""
     left_out: Mapping[Name, str] = field(default_factory=dict)
     """Tensor -> why it is not converted."""
-    ignored: Callable[[Name], bool] = field(default=lambda name: False)
-    """Whether a tensor holds no weights."""
+    passed_over: Callable[[Name], str | None] = field(default=lambda name: None)
+    """Why a tensor that nothing takes is left out; None where it must not be."""
 
 
 def make_plan(
@@ -120,8 +120,8 @@ def _check_source(
     for name in sorted(expected.keys() - source.keys()):
         faults.add(f"missing: {shown(name)}", hint=words.missing)
     for name in sorted(source.keys() - expected.keys() - tolerated.repeats.keys() - left_out.keys()):
-        if tolerated.ignored(name):
-            left_out[name] = "holds no weights"
+        if why := tolerated.passed_over(name):
+            left_out[name] = why
         else:
             faults.add(f"{words.unknown}: {shown(name)}", hint=words.unknown_hint)
     for name, shape in expected.items():

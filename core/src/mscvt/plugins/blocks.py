@@ -54,6 +54,11 @@ ROLES: Mapping[str, str] = MappingProxyType(
         "mla.kv_norm": "latent attention: norm of the compressed key and value",
         "mla.kv_up": "latent attention: each head's key (nope rows), then its value",
         "mla.proj": "latent attention: output projection",
+        "indexer.q": "sparse attention: the indexer's query projection, from the compressed query",
+        "indexer.k": "sparse attention: the indexer's key projection",
+        "indexer.k_norm": "sparse attention: norm of the indexer's key",
+        "indexer.k_norm_bias": "its bias",
+        "indexer.weights": "sparse attention: the weight of each of the indexer's heads",
         "mtp.embedding_norm": "multi-token prediction: norm of the next token's embedding",
         "mtp.hidden_norm": "multi-token prediction: norm of the hidden state",
         "mtp.proj": "multi-token prediction: the projection of both, side by side",
@@ -116,6 +121,18 @@ FULL_QUERY: Names = MappingProxyType(
 )
 """Latent attention without compression of the query."""
 
+_INDEXER = _LAYER + "self_attn.indexer."
+INDEXER: Names = MappingProxyType(
+    {
+        "indexer.q": _INDEXER + "wq_b.weight",
+        "indexer.k": _INDEXER + "wk.weight",
+        "indexer.k_norm": _INDEXER + "k_norm.weight",
+        "indexer.k_norm_bias": _INDEXER + "k_norm.bias",
+        "indexer.weights": _INDEXER + "weights_proj.weight",
+    }
+)
+"""Sparse attention's choice of the tokens to attend to, beside latent attention."""
+
 MLP: Names = MappingProxyType({f"mlp.{half}": f"{_LAYER}mlp.{half}_proj.weight" for half in ("gate", "up", "down")})
 
 EXPERTS: Names = MappingProxyType(
@@ -128,6 +145,18 @@ EXPERTS: Names = MappingProxyType(
     }
 )
 """The router and one tensor for each matrix of each expert."""
+
+_SPARSE = _LAYER + "block_sparse_moe."
+
+SPARSE_EXPERTS: Names = MappingProxyType(
+    {
+        "moe.router": _SPARSE + "gate.weight",
+        "moe.expert.gate": _SPARSE + "experts.{expert}.w1.weight",
+        "moe.expert.up": _SPARSE + "experts.{expert}.w3.weight",
+        "moe.expert.down": _SPARSE + "experts.{expert}.w2.weight",
+    }
+)
+"""The same under the older names."""
 
 SHARED_EXPERTS: Names = MappingProxyType(
     {f"moe.shared.{half}": f"{_LAYER}mlp.shared_experts.{half}_proj.weight" for half in ("gate", "up", "down")}

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mscvt.layout.rules import Rule
-from mscvt.model.family import DENSE, Hyperparameters, Layer
+from mscvt.model.family import DENSE, MOE, Hyperparameters, Layer
 from mscvt.parallel.topology import Topology
 from mscvt.plugins.hookspecs import hookimpl
 
 
 @hookimpl
 def mscvt_layers(hyperparameters: Hyperparameters) -> Sequence[Layer]:
-    """Every layer is a dense decoder layer."""
-    return [Layer(i, DENSE) for i in range(hyperparameters["num_layers"])]
+    """Dense layers, then those with experts where the model has any, then MTP layers, which have them too."""
+    size, has_experts = hyperparameters["num_layers"], bool(hyperparameters.get("num_experts"))
+    dense = hyperparameters.get("first_k_dense_replace", 0) if has_experts else size
+    layers = [Layer(i, DENSE if i < dense else MOE) for i in range(size)]
+    depth = hyperparameters.get("mtp_num_layers", 0)
+    return layers + [Layer(size + m, MOE if has_experts else DENSE, mtp=m) for m in range(depth)]
 
 
 @hookimpl

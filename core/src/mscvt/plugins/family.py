@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from mscvt.errors import Faults, MscvtError
-from mscvt.layout.rules import Rule, check_rule, fields_in
+from mscvt.layout.rules import Rule, Source, check_rule, fields_in
 from mscvt.model.family import DENSE, MOE, MTP, Hyperparameters, Layer, ModelType
 from mscvt.parallel.topology import Topology
 from mscvt.plugins.rule_blocks import RuleBlocks
@@ -85,15 +85,30 @@ class Family:
                 raise self._wrong(
                     "mscvt_layers", f"layer {layer.index} has the kind {layer.kind!r}, expected a tuple of blocks"
                 )
+            if not _is_sizes(layer.sizes):
+                raise self._wrong(
+                    "mscvt_layers",
+                    f"layer {layer.index} has the sizes {layer.sizes!r:.200}, expected names of whole numbers",
+                )
         if sorted(layers, key=lambda layer: layer.mtp is not None) != list(layers):
             raise self._wrong("mscvt_layers", "an MTP layer stands before a decoder layer")
         return layers
 
-    def rules(self, h: Hyperparameters, blocks: RuleBlocks) -> tuple[Rule, ...]:
-        """The family's own rules."""
+    def rules(self, h: Hyperparameters, blocks: RuleBlocks, prefixes: Sequence[str]) -> tuple[Rule, ...]:
+        """The family's own rules.
+
+        Args:
+            h: The model's sizes.
+            blocks: What rules can be made of.
+            prefixes: What is put before the keys of layers, up to their number.
+        """
         rules = self._sequence("mscvt_split_rules", Rule, hyperparameters=h, blocks=blocks)
         for rule in rules:
-            if rule.key.startswith(("decoder.layers.", "mtp.layers.")):
+            if not _is_rule(rule):
+                raise self._wrong(
+                    "mscvt_split_rules", f"it returned {rule!r:.200}, expected text and a tuple of Source"
+                )
+            if rule.key.startswith(tuple(prefixes)):
                 raise self._wrong(
                     "mscvt_split_rules", f"the key {rule.key!r} has the layer's prefix, which is put before it"
                 )
@@ -109,21 +124,26 @@ class Family:
         if len(places) != len(layers):
             raise self._wrong("mscvt_placement", f"it placed {len(places)} of {len(layers)} layers")
         slots = {(chunk.stage, chunk.name): len(chunk.slots) for chunk in topology.chunks}
+        taken: dict[tuple[tuple[int, str, int], bool], Layer] = {}
         faults = Faults()
         for layer, place in zip(layers, places, strict=True):
-            if len(place) != 3 or place[:2] not in slots:
+            if [type(number) for number in place] != [int, str, int]:
+                faults.add(f"layer {layer.index} is placed at {place!r}, expected stage, chunk and number")
+            elif place[:2] not in slots:
                 faults.add(f"layer {layer.index} is placed at {place!r}, there is no such stage and chunk")
-            elif layer.mtp is None and not (isinstance(place[2], int) and 0 <= place[2] < slots[place[:2]]):
+            elif layer.mtp is None and not 0 <= place[2] < slots[place[:2]]:
                 faults.add(f"layer {layer.index} is placed at {place!r}, the chunk has {slots[place[:2]]} slots")
+            elif (first := taken.setdefault((place, layer.mtp is None), layer)) is not layer:
+                faults.add(f"layers {first.index} and {layer.index} are both placed at {place!r}")
         faults.raise_if_any(self._where("mscvt_placement", "it placed layers where nothing is"))
         return list(places)
 
     def sizes(self, h: Hyperparameters) -> Mapping[str, int]:
         """The sizes that the model type adds."""
         sizes = self._try("sizes", lambda: self.model_type.sizes(h))
-        if not isinstance(sizes, Mapping) or not all(type(size) is int and size >= 0 for size in sizes.values()):
+        if not _is_sizes(sizes):
             raise self._wrong("sizes", f"it returned {sizes!r:.200}, expected names of whole numbers")
-        return sizes
+        return dict(sizes)
 
     def args(self, h: Hyperparameters, layers: Sequence[Layer]) -> Mapping[str, Any]:
         """What the model type adds to `args` for the layers that are kept."""
@@ -139,6 +159,13 @@ class Family:
         if isinstance(flags, str) or not all(isinstance(word, str) for word in flags):
             raise self._wrong("flags", f"it returned {flags!r:.200}, expected a list of words")
         return tuple(flags)
+
+    def left_out(self, h: Hyperparameters) -> Mapping[str, str]:
+        """Pattern of source tensors that are not converted -> why."""
+        more = self._try("left_out", lambda: self.model_type.left_out(h))
+        if not isinstance(more, Mapping) or not all(isinstance(text, str) for item in more.items() for text in item):
+            raise self._wrong("left_out", f"it returned {more!r:.200}, expected pattern -> why")
+        return {**dict.fromkeys(self.model_type.ignored, "holds no weights"), **more}
 
     def respelled(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
         """A configuration in the spelling that the fields are read in."""
@@ -158,8 +185,12 @@ class Family:
 
     def features(self, layers: Iterable[Layer], h: Hyperparameters) -> frozenset[str]:
         """The first words of their roles (`moe`, `mla`, `mtp`, ...), and of what other models of the type may have."""
-        usual = [role for block in dict.fromkeys((*DENSE, *MOE, MTP)) for role in self.names((block,), h)]
-        return frozenset(role.partition(".")[0] for role in (*self.roles(layers, h), *usual))
+        return frozenset(role.partition(".")[0] for role in self.usual_roles(layers, h))
+
+    def usual_roles(self, layers: Iterable[Layer], h: Hyperparameters) -> frozenset[str]:
+        """All roles that some layers have, and those that other models of the type may have."""
+        usual = {role for block in (*DENSE, *MOE, MTP) for role in self.names((block,), h)}
+        return self.roles(layers, h) | usual
 
     def _sequence(self, hook: str, item: type[T], **arguments: Any) -> tuple[T, ...]:
         answer = self._call(hook, **arguments)
@@ -187,6 +218,23 @@ class Family:
 
     def _wrong(self, hook: str, what: str) -> MscvtError:
         return MscvtError(self._where(hook, what), hint="This is a fault of the plugin; report it to its authors.")
+
+
+def _is_rule(rule: Rule) -> bool:
+    """Whether the fields of a rule are of their types, so that it can be checked further."""
+    texts = [rule.key, rule.axes, rule.shape]
+    if not isinstance(rule.sources, tuple) or not all(isinstance(source, Source) for source in rule.sources):
+        return False
+    if not isinstance(rule.cuts, Mapping) or not isinstance(rule.beside, frozenset):
+        return False
+    texts += [text for source in rule.sources for text in (source.role, source.axes)]
+    return all(isinstance(text, str) for text in (*texts, *rule.beside, *rule.cuts, *rule.cuts.values()))
+
+
+def _is_sizes(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(name, str) and type(size) is int and size >= 0 for name, size in value.items()
+    )
 
 
 def is_plain(value: Any) -> bool:

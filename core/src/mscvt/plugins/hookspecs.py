@@ -34,9 +34,10 @@ def mscvt_model_types() -> Sequence[ModelType]:  # type: ignore[empty-body]
 def mscvt_names(model_type: str, block: str, hyperparameters: Hyperparameters) -> Mapping[str, str] | None:
     """Name the Hugging Face tensor of each role in a block.
 
-    Called with the blocks `model` (outside of the layers), `mtp` (what an MTP layer has besides its decoder layer)
-    and those of the kinds that `mscvt_layers` returns, such as `attention`, `mlp` and `moe`; the names of a layer's
-    blocks are merged. None means that there is no such block.
+    Called with the blocks `model` (outside of the layers), `mtp` (what an MTP layer has besides its decoder layer),
+    `mtp_repeats` (tensors of the model's ends that some checkpoints repeat in an MTP layer: they must be equal, are
+    left out, and are not given back, as those of `mtp` are) and those of the kinds that `mscvt_layers` returns, such
+    as `attention`, `mlp` and `moe`; the names of a layer's blocks are merged. None means that there is no such block.
     """
 
 
@@ -45,7 +46,8 @@ def mscvt_layers(model_type: str, hyperparameters: Hyperparameters) -> Sequence[
     """Enumerate the layers of the model, decoder layers first, then MTP layers.
 
     Called with the model's full configuration (or with what a checkpoint recorded of it); reducing layers is the
-    core's work. None means one layer of `attention` and `mlp` for each of `num_layers`.
+    core's work. None means `attention` and `mlp` in the first `first_k_dense_replace` layers, in all of them
+    where the model has no experts, then `attention` and `moe`, then `mtp_num_layers` MTP layers like the last.
     """
 
 

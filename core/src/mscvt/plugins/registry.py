@@ -210,7 +210,7 @@ def _check_model_type(model_type: ModelType) -> None:
     for field, entry in model_type.fields.items():
         if not isinstance(entry, Field):
             raise MscvtError(f"field {field!r} of {name!r} is {entry!r}, expected count({entry!r}) or the like")
-    for attribute in ("matches", "sizes", "respell", "flags"):
+    for attribute in ("matches", "sizes", "respell", "flags", "left_out"):
         if not callable(getattr(model_type, attribute)):
             raise MscvtError(f"{attribute} of {name!r} is {getattr(model_type, attribute)!r}, expected a function")
     if not callable(model_type.args) and not is_plain(dict(model_type.args)):

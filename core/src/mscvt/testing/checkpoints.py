@@ -17,8 +17,10 @@ _CARRIERS: Mapping[str, tuple[Any, Any, int]] = {
     "BF16": (np.uint16, torch.bfloat16, 0xBF7F),
     "F32": (np.uint32, torch.float32, 0xBF7FFFFF),
     "F8_E4M3": (np.uint8, torch.float8_e4m3fn, 0x77),
+    "I64": (np.uint64, torch.int64, 0x7),
 }
-"""dtype -> an unsigned integer of its width, torch's type, and a mask that keeps values finite."""
+"""dtype -> an unsigned integer of its width, torch's type, and a mask that keeps values finite, or those of a
+table small."""
 
 
 def content(name: str, shape: Sequence[int], dtype: str = "BF16") -> torch.Tensor:

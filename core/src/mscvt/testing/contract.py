@@ -7,6 +7,7 @@ sides there. The tests of `real` compare with what the model's own class writes 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 import torch
 
 from mscvt.dialects.mindspeed.options import Options
-from mscvt.errors import MscvtError
+from mscvt.errors import Faults, MscvtError
 from mscvt.formats.huggingface.config import CONFIG, read_config
 from mscvt.jobs.prepare import prepare_to_megatron
 from mscvt.jobs.request import Request
@@ -24,7 +25,7 @@ from mscvt.jobs.verify import verify_checkpoints
 from mscvt.layout.rules import fields_in
 from mscvt.model.family import MODEL, MTP
 from mscvt.model.hyperparameters import hyperparameters, model_fields
-from mscvt.model.options import rows
+from mscvt.model.options import Row, check_refused, rows
 from mscvt.plugins.family import Family
 from mscvt.plugins.registry import Registry, load_registry
 from mscvt.testing.checkpoints import save_huggingface
@@ -47,17 +48,26 @@ from mscvt.testing.sources import (
     mtp_layers,
     one_name_per_role,
     shapes_in,
+    sizes_of,
     source_shapes,
     source_tensors,
     without_mtp,
 )
 from mscvt.testing.variants import STANDARD
 
+_COMPUTED = "test_roles_compute_the_logits_of_the_real_class"
 _REAL_TESTS = (
     "test_names_and_shapes_are_those_of_the_real_class",
-    "test_roles_compute_the_logits_of_the_real_class",
+    _COMPUTED,
     "test_logits_are_equal_after_both_ways",
 )
+
+
+def _is_refused(options: Options, family: Family) -> bool:
+    """Whether models of this type can't have one of the options."""
+    faults = Faults()
+    check_refused(options, family.model_type.refused, family.model_type.name, faults)
+    return bool(faults)
 
 
 class FamilyContract:
@@ -66,12 +76,14 @@ class FamilyContract:
     Attributes:
         model_type: The value of `--model-type-hf`.
         config: A small `config.json` as transformers 5 writes it: four decoder layers, two MTP layers if
-            the family has any; kv groups, FFN sizes and vocabulary divisible by 2, experts by 4; sizes
+            the family can have as many; kv groups, FFN sizes and vocabulary divisible by 2, experts by 4; sizes
             otherwise different from each other, so that no two axes can be confused.
         real: The model's configuration class and its class for causal language modeling, which the names, shapes and
             logits are compared with; None where transformers has no such classes.
         conventions: Arithmetic of the real class that no `config.json` says (`mscvt.testing.forward`).
         blocks: Functions that compute blocks with roles of the family's own.
+        not_computed: Why the logits can't be computed from the roles, where neither helps; swapped names that fit are
+            not noticed then, and want a test of their own.
         renamed_fields: Fields of `config` that transformers 4 calls by another name; `dtype` and
             `rope_parameters` need not be listed.
         cases: The standard cases (`mscvt.testing.variants`) to convert under: all that mean something to
@@ -84,6 +96,7 @@ class FamilyContract:
     real: ClassVar[Real | None] = None
     conventions: ClassVar[Conventions | None] = None
     blocks: ClassVar[Mapping[str, Block]] = {}
+    not_computed: ClassVar[str] = ""
     renamed_fields: ClassVar[Mapping[str, str]] = {}
     cases: ClassVar[Collection[str]] = tuple(STANDARD)
     options: ClassVar[Mapping[str, Options]] = {}
@@ -91,13 +104,20 @@ class FamilyContract:
     def __init_subclass__(cls) -> None:
         """Leave out the tests of the real class where there is none."""
         for name in _REAL_TESTS:
-            setattr(cls, name, getattr(FamilyContract, name) if cls.real is not None else None)
+            has_test = cls.real is not None and not (name == _COMPUTED and cls.not_computed)
+            setattr(cls, name, getattr(FamilyContract, name) if has_test else None)
 
     @classmethod
     def variants(cls) -> dict[str, Options]:
         """The options to convert under: those that mean something to the kinds of the model's own layers."""
-        features = features_of(load_registry().family(cls.model_type), cls.config) | {None}
-        return {name: STANDARD[name][1] for name in cls.cases if STANDARD[name][0] in features} | dict(cls.options)
+        family = load_registry().family(cls.model_type)
+        features, depth = features_of(family, cls.config) | {None}, mtp_layers(family, cls.config)
+        standard = {name: STANDARD[name][1] for name in cls.cases if STANDARD[name][0] in features}
+        return {
+            name: options
+            for name, options in standard.items()
+            if (options.mtp_num_layers or 0) <= depth and not _is_refused(options, family)
+        } | dict(cls.options)
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Run a test that takes `variant` once for each set of options."""
@@ -142,30 +162,36 @@ class FamilyContract:
         """What transformers 4 and 5 write gives the same sizes."""
         older = self.older_config()
         assert older != self.config, "config is what transformers 4 wrote; give what transformers 5 writes"
-        read = [hyperparameters(config, family.model_type, "config.json") for config in (self.config, older)]
+        read = [sizes_of(family, config) for config in (self.config, older)]
         assert read[0] == read[1]
 
     def test_required_field_is_named_where_config_lacks_it(self, family: Family) -> None:
         """No required size is guessed."""
         required = [field for field in model_fields(family.model_type).values() if field.default is ...]
         for field in required:
-            lacking = {name: value for name, value in self.config.items() if name not in field.paths}
+            lacking = {name: value for name, value in family.respelled(self.config).items() if name not in field.paths}
             with pytest.raises(MscvtError, match=field.paths[0]):
                 hyperparameters(lacking, family.model_type, "config.json")
 
     # Names and layers
 
     def test_names_have_a_place_for_every_number(self, family: Family) -> None:
-        """A layer's names contain `{layer}`, and no two roles of a layer share a name."""
-        h = hyperparameters(self.config, family.model_type, CONFIG)
+        """A decoder layer's names contain `{layer}`, and no two roles of a layer share a name."""
+        h = sizes_of(family, self.config)
         layers = layers_of(family, self.config)
-        kinds = {layer.kind for layer in layers} | ({(MTP,)} if mtp_layers(family, self.config) else set())
+        decoder = {layer.kind for layer in layers if layer.mtp is None}
+        depth = mtp_layers(family, self.config)
+        kinds = {layer.kind for layer in layers} | ({(MTP,)} if depth else set())
         for kind in ((MODEL,), *sorted(kinds)):
             names = family.names(kind, h)
             assert names, f"no names for {kind} layers"
             assert len(set(names.values())) == len(names), f"two roles of {kind} layers have one name"
             for role, name in names.items():
-                assert ("layer" in fields_in(name)) == (kind != (MODEL,)), f"{role} of {kind} layers: {name}"
+                numbers = fields_in(name) & {"layer", "mtp"}
+                is_numbered = (
+                    "layer" in numbers if kind in decoder else bool(numbers) or (kind != (MODEL,) and depth == 1)
+                )
+                assert is_numbered == (kind != (MODEL,)), f"{role} of {kind} layers: {name}"
 
     def test_layers_are_enumerated_in_order(self, family: Family) -> None:
         """Decoder layers come first, then MTP layers, all numbered as in the source."""
@@ -174,7 +200,7 @@ class FamilyContract:
         mtp = [layer for layer in layers if layer.mtp is not None]
         assert layers == [*decoder, *mtp]
         assert [layer.index for layer in decoder] == list(range(len(decoder)))
-        assert len(decoder) == hyperparameters(self.config, family.model_type, CONFIG)["num_layers"]
+        assert len(decoder) == sizes_of(family, self.config)["num_layers"]
         assert [layer.mtp for layer in mtp] == list(range(len(mtp)))
 
     # Conversion
@@ -205,7 +231,7 @@ class FamilyContract:
         mg2hf(mg, back, hf_cfg_dir=hf, registry=registry)
         written = read_config(back)
         assert registry.recognise(written).model_type.name == self.model_type
-        assert hyperparameters(written, family.model_type, back) == hyperparameters(self.config, family.model_type, hf)
+        assert sizes_of(family, written) == sizes_of(family, self.config)
 
     # The real class
 
@@ -220,9 +246,7 @@ class FamilyContract:
         written = self.reference(family, tmp_path).config
         assert registry.recognise(written).model_type.name == self.model_type
         assert shapes_in(tmp_path) == source_shapes(family, written)
-        values = hyperparameters(family.respelled(written), family.model_type, "written")
-        config = family.respelled(without_mtp(family, self.config))
-        assert values == hyperparameters(config, family.model_type, CONFIG)
+        assert sizes_of(family, written) == sizes_of(family, without_mtp(family, self.config))
 
     def test_roles_compute_the_logits_of_the_real_class(self, family: Family, tmp_path: Path) -> None:
         """Names that fit and are wrong (gate and up, keys and values, two norms) compute something else."""
@@ -276,10 +300,13 @@ class FamilyContract:
         self, registry: Registry, family: Family, tensors: dict[str, torch.Tensor], tmp_path: Path
     ) -> None:
         """A layer too many and unknown names: nothing is lost in silence."""
-        h = hyperparameters(self.config, family.model_type, CONFIG)
+        h = sizes_of(family, self.config)
         layers = layers_of(family, self.config)
         names = {name for layer in layers for name in family.names(layer.kind, h).values()}
-        extra = {name.format(**dict.fromkeys(fields_in(name), 0) | {"layer": len(layers)}) for name in names}
+        extra = {
+            name.format(**dict.fromkeys(fields_in(name), 0) | {"layer": len(layers), "mtp": len(layers)})
+            for name in names
+        }
         extra |= {f"{name}_extra" for name in one_name_per_role(family, self.config).values()}
         more = tensors | {name: torch.zeros(1, dtype=torch.bfloat16) for name in extra}
         assert self.refusals(registry, family, more, tmp_path) == {f"no rule takes: {name}" for name in extra}
@@ -312,12 +339,22 @@ class FamilyContract:
         self, registry: Registry, family: Family, tmp_path: Path
     ) -> None:
         """Options for experts, latent attention or MTP are refused where there are none."""
-        (tmp_path / "config.json").write_text(json.dumps(self.config), encoding="utf-8")
-        h = hyperparameters(family.respelled(self.config), family.model_type, CONFIG)
+        h = sizes_of(family, self.config)
         features = family.features(family.layers(h), h)
         for row in rows(Options).values():
             if row.feature is not None and row.feature not in features:
-                asked: dict[str, Any] = {row.name: True if row.default is False else 2}
-                options = Options(**asked)
-                with pytest.raises(MscvtError, match=f"{row.flag}.*{self.model_type} models have no"):
-                    prepare_to_megatron(Request(tmp_path, options), registry)
+                self.refuse(row, f"{self.model_type} models have no", registry, tmp_path)
+
+    def test_options_that_the_model_type_can_not_have_are_refused(
+        self, registry: Registry, family: Family, tmp_path: Path
+    ) -> None:
+        """What the model type refuses is refused by name, and with the reason."""
+        for name, why in family.model_type.refused.items():
+            self.refuse(rows(Options)[name], re.escape(f"{self.model_type} {why}"), registry, tmp_path)
+
+    def refuse(self, row: Row, why: str, registry: Registry, folder: Path) -> None:
+        """Check that an option with a value other than its default is refused by name."""
+        (folder / CONFIG).write_text(json.dumps(self.config), encoding="utf-8")
+        value: Any = True if row.is_switch else row.choices[-1] if row.choices else 2
+        with pytest.raises(MscvtError, match=f"{row.flag}.*{why}"):
+            prepare_to_megatron(Request(folder, Options(**{row.name: value})), registry)

@@ -12,16 +12,21 @@ from mscvt.description.description import Description
 from mscvt.dialects.mindspeed.options import Options
 from mscvt.formats.huggingface.reader import HuggingFaceSource
 from mscvt.jobs.models import model_from_config
-from mscvt.model.family import Layer
+from mscvt.model.family import Hyperparameters, Layer
 from mscvt.model.hyperparameters import hyperparameters, model_fields
-from mscvt.plan.targets import uses_by_name
+from mscvt.plan.by_huggingface import uses_by_name
 from mscvt.plugins.family import Family
 from mscvt.testing.checkpoints import content
 
 
+def sizes_of(family: Family, config: Mapping[str, Any]) -> Hyperparameters:
+    """The hyperparameters that a `config.json` says."""
+    return hyperparameters(family.respelled(config), family.model_type, "config.json")
+
+
 def layers_of(family: Family, config: Mapping[str, Any]) -> tuple[Layer, ...]:
     """The layers of a configuration, MTP layers included."""
-    return family.layers(hyperparameters(config, family.model_type, "config.json"))
+    return family.layers(sizes_of(family, config))
 
 
 def mtp_layers(family: Family, config: Mapping[str, Any]) -> int:
@@ -33,12 +38,12 @@ def without_mtp(family: Family, config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration of the same model without its MTP layers, which transformers' classes don't have."""
     entry = model_fields(family.model_type).get("mtp_num_layers")
     paths = entry.paths if entry is not None else ()
-    return {name: 0 if name in paths else value for name, value in config.items()}
+    return {**{name: 0 if name in paths else value for name, value in config.items()}, **dict.fromkeys(paths[:1], 0)}
 
 
 def features_of(family: Family, config: Mapping[str, Any]) -> frozenset[str]:
     """The first words of the roles that a configuration's layers have: `attention`, `moe`, `mtp`, ..."""
-    h = hyperparameters(config, family.model_type, "config.json")
+    h = sizes_of(family, config)
     return frozenset(role.partition(".")[0] for role in family.roles(family.layers(h), h))
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from mscvt import DECODER, EXPERTS, MOE, QK_NORM, Hyperparameters, Layer, ModelType, Rule, count, hookimpl, whole
+from mscvt import DECODER, EXPERTS, QK_NORM, ModelType, Rule, count, hookimpl, whole
 
 MSCVT_API = 2
 
@@ -23,12 +23,6 @@ def mscvt_model_types() -> Sequence[ModelType]:
 def mscvt_names(block: str) -> Mapping[str, str] | None:
     """The usual names; `mlp` is there too, and no layer has it."""
     return BLOCKS.get(block)
-
-
-@hookimpl
-def mscvt_layers(hyperparameters: Hyperparameters) -> Sequence[Layer]:
-    """Every layer has experts."""
-    return [Layer(i, MOE) for i in range(hyperparameters["num_layers"])]
 
 
 @hookimpl

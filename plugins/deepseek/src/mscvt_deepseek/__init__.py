@@ -8,6 +8,7 @@ from mscvt import (
     DENSE,
     EXPERTS,
     FULL_QUERY,
+    INDEXER,
     LATENT_ATTENTION,
     MOE,
     MTP_COPIES,
@@ -18,22 +19,12 @@ from mscvt import (
     Hyperparameters,
     Layer,
     ModelType,
-    Rule,
     count,
     hookimpl,
-    whole,
 )
 
 MSCVT_API = 2
 
-_INDEXER = "model.layers.{layer}.self_attn.indexer."
-INDEXER = {
-    "indexer.k_norm": _INDEXER + "k_norm.weight",
-    "indexer.k_norm_bias": _INDEXER + "k_norm.bias",
-    "indexer.weights": _INDEXER + "weights_proj.weight",
-    "indexer.k": _INDEXER + "wk.weight",
-    "indexer.q": _INDEXER + "wq_b.weight",
-}
 _V2 = {**DECODER, "attention": NORMS | LATENT_ATTENTION, "moe": EXPERTS | SHARED_EXPERTS}
 _V3 = {**_V2, "moe": EXPERTS | SHARED_EXPERTS | ROUTER_BIAS, "mtp": MTP_ENDS | MTP_COPIES}
 BLOCKS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
@@ -92,18 +83,3 @@ def mscvt_layers(hyperparameters: Hyperparameters) -> Sequence[Layer]:
     step = hyperparameters["moe_layer_freq"]
     layers = [Layer(i, DENSE if i < dense or i % step else MOE) for i in range(size)]
     return layers + [Layer(size + m, MOE, mtp=m) for m in range(hyperparameters.get("mtp_num_layers", 0))]
-
-
-@hookimpl
-def mscvt_split_rules(model_type: str) -> Sequence[Rule]:
-    """The sparse-attention indexer of V3.2 is the same on every rank."""
-    if model_type != "deepseek32":
-        return ()
-    prefix = "self_attention.dsa_indexer."
-    return (
-        whole(prefix + "k_norm.weight", "indexer.k_norm", "index_head_dim", keeps_dtype=True),
-        whole(prefix + "k_norm.bias", "indexer.k_norm_bias", "index_head_dim", keeps_dtype=True),
-        whole(prefix + "weights_proj.weight", "indexer.weights", "index_n_heads hidden"),
-        whole(prefix + "wk.weight", "indexer.k", "index_head_dim hidden"),
-        whole(prefix + "wq_b.weight", "indexer.q", "(index_n_heads index_head_dim) q_rank"),
-    )

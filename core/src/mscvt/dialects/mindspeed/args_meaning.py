@@ -29,14 +29,24 @@ _USUAL: Mapping[str, tuple[Any, ...]] = MappingProxyType(
     }
 )
 """Setting -> the values under which a plain decoder's weights mean what Hugging Face takes them for."""
+_ATTENTION, _MLP = frozenset({"attention", "mla"}), frozenset({"mlp", "moe"})
+_ABOUT: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        **dict.fromkeys(("position_embedding_type", "rotary_interleaved"), _ATTENTION),
+        **dict.fromkeys(("add_qkv_bias", "add_dense_bias", "attention_output_gate"), _ATTENTION),
+        **dict.fromkeys(("swiglu", "geglu", "squared_relu", "quick_geglu", "openai_gelu"), _MLP),
+    }
+)
+"""Setting -> the parts of a model that it speaks of, one of which the model must have; the others speak of all."""
 
 
-def check_meaning(args: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+def check_meaning(args: Mapping[str, Any], own: Mapping[str, Any], features: frozenset[str]) -> None:
     """Refuse a checkpoint whose numbers mean something else than the family's.
 
     Args:
         args: What the checkpoint recorded; what it doesn't say is taken for what it should be.
         own: The settings of the family where they are not the usual ones.
+        features: The parts that the model has (`attention`, `moe`, ...).
 
     Raises:
         MscvtError: All settings that differ.
@@ -45,7 +55,7 @@ def check_meaning(args: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     for name, usual in _USUAL.items():
         expected = (own[name],) if name in own else usual
         value = args.get(name)
-        if value is not None and value not in expected:
+        if value is not None and value not in expected and features & _ABOUT.get(name, features):
             faults.add(
                 f"{name} is {shown_value(value)}, expected {' or '.join(map(repr, expected))}",
                 hint="Is --model-type-hf the model's? A checkpoint that was trained otherwise has no form that "

@@ -175,8 +175,9 @@ def read_hyperparameters(
     values |= _derived(args, options, configured, faults)
     check_sizes(values, family.model_type, faults)
     if not faults:
-        complete(values, faults)
-    if configured is not None and not faults and "mlp.down" not in family.roles(family.layers(values), values):
+        complete(values, family.model_type, faults)
+    lacks_mlp = not faults and "mlp.down" not in family.roles(family.layers(values), values)
+    if configured is not None and lacks_mlp and "ffn_hidden_size" in configured:
         values["ffn_hidden_size"] = configured["ffn_hidden_size"]  # of no layer, and scripts give the experts' here
     if configured is not None and not faults:
         _compare(values, configured, faults)
@@ -251,6 +252,8 @@ def _compare(values: Mapping[str, Any], configured: Hyperparameters, faults: Fau
         said = configured.get(name)
         if name in _MAY_DIFFER or said is None:
             continue
+        if isinstance(value, (list, tuple)) and values["num_layers"] != configured["num_layers"]:
+            continue  # has an entry for each layer, of which some are left out
         if (list(value) if isinstance(value, (list, tuple)) else value) != (
             list(said) if isinstance(said, (list, tuple)) else said
         ):
@@ -269,7 +272,7 @@ def read_model_type(args: Mapping[str, Any]) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def absent_copies(args: Mapping[str, Any]) -> tuple[str, ...]:
-    """What the MTP layers of the original checkpoint did not repeat, where mscvt recorded it."""
+def absent_copies(args: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """What the MTP layers of the original checkpoint did not repeat; None where that is not recorded."""
     names = args.get(ABSENT)
-    return tuple(name for name in names if isinstance(name, str)) if isinstance(names, (list, tuple)) else ()
+    return tuple(name for name in names if isinstance(name, str)) if isinstance(names, (list, tuple)) else None

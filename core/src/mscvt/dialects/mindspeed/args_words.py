@@ -39,6 +39,7 @@ def in_our_words(args: Mapping[str, Any], *, has_experts: bool) -> Recorded:
     elif found.get("moe_intermediate_size") is None and found.get("moe_ffn_hidden_size") is None:
         # megatron/training/arguments.py: an expert is as wide as ffn_hidden_size where nothing else is said
         found["moe_intermediate_size"] = found.get("ffn_hidden_size")
+    _shared_experts(found)
     _layer_list(found)
     _virtual_stages(found)
     if has_experts:
@@ -56,6 +57,14 @@ def _without_experts(args: dict[str, Any]) -> list[str]:
                 if value is True or value not in (None, row.default, 1):
                     notes.append(f"args record {name}, which means nothing to a model without experts")
     return notes
+
+
+def _shared_experts(args: dict[str, Any]) -> None:
+    """The number of shared experts, as the width of all of them together."""
+    number: Any = args.get("n_shared_experts")
+    width: Any = args.get("moe_intermediate_size") or args.get("moe_ffn_hidden_size")
+    if args.get("moe_shared_expert_intermediate_size") is None and is_whole(number) and is_whole(width):
+        args["moe_shared_expert_intermediate_size"] = number * width
 
 
 def _layer_list(args: dict[str, Any]) -> None:

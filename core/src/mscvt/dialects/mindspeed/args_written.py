@@ -25,7 +25,7 @@ def make_args(
         absent: What the source's MTP layers could have repeated and did not.
     """
     layers = sum(layer.mtp is None for layer in kept)
-    roles = family.roles(family.layers(h), h)
+    roles = family.usual_roles(family.layers(h), h)
     groups = h.get("num_query_groups")
     args: dict[str, Any] = {name: list(v) if isinstance(v, (list, tuple)) else v for name, v in h.items()}
     args.pop("tie_word_embeddings", None)
@@ -55,7 +55,9 @@ def make_args(
         args.setdefault("q_lora_rank", None)
     if "moe.router_bias" in roles:
         args["router_bias"] = True
-    if absent:
+    if not args.get("add_qkv_bias"):  # training only looks whether it is there
+        args.pop("add_qkv_bias", None)
+    if absent or not family.model_type.repeats_ends:
         args[ABSENT] = sorted(absent)
     args |= _option_args(options, layers)
     args |= family.args(h, kept)

@@ -136,6 +136,16 @@ class Blocks:
             *up,
         )
 
+    def indexer(self, module: str, roles: str) -> tuple[Rule, ...]:
+        """The indexer of sparse attention is the same on every rank; its norm is trained in float32."""
+        return (
+            whole(f"{module}wq_b.weight", f"{roles}.q", "(index_n_heads index_head_dim) q_rank"),
+            whole(f"{module}wk.weight", f"{roles}.k", "index_head_dim hidden"),
+            whole(f"{module}k_norm.weight", f"{roles}.k_norm", "index_head_dim", keeps_dtype=True),
+            whole(f"{module}k_norm.bias", f"{roles}.k_norm_bias", "index_head_dim", keeps_dtype=True),
+            whole(f"{module}weights_proj.weight", f"{roles}.weights", "index_n_heads hidden"),
+        )
+
     def gated_mlp(self, module: str, roles: str, ffn: str) -> tuple[Rule, ...]:
         """A dense gated MLP."""
         return _gated(module, roles, ffn, TENSOR)

@@ -68,6 +68,7 @@ def rules(options: Options, *, is_tied: bool) -> Rules:
                 *_NORMS,
                 *blocks.attention("self_attention.", "attention"),
                 *blocks.latent_attention("self_attention.", "mla"),
+                *blocks.indexer("self_attention.dsa_indexer.", "indexer"),
                 *blocks.gated_mlp("mlp.", "mlp", "ffn"),
                 *_ROUTER,
                 *blocks.gated_mlp("mlp.shared_experts.", "moe.shared", "shared_ffn"),

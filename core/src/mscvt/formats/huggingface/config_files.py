@@ -12,7 +12,7 @@ from typing import Any
 from mscvt.formats.files import file_inside
 from mscvt.formats.huggingface.config import CONFIG
 from mscvt.model.family import Hyperparameters, ModelType
-from mscvt.model.fields import Field
+from mscvt.model.fields import COUNTS, WORDS, Field
 from mscvt.model.hyperparameters import lookup, model_fields
 
 _ENDINGS = frozenset({".json", ".txt", ".model", ".jinja", ".py", ".tiktoken"})
@@ -32,8 +32,6 @@ _NOT_COPIED = (
 """What is said of other weights or of another run."""
 _LAYERS = ("num_layers", "first_k_dense_replace", "mtp_num_layers")
 _TRAINED = ("rotary_base", "norm_epsilon", "tie_word_embeddings")
-_PER_LAYER = ("layer_types", "mlp_layer_types")
-"""Lists with one entry for each layer; transformers refuses those of another length."""
 _QUANTIZATION = ("quantization_config", "compression_config", "expert_dtype")
 _DTYPES = ("dtype", "torch_dtype")
 
@@ -86,7 +84,7 @@ def adapt_config(
     for name in (*_LAYERS, *_TRAINED):
         if name in fields and name in h:
             notes += _set(adapted, fields[name], h[name])
-    notes += _shorten_lists(config, adapted, fields, h)
+    notes += _shorten_lists(config, adapted, h, model_type)
     for name in _QUANTIZATION:
         if adapted.pop(name, None) is not None:
             notes.append(f"config.json: {name} is left out, no weight is quantized any more")
@@ -125,21 +123,26 @@ def _note(path: str, before: Any, after: Any) -> str:
 
 
 def _shorten_lists(
-    config: Mapping[str, Any], adapted: dict[str, Any], fields: Mapping[str, Field], h: Hyperparameters
+    config: Mapping[str, Any], adapted: dict[str, Any], h: Hyperparameters, model_type: ModelType
 ) -> list[str]:
-    """Keep the entries of the layers that were kept: the first ones, of the dense and of the other layers each."""
-    before, after = lookup(config, fields["num_layers"].paths), h.get("num_layers")
+    """Keep, in lists with an entry for each decoder layer, those of the layers that were kept.
+
+    These are the first ones, of the dense and of the other layers each; transformers refuses lists of another length.
+    """
+    fields, spelled = model_fields(model_type), model_type.respell(config)
+    before, after = lookup(spelled, fields["num_layers"].paths), h.get("num_layers")
     if not isinstance(before, int) or not isinstance(after, int) or after >= before:
         return []
     dense_before, dense = 0, 0
     if "first_k_dense_replace" in fields:
-        dense_before = lookup(config, fields["first_k_dense_replace"].paths) or 0
-        dense = h.get("first_k_dense_replace", dense_before)
-    kept = [*range(min(dense, after)), *range(dense_before, dense_before + after - min(dense, after))]
+        dense_before = lookup(spelled, fields["first_k_dense_replace"].paths) or 0
+        dense = min(h.get("first_k_dense_replace", dense_before), after)
+    kept = [*range(dense), *range(dense_before, dense_before + after - dense)]
+    known = {path for field in fields.values() if field.kind in (COUNTS, WORDS) for path in field.paths}
     notes = []
-    for name in _PER_LAYER:
-        entries = config.get(name)
-        if isinstance(entries, list) and len(entries) == before and max(kept) < before:
+    for name, entries in config.items():
+        is_by_layer = isinstance(entries, list) and len(entries) == before and (name in known or "layer" in name)
+        if is_by_layer and max(kept) < before:
             adapted[name] = [entries[layer] for layer in kept]
             notes.append(f"config.json: {name} has {after} entries, for the layers that were kept; it had {before}")
     return notes

@@ -115,6 +115,6 @@ def _read_file(path: Path, number: int) -> dict[str, TensorInfo]:
             refuse_pointer(path, file.read(len(POINTER)))
     except OSError as error:
         raise MscvtError(f"{path}: can't be read: {error.strerror}") from None
-    from mscvt.formats.torch_zip.pickled import load_meta, tensors_in
+    from mscvt.formats.torch_zip.reader import load, tensors_in
 
-    return dict(tensors_in(path, number, load_meta(path), "the file"))
+    return dict(tensors_in(path, number, load(path), "the file"))

@@ -2,45 +2,58 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mscvt.errors import MscvtError
 from mscvt.formats.files import MappedFiles, file_inside
-from mscvt.formats.megatron_torch.paths import SHARD, TRACKER, is_rank_folder, iteration_folder, rank_folder
-from mscvt.parallel.grid import MegatronName, Rank
+from mscvt.formats.megatron_torch.folder import find_iteration
+from mscvt.formats.megatron_torch.paths import SHARD, is_rank_folder, rank_folder
+from mscvt.formats.megatron_torch.recorded import RankRecord, check_same_run, read_record
+from mscvt.formats.torch_zip.archive import Directory
+from mscvt.formats.torch_zip.reader import check_places, interpret, read_headers, tensors_in
+from mscvt.formats.torch_zip.standins import Storage, StoredTensor, described
+from mscvt.parallel.grid import Rank, ShardName
 from mscvt.tensors.info import TensorInfo
 from mscvt.tensors.sources import PlainTensor, SourceTensor
 
 
-def find_iteration(folder: Path, wanted: int | None = None) -> Path:
-    """The folder of the iteration that the tracker names, or of the one wanted.
+@dataclass(frozen=True, slots=True)
+class _Shard:
+    """What is in a rank's file, and in all files whose headers are equal to its."""
 
-    Raises:
-        MscvtError: Where there is no tracker or no such iteration.
-    """
-    if not folder.is_dir():
-        raise MscvtError(f"{folder}: no such folder")
-    there = sorted(path.name for path in folder.iterdir() if path.name.startswith("iter_") or path.name == "release")
-    if wanted is None:
-        try:
-            with file_inside(folder, TRACKER, "the tracker").open(encoding="utf-8") as file:
-                said = file.read(64).strip()
-        except (OSError, ValueError) as error:
-            raise MscvtError(f"{folder / TRACKER}: can't be read: {error}") from None
-        if said != "release" and not (said.isascii() and said.isdigit()):
-            raise MscvtError(f"{folder / TRACKER}: says {said!r}, expected a number or 'release'")
-        name = iteration_folder(said if said == "release" else int(said))
-    else:
-        name = iteration_folder(wanted)
-    if not (folder / name).is_dir():
-        raise MscvtError(
-            f"{folder}: has no {name}; there {'is' if len(there) == 1 else 'are'} {', '.join(there) or 'none'}",
-            hint="Choose an iteration with --iteration.",
-        )
-    return folder / name
+    record: RankRecord
+    tensors: Mapping[tuple[str, str], TensorInfo]
+    """(chunk, key) -> the tensor; its file's number stands for that of any such file."""
+    storages: tuple[Storage, ...]
+
+
+class RankTensors(Mapping[ShardName, TensorInfo]):
+    """The tensors of all ranks, of which those with equal files share one table."""
+
+    def __init__(self) -> None:
+        self._shards: dict[Rank, tuple[int, Mapping[tuple[str, str], TensorInfo]]] = {}
+
+    def add(self, rank: Rank, file: int, tensors: Mapping[tuple[str, str], TensorInfo]) -> None:
+        """Note a rank's tensors, and the number of its file."""
+        self._shards[rank] = file, tensors
+
+    def __getitem__(self, name: ShardName) -> TensorInfo:
+        rank, chunk, key = name
+        file, tensors = self._shards[rank]
+        info = tensors[chunk, key]
+        return TensorInfo(info.dtype, info.shape, file, info.offset)
+
+    def __iter__(self) -> Iterator[ShardName]:
+        for rank, (_, tensors) in self._shards.items():
+            for chunk, key in tensors:
+                yield rank, chunk, key
+
+    def __len__(self) -> int:
+        return sum(len(tensors) for _, tensors in self._shards.values())
 
 
 class MegatronSource:
@@ -49,8 +62,9 @@ class MegatronSource:
     Attributes:
         folder: The iteration's folder.
         args: What the first rank's file recorded.
+        records: What each rank's file recorded, after `open_ranks`.
         files: The shards opened so far, in order.
-        tensors: Every tensor by (rank, part, key), after `open_ranks`.
+        tensors: Every tensor by (rank, chunk, key), after `open_ranks`.
     """
 
     def __init__(self, folder: Path, iteration: int | None = None) -> None:
@@ -61,23 +75,23 @@ class MegatronSource:
         """
         self.folder = find_iteration(folder, iteration)
         self.rank_folders = sorted(path for path in self.folder.iterdir() if is_rank_folder(path))
-        if not self.rank_folders:
-            raise MscvtError(f"{self.folder}: has no mp_rank_* folders")
-        first = self._shard(self.rank_folders[0].name)
-        args = self._load(first).get("args")
-        if not isinstance(args, Namespace):
-            raise MscvtError(f"{first}: holds no args", hint="Is it a checkpoint that Megatron or mscvt saved?")
-        self.args: dict[str, Any] = dict(vars(args))
         self.files: list[Path] = []
-        self.tensors: dict[MegatronName, TensorInfo] = {}
-        self._parsed: dict[bytes, list[tuple[str, str, TensorInfo]]] = {}
+        self.tensors = RankTensors()
+        self.records: dict[Rank, RankRecord] = {}
+        self._directories: dict[bytes, Directory] = {}
+        self._parsed: dict[bytes, _Shard] = {}
+        self._unchecked: dict[int, tuple[Storage, ...]] = {}
+        self._lock = threading.Lock()
         self._maps = MappedFiles(self.files)
+        self._first = self._path(self.rank_folders[0].name)
+        self._record = self._open(self._first)[0].record
+        self.args: Mapping[str, Any] = self._record.args
 
     def open_ranks(self, ranks: list[Rank], pipelines: int, experts: int) -> None:
         """Read the headers of the shards of all ranks.
 
         Raises:
-            MscvtError: Where a shard is missing or damaged, or one is there that no rank owns.
+            MscvtError: Where a shard is missing, damaged or of another run, or one is there that no rank owns.
         """
         expected = [rank_folder(rank, pipelines, experts) for rank in ranks]
         if missing := sorted(set(expected) - {path.name for path in self.rank_folders}):
@@ -99,55 +113,63 @@ class MegatronSource:
                 hint="Were two checkpoints saved into one folder?",
             )
         for rank, name in zip(ranks, expected, strict=True):
-            path = self._shard(name)
+            path = self._path(name)
+            shard, is_new = self._open(path)
+            check_same_run(path, shard.record, self._first, self._record)
             number = len(self.files)
             self.files.append(path)
-            self._read_rank(rank, path, number)
+            self.tensors.add(rank, number, shard.tensors)
+            self.records[rank] = shard.record
+            if not is_new:
+                self._unchecked[number] = shard.storages
 
-    def _read_rank(self, rank: Rank, path: Path, number: int) -> None:
-        """Note a shard's tensors; most shards of a stage differ in nothing but weights and are parsed once."""
-        from mscvt.formats.torch_zip.archive import skeleton
+    def tensor(self, name: ShardName) -> SourceTensor:
+        """The bytes of a tensor, as something to copy regions from.
 
-        mark = skeleton(path)
-        if mark not in self._parsed:
-            self._parsed[mark] = list(self._parse(path, number))
-        for part, key, info in self._parsed[mark]:
-            self.tensors[rank, part, key] = TensorInfo(info.dtype, info.shape, number, info.offset)
+        Raises:
+            MscvtError: Where its file is not what its headers say.
+        """
+        info = self.tensors[name]
+        with self._lock:  # headers beside the data, which is about to be read in any case
+            if storages := self._unchecked.get(info.file):
+                check_places(self.files[info.file], storages)
+                del self._unchecked[info.file]
+        return PlainTensor(self._maps.flat(info))
 
-    def _parse(self, path: Path, number: int) -> Iterator[tuple[str, str, TensorInfo]]:
-        from mscvt.formats.torch_zip.pickled import tensors_in
-
-        state = self._load(path)
-        parts = [key for key in state if isinstance(key, str) and _is_model_part(key)]
-        if not parts:
-            raise MscvtError(f"{path}: holds no model")
-        for part in parts:
-            name = self._only_part(part) if len(parts) == 1 else part
-            for key, info in tensors_in(path, number, state[part], f"{part!r}"):
+    def _open(self, path: Path) -> tuple[_Shard, bool]:
+        """What is in a shard, and whether it had to be parsed: most of a stage differ in nothing but weights."""
+        headers = read_headers(path, known=self._directories)
+        if headers.digest in self._parsed:
+            return self._parsed[headers.digest], False
+        state = interpret(headers)
+        if not isinstance(state, dict):
+            raise MscvtError(f"{path}: holds {described(state)}, expected a dict")
+        record = read_record(path, state)
+        chunks = [key for key in state if isinstance(key, str) and _is_chunk(key)]
+        if not chunks:
+            raise MscvtError(f"{path}: holds no model", hint="Is it a checkpoint that Megatron or mscvt saved?")
+        tensors: dict[tuple[str, str], TensorInfo] = {}
+        storages: dict[Storage, None] = {}
+        for chunk in chunks:
+            name = _only_chunk(chunk, record.args) if len(chunks) == 1 else chunk
+            for key, info in tensors_in(path, 0, state[chunk], f"{chunk!r}"):
                 if not key.endswith("_extra_state"):
-                    yield name, key, info
+                    tensors[name, key] = info
+                    stored: StoredTensor = state[chunk][key]
+                    storages[stored.storage] = None
+        self._parsed[headers.digest] = shard = _Shard(record, tensors, tuple(storages))
+        return shard, True
 
-    def _only_part(self, part: str) -> str:
-        """What we call the single part of a stage; training saves a single virtual stage as `model`."""
-        if self.args.get("num_layers_per_virtual_pipeline_stage"):
-            return "model0" if part == "model" else part
-        return "model" if part == "model0" else part
-
-    def _shard(self, name: str) -> Path:
+    def _path(self, name: str) -> Path:
         return file_inside(self.folder, f"{name}/{SHARD}", "a rank's shard")
 
-    def _load(self, path: Path) -> dict[Any, Any]:
-        from mscvt.formats.torch_zip.pickled import load_meta
 
-        state = load_meta(path)
-        if not isinstance(state, dict):
-            raise MscvtError(f"{path}: holds {type(state).__name__}, expected a dict")
-        return state
-
-    def tensor(self, name: MegatronName) -> SourceTensor:
-        """The bytes of a tensor, as something to copy regions from."""
-        return PlainTensor(self._maps.flat(self.tensors[name]))
+def _only_chunk(chunk: str, args: Mapping[str, Any]) -> str:
+    """What we call the single chunk of a stage; training saves a single virtual stage as `model`."""
+    if args.get("num_layers_per_virtual_pipeline_stage"):
+        return "model0" if chunk == "model" else chunk
+    return "model" if chunk == "model0" else chunk
 
 
-def _is_model_part(key: str) -> bool:
+def _is_chunk(key: str) -> bool:
     return key == "model" or (key.startswith("model") and key[5:].isdigit())

@@ -2,78 +2,109 @@
 
 from __future__ import annotations
 
-import mmap
-import warnings
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from math import prod
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from mscvt.errors import MscvtError
 from mscvt.formats.megatron_torch.paths import TRACKER
-from mscvt.formats.torch_zip.pickled import load_meta, tensors_in
+from mscvt.formats.torch_zip.archive import Directory
+from mscvt.formats.torch_zip.pickler import EmptyTensor, pickled
+from mscvt.formats.torch_zip.reader import interpret, read_headers, tensors_in
+from mscvt.formats.torch_zip.skeleton import Skeleton, build_skeleton, write_skeleton
+from mscvt.formats.torch_zip.standins import described
 from mscvt.plan.contents import Name
-from mscvt.tensors.info import TORCH_NAMES
 
 CHECKPOINT_VERSION = 3.0
 
+_Tensors = Mapping[Name, tuple[str, tuple[int, ...]]]
+"""(rank, chunk, key) -> (dtype, shape)."""
+
+
+class Allocator:
+    """Makes the ranks' files of one checkpoint; files that differ in nothing but weights are laid out once."""
+
+    def __init__(self, args: Mapping[str, Any], iteration: int) -> None:
+        """Prepare to make files.
+
+        Args:
+            args: What the checkpoint records.
+            iteration: The iteration to record.
+        """
+        self._args, self._iteration = args, iteration
+        self._laid_out: dict[Any, tuple[Skeleton, list[int]]] = {}
+        self._directories: dict[bytes, Directory] = {}
+        self._places: dict[bytes, dict[tuple[str, str], int]] = {}
+
+    def allocate(self, path: Path, tensors: _Tensors, chunks: Sequence[str]) -> dict[Name, int]:
+        """Write a rank's file without the bytes of its tensors; the space for them is left empty.
+
+        Args:
+            path: The file.
+            tensors: (rank, chunk, key) -> (dtype, shape).
+            chunks: All chunks of the rank, also those without tensors.
+
+        Returns:
+            The offset of each tensor from the file's start, in bytes.
+
+        Raises:
+            OSError: Where the disk is full or broken.
+        """
+        content = tuple(chunks), tuple((name[1], name[2], what) for name, what in tensors.items())
+        if content not in self._laid_out:
+            self._laid_out[content] = self._lay_out(tensors, chunks)
+        skeleton, numbers = self._laid_out[content]
+        write_skeleton(path, skeleton)
+        return {name: skeleton.starts[number] for name, number in zip(tensors, numbers, strict=True)}
+
+    def _lay_out(self, tensors: _Tensors, chunks: Sequence[str]) -> tuple[Skeleton, list[int]]:
+        """A file, and the number of each tensor's storage in it."""
+        state: dict[str, Any] = {
+            "args": Namespace(**self._args),
+            "checkpoint_version": CHECKPOINT_VERSION,
+            "iteration": self._iteration,
+        }
+        state |= {chunk: {} for chunk in chunks}
+        # storages are numbered as the pickle names them, which torch relies on where it calculates their places
+        ordered = sorted(tensors, key=lambda name: chunks.index(name[1]))
+        empty = {name: EmptyTensor(*tensors[name], number) for number, name in enumerate(ordered)}
+        for (_, chunk, key), tensor in empty.items():
+            state[chunk][key] = tensor
+        skeleton = build_skeleton(pickled(state), [tensor.nbytes for tensor in empty.values()])
+        return skeleton, [empty[name].key for name in tensors]
+
+    def offsets(self, path: Path, tensors: _Tensors) -> dict[Name, int]:
+        """Where the tensors of a file are that was allocated before.
+
+        Raises:
+            MscvtError: Where the file is damaged.
+            KeyError: Where it lacks one of the tensors.
+        """
+        headers = read_headers(path, known=self._directories)
+        if headers.digest not in self._places:
+            state = interpret(headers)
+            if not isinstance(state, dict):
+                raise MscvtError(f"{path}: holds {described(state)}, expected a dict")
+            self._places[headers.digest] = {
+                (chunk, key): info.offset
+                for chunk in {chunk for _, chunk, _ in tensors}
+                for key, info in tensors_in(path, 0, state.get(chunk), repr(chunk))
+            }
+        places = self._places[headers.digest]
+        return {name: places[name[1], name[2]] for name in tensors}
+
 
 def allocate(
-    path: Path,
-    tensors: Mapping[Name, tuple[str, tuple[int, ...]]],
-    args: Mapping[str, Any],
-    parts: Sequence[str],
-    iteration: int,
+    path: Path, tensors: _Tensors, args: Mapping[str, Any], parts: Sequence[str], iteration: int
 ) -> dict[Name, int]:
-    """Write a rank's file without the bytes of its tensors; the space for them is left empty.
-
-    Args:
-        path: The file.
-        tensors: (rank, part, key) -> (dtype, shape).
-        args: What the checkpoint records.
-        parts: All parts of the rank, also those without tensors.
-        iteration: The iteration to record.
-
-    Returns:
-        The offset of each tensor from the file's start, in bytes.
-    """
-    state: dict[str, Any] = {
-        "args": Namespace(**args),
-        "checkpoint_version": CHECKPOINT_VERSION,
-        "iteration": iteration,
-    }
-    state |= {part: {} for part in parts}
-    for (_, part, key), (dtype, shape) in tensors.items():
-        state[part][key] = _unbacked(shape, getattr(torch, TORCH_NAMES[dtype]))
-    with torch.serialization.skip_data():
-        torch.save(state, path)
-    return offsets_in(path, tensors)
+    """Write one rank's file; see `Allocator`."""
+    return Allocator(args, iteration).allocate(path, tensors, parts)
 
 
-def _unbacked(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """A tensor of any size that takes no memory: a private read-only mapping is not even reserved.
-
-    FakeTensorMode would do too, but importing it takes a second.
-    """
-    nbytes = prod(shape) * dtype.itemsize
-    if nbytes == 0:
-        return torch.empty(shape, dtype=dtype)
-    mapped = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # torch warns that the buffer can't be written
-        return torch.frombuffer(mapped, dtype=dtype).view(shape)
-
-
-def offsets_in(path: Path, tensors: Mapping[Name, Any]) -> dict[Name, int]:
-    """Where the tensors of an allocated file are."""
-    state = load_meta(path)
-    found: dict[tuple[str, str], int] = {}
-    for part in {part for _, part, _ in tensors}:
-        for key, info in tensors_in(path, 0, state[part], part):
-            found[part, key] = info.offset
-    return {name: found[name[1], name[2]] for name in tensors}
+def offsets_in(path: Path, tensors: _Tensors) -> dict[Name, int]:
+    """Where the tensors of one allocated file are; see `Allocator`."""
+    return Allocator({}, 0).offsets(path, tensors)
 
 
 def write_tracker(folder: Path, iteration: int) -> None:

@@ -1,141 +1,254 @@
-"""The zip file around a pickle of `torch.save`: its records, and what the pickle would call, read as data."""
+"""The zip file around a pickle of `torch.save`: its directory, and where each record's bytes lie.
+
+A record lies where the directory and the header in front of the record say together; nothing is calculated from what
+torch would have written. Records are stored, never compressed, so a record's bytes are bytes of the file.
+Source: the zip specification (APPNOTE.TXT 4.3 to 4.5).
+"""
 
 from __future__ import annotations
 
-import hashlib
-import pickletools
-import zipfile
-from collections.abc import Iterator
+import os
+import struct
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from mscvt.errors import MscvtError
 
-_PICKLE = "/data.pkl"
-_PICKLE_LIMIT = 1 << 26
-"""Bytes; the pickle describes tensors and does not hold them. Those of the largest shards are some megabytes."""
-_NESTING_LIMIT = 1000
-"""Tuples in tuples; a tensor's description has three. Python's hash of 300,000 overruns the stack."""
-_NESTS = frozenset({"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"})
+END = struct.Struct("<4s4H2IH")
+"""End record: signature, disk, directory's disk, entries here, entries, directory's bytes, its offset, comment."""
+END64 = struct.Struct("<4sQ2H2I4Q")
+LOCATOR = struct.Struct("<4sIQI")
+ENTRY = struct.Struct("<4s6H3I5H2I")
+"""Directory entry: signature, made by, needs, flags, method, time, date, crc, stored bytes, bytes, lengths of name,
+extra and comment, disk, attributes, attributes, offset of the header."""
+HEADER = struct.Struct("<4s5H3I2H")
+"""Header before a record: signature, needs, flags, method, time, date, crc, stored bytes, bytes, lengths."""
+ENTRY_CRC, ENTRY_SIZE = 16, ENTRY.size
+"""Bytes from a directory entry's start to its CRC-32; bytes of an entry without its name."""
+DEFERRED, UTF8 = 1 << 3, 1 << 11
+"""Flags: checksum and sizes stand behind the data; the name is UTF-8."""
+_FLAGS = DEFERRED | UTF8
+"""All others say that the data is encrypted or something else than the record's bytes."""
+MAX16, MAX32 = 0xFFFF, 0xFFFFFFFF
+"""What a field says whose value stands in a field of 64 bits elsewhere."""
+PICKLE = "/data.pkl"
+_DIRECTORY_LIMIT = 1 << 26
+"""Bytes; 600,000 records."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record as the directory describes it. Offsets are bytes from the file's start."""
+
+    name: str
+    header: int
+    """Where its header begins."""
+    size: int
+    """Bytes of its data."""
+    limit: int
+    """Where the next record or the directory begins."""
+    entry: int
+    """Where its entry in the directory begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """The records of a zip file of `torch.save`."""
+
+    root: str
+    """The folder that all names begin with, with its slash."""
+    records: Mapping[str, Record]
+    """By name without the root."""
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+def reading(path: Path) -> Iterator[None]:
+    """Turn whatever goes wrong while a file is read into an error that names the file.
+
+    Raises:
+        MscvtError: In place of any exception.
+    """
     try:
-        if not zipfile.is_zipfile(path):
-            raise MscvtError(
-                f"{path}: not a zip file of torch.save (truncated, or of the format before torch 1.6)",
-                hint="Download it again, or load it with an old torch and save it anew.",
-            )
-        with zipfile.ZipFile(path) as archive:
-            yield archive
+        yield
+    except MscvtError as error:
+        raise MscvtError(f"{path}: {error.message}", hint=error.hint) from None
     except OSError as error:
-        raise MscvtError(f"{path}: can't be read: {error}") from None
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, RuntimeError) as error:
-        raise MscvtError(f"{path}: damaged zip file: {error}") from None
+        raise MscvtError(f"{path}: can't be read: {error.strerror or error}") from None
+    except MemoryError:
+        raise MscvtError(f"{path}: takes more memory to read than there is") from None
+    except Exception as error:  # a damaged file can make a reader fail in any way
+        said = (str(error).splitlines() or [""])[0]
+        raise MscvtError(f"{path}: damaged: {type(error).__name__} {said[:200]!a}") from None
 
 
-def record_starts(path: Path) -> list[int]:
-    """Where each record's header begins, in bytes, and last where the records end; sorted.
-
-    Raises:
-        MscvtError: Where the file is no readable zip file.
-    """
-    with _opened(path) as archive:
-        return sorted({record.header_offset for record in archive.infolist()} | {archive.start_dir})
+@contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """The descriptor of a file opened for reading; errors name the file."""
+    with reading(path), path.open("rb") as file:
+        yield file.fileno()
 
 
-def skeleton(path: Path) -> bytes:
-    """A digest of all that a reader makes tensors' names, shapes and places from: the pickle, and where records lie.
-
-    Raises:
-        MscvtError: As `globals_in_pickle`.
-    """
-    with _opened(path) as archive:
-        _check_records(path, archive)
-        digest = hashlib.sha256(str(archive.start_dir).encode())
-        for record in archive.infolist():
-            digest.update(f"{record.filename}\0{record.header_offset} {record.file_size}\n".encode())
-            if record.filename.endswith(_PICKLE):
-                if record.file_size > _PICKLE_LIMIT:
-                    raise MscvtError(f"{path}: its pickle has {record.file_size} bytes, more than any checkpoint's")
-                digest.update(archive.read(record))
-    return digest.digest()
-
-
-def globals_in_pickle(path: Path) -> set[str]:
-    """The full names of everything that the pickle of a file of torch.save refers to; nothing is looked up.
+def read_at(descriptor: int, offset: int, count: int) -> bytes:
+    """Exactly so many bytes at an offset of an open file.
 
     Raises:
-        MscvtError: Where the archive or the pickle would make a reader blow up: compressed records, records
-            beyond the file, two of one name, a pickle that is too large or nested too deep.
+        MscvtError: Where the file ends before.
     """
-    with _opened(path) as archive:
-        _check_records(path, archive)
-        pickles = [record for record in archive.infolist() if record.filename.endswith(_PICKLE)]
-        if len(pickles) != 1:
-            raise MscvtError(f"{path}: has {len(pickles)} records {_PICKLE[1:]}, expected one")
-        if pickles[0].file_size > _PICKLE_LIMIT:
-            raise MscvtError(f"{path}: its pickle has {pickles[0].file_size} bytes, more than any checkpoint's")
-        data = archive.read(pickles[0])
-    try:
-        return _globals(path, data)
-    except MscvtError:
-        raise
-    except Exception as error:  # pickletools fails in many ways on what is no pickle
-        raise MscvtError(f"{path}: its pickle is damaged: {error}") from None
+    data = os.pread(descriptor, count, offset) if offset >= 0 else b""
+    if len(data) != count:
+        raise MscvtError(f"ends before byte {offset + count:,}")
+    return data
 
 
-def _check_records(path: Path, archive: zipfile.ZipFile) -> None:
-    records = archive.infolist()
-    size = path.stat().st_size
-    for record in records:
-        if record.compress_type != zipfile.ZIP_STORED or max(record.file_size, record.compress_size) > size:
-            raise MscvtError(f"{path}: its record {record.filename!r} is compressed or larger than the file")
-    # torch finds records without regard to case, and the directory by its own offset
-    if len({record.filename.casefold() for record in records}) != len(records):
-        raise MscvtError(f"{path}: two of its records have the same name")
-    if not records or min(record.header_offset for record in records) != 0:
-        raise MscvtError(f"{path}: its first record does not begin at byte 0, as those of torch.save do")
-    if any(record.filename.casefold().endswith("/constants.pkl") for record in records):
-        raise MscvtError(f"{path}: is a TorchScript archive, which holds code", hint="Save the state dict alone.")
-    order = next((record for record in records if record.filename.endswith("/byteorder")), None)
-    if order is not None and (order.file_size > 8 or archive.read(order) != b"little"):
-        raise MscvtError(f"{path}: was not saved by a little-endian machine", hint="Save it anew on one.")
+def directory_bytes(descriptor: int, start: int, length: int) -> tuple[int, int, bytes]:
+    """Find the directory of a zip file.
+
+    Args:
+        descriptor: An open file.
+        start: Where in it the zip file begins; offsets in the zip file count from there.
+        length: Bytes of the zip file.
+
+    Returns:
+        Where the directory begins in the open file, how many entries it says it has, and its bytes.
+
+    Raises:
+        MscvtError: Where there is none.
+    """
+    no_zip = MscvtError(
+        "not a zip file of torch.save (truncated, or of the format before torch 1.6)",
+        hint="Copy or download it again; load what an old torch wrote with that torch and save it anew.",
+    )
+    if length < END.size:
+        raise no_zip
+    end = start + length - END.size
+    signature, *end_record, comment = END.unpack(read_at(descriptor, end, END.size))
+    if signature != b"PK\5\6" or comment:
+        raise no_zip
+    locator = end - LOCATOR.size
+    if locator >= start and (found := read_at(descriptor, locator, LOCATOR.size)).startswith(b"PK\6\7"):
+        _, disk, end, disks = LOCATOR.unpack(found)
+        end += start
+        if end != locator - END64.size or end < start or disk or disks > 1:
+            raise MscvtError("its end records contradict each other")
+        signature, _, _, _, *wide_record = END64.unpack(read_at(descriptor, end, END64.size))
+        for narrow, wide, sentinel in zip(end_record, wide_record, (MAX16,) * 4 + (MAX32,) * 2, strict=True):
+            if signature != b"PK\6\6" or narrow not in (wide, sentinel):
+                raise MscvtError("its end records contradict each other")
+        end_record = wide_record
+    disk, directory_disk, here, entries, size, offset = end_record
+    if disk or directory_disk or here != entries or start + offset + size != end or size > _DIRECTORY_LIMIT:
+        raise MscvtError("its directory is not where its end record says, or too large")
+    return start + offset, entries, read_at(descriptor, start + offset, size)
 
 
-def _globals(path: Path, data: bytes) -> set[str]:
-    """Walk a pickle's opcodes; of its stack only the depth of nesting is followed."""
-    found: set[str] = set()
-    stack: list[int] = []
-    marks: list[int] = []
-    memo: dict[int, int] = {}
-    for opcode, argument, _ in pickletools.genops(data):
-        name = opcode.name
-        if name == "GLOBAL":
-            module, _, attribute = str(argument).partition(" ")
-            found.add(f"{'builtins' if module == '__builtin__' else module}.{attribute}")
-        if name == "PROTO" and argument != 2:
+def without_checksums(raw: bytes) -> bytes:
+    """A directory's bytes with all checksums zero: what is the same in files that differ in data alone.
+
+    Raises:
+        MscvtError: Where it is no directory.
+    """
+    masked = bytearray(raw)
+    for at in _entries(raw):
+        masked[at + ENTRY_CRC : at + ENTRY_CRC + 4] = bytes(4)
+    return bytes(masked)
+
+
+def _entries(raw: bytes) -> Iterator[int]:
+    """Where the entries of a directory begin."""
+    at, lengths = 0, struct.Struct("<3H")
+    while at < len(raw):
+        if raw[at : at + 4] != b"PK\1\2" or len(raw) - at < ENTRY_SIZE:
+            raise MscvtError("its directory is damaged")
+        yield at
+        at += ENTRY_SIZE + sum(lengths.unpack_from(raw, at + 28))
+    if at != len(raw):
+        raise MscvtError("its directory is damaged")
+
+
+def parse_directory(raw: bytes, count: int, offset: int, start: int) -> Directory:
+    """The records that a directory describes.
+
+    Args:
+        raw: The directory's bytes.
+        count: How many entries it should have.
+        offset: Where it begins in the file.
+        start: Where the zip file begins in the file.
+
+    Raises:
+        MscvtError: Where records are compressed, overlap, share a name or lie elsewhere than `torch.save` puts them.
+    """
+    found = sorted((_parse_entry(raw, at, offset, start) for at in _entries(raw)), key=lambda record: record.header)
+    if len(found) != count or not found:
+        raise MscvtError(f"its directory has {len(found)} entries and says that it has {count}")
+    if found[0].header != start:
+        raise MscvtError("its first record does not begin at byte 0, as those of torch.save do")
+    limits = [record.header for record in found[1:]] + [offset]
+    records: dict[str, Record] = {}
+    folded: set[str] = set()
+    pickles = [record.name for record in found if record.name.casefold().endswith(PICKLE)]
+    if len(pickles) != 1:
+        raise MscvtError(f"has {len(pickles)} records {PICKLE[1:]}, expected one")
+    root = pickles[0][: 1 - len(PICKLE)]
+    for record, limit in zip(found, limits, strict=True):
+        if record.header + HEADER.size + len(record.name) + record.size > limit:
             raise MscvtError(
-                f"{path}: its pickle has protocol {argument}, torch reads only 2 without running code",
-                hint="Save it again with the default pickle_protocol of torch.save.",
+                f"its record {record.name[:100]!a} overlaps the one behind it, or lies outside of the file"
             )
-        if name == "MARK":
-            marks.append(len(stack))
-            continue
-        if name in ("BINPUT", "LONG_BINPUT"):
-            memo[int(argument or 0)] = stack[-1]
-            continue
-        if name in ("BINGET", "LONG_BINGET"):
-            stack.append(memo[int(argument or 0)])
-            continue
-        from_mark = pickletools.markobject in opcode.stack_before
-        taken = marks.pop() if from_mark else len(stack) - len(opcode.stack_before)
-        if from_mark and name != "TUPLE":
-            taken -= 1  # APPENDS and SETITEMS also take what they fill
-        depth = max(stack[taken:], default=0) + (name in _NESTS)
-        if taken < 0 or depth > _NESTING_LIMIT:
-            raise MscvtError(f"{path}: its pickle is damaged or nested more than {_NESTING_LIMIT} tuples deep")
-        del stack[taken:]
-        stack += [depth] * len(opcode.stack_after)
-    return found
+        # torch finds records without regard to case
+        if (name := record.name.casefold()) in folded:
+            raise MscvtError(f"two of its records have the name {record.name[:100]!a}")
+        folded.add(name)
+        if not record.name.startswith(root):
+            raise MscvtError(f"its record {record.name[:100]!a} is not in the folder {root[:100]!a} of the others")
+        records[record.name[len(root) :]] = Record(record.name, record.header, record.size, limit, record.entry)
+    if f"{root}constants.pkl".casefold() in folded:
+        raise MscvtError("is a TorchScript archive, which holds code", hint="Save the state dict alone.")
+    return Directory(root, records)
+
+
+def _parse_entry(raw: bytes, at: int, offset: int, start: int) -> Record:
+    (_, _, _, flags, method, *_, stored, size, named, extra, _, disk, _, _, header) = ENTRY.unpack_from(raw, at)
+    name = raw[at + ENTRY_SIZE : at + ENTRY_SIZE + named].decode()
+    if method or flags & ~_FLAGS:
+        raise MscvtError(f"its record {name[:100]!a} is compressed or encrypted")
+    if MAX32 in (size, stored, header):
+        wide = _wide(raw[at + ENTRY_SIZE + named : at + ENTRY_SIZE + named + extra])
+        size = next(wide) if size == MAX32 else size
+        stored = next(wide) if stored == MAX32 else stored
+        header = next(wide) if header == MAX32 else header
+    if size != stored or disk:
+        raise MscvtError(f"its record {name[:100]!a} has {stored:,} bytes in the file and should have {size:,}")
+    return Record(name, start + header, size, 0, offset + at)
+
+
+def _wide(extra: bytes) -> Iterator[int]:
+    """The numbers of 64 bits in an entry's or header's extra field; the last one may be half as long and is no size."""
+    at = 0
+    while at + 4 <= len(extra):
+        kind, length = struct.unpack_from("<2H", extra, at)
+        if kind == 1:
+            values = extra[at + 4 : at + 4 + length]
+            yield from (value for (value,) in struct.iter_unpack("<Q", values[: length // 8 * 8]))
+        at += 4 + length
+    raise MscvtError("its directory lacks a size of 64 bits")
+
+
+def data_start(descriptor: int, record: Record) -> int:
+    """Where a record's data begins, in bytes from the file's start, as the header in front of it says.
+
+    Raises:
+        MscvtError: Where header and directory contradict each other.
+    """
+    name = record.name.encode()
+    head = read_at(descriptor, record.header, HEADER.size + len(name))
+    (signature, _, flags, method, _, _, _, stored, size, named, extra) = HEADER.unpack_from(head)
+    begin: int = record.header + HEADER.size + named + extra
+    same = signature == b"PK\3\4" and not method and not flags & ~_FLAGS and head[HEADER.size :] == name
+    if same and (stored, size) != (record.size, record.size) and not (flags & DEFERRED and stored == size == 0):
+        wide = _wide(read_at(descriptor, begin - extra, extra))
+        same = stored in (record.size, MAX32) and size == MAX32 and next(wide) == record.size
+    if not same or named != len(name) or begin + record.size > record.limit:
+        raise MscvtError(f"the header of its record {record.name[:100]!a} contradicts the directory")
+    return begin

@@ -1,0 +1,84 @@
+"""Pickles of state dicts whose tensors have no bytes yet, byte for byte what `torch.save` makes of real ones."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from typing import Any, ClassVar
+
+from mscvt.formats.torch_zip.known import STORAGES
+from mscvt.formats.torch_zip.standins import Global
+from mscvt.tensors.info import ITEM_SIZES, TORCH_NAMES
+
+PROTOCOL = 2
+"""What `torch.load(weights_only=True)` reads."""
+_STORAGES = {dtype: Global("torch", kind) for kind, dtype in STORAGES.items() if kind != "UntypedStorage"}
+_UNTYPED = Global("torch.storage", "UntypedStorage")
+_DTYPES = {name: Global("torch", torch_name) for name, torch_name in TORCH_NAMES.items()}
+_TENSOR = Global("torch._utils", "_rebuild_tensor_v2")
+_TENSOR_OF_DTYPE = Global("torch._utils", "_rebuild_tensor_v3")
+"""For dtypes that have no class of storages."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmptyTensor:
+    """A contiguous tensor with a storage of its own, to be filled later."""
+
+    dtype: str
+    """safetensors' name."""
+    shape: tuple[int, ...]
+    key: int
+    """The number of its storage in the file."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its storage."""
+        return prod(self.shape) * ITEM_SIZES[self.dtype]
+
+
+@dataclass(frozen=True, slots=True)
+class _EmptyStorage:
+    tensor: EmptyTensor
+
+
+class _Pickler(pickle._Pickler):
+    dispatch: ClassVar[dict[type, Callable[..., None]]] = {**pickle._Pickler.dispatch}
+
+    def persistent_id(self, obj: Any) -> tuple[Any, ...] | None:
+        """How tensors refer to the bytes of a record."""
+        if not isinstance(obj, _EmptyStorage):
+            return None
+        tensor = obj.tensor
+        typed = _STORAGES.get(tensor.dtype)
+        count = tensor.nbytes if typed is None else prod(tensor.shape)
+        return "storage", typed or _UNTYPED, str(tensor.key), "cpu", count
+
+
+def _save_name(pickler: Any, name: Global) -> None:
+    pickler.write(pickle.GLOBAL + f"{name.module}\n{name.name}\n".encode())
+    pickler.memoize(name)
+
+
+def _save_tensor(pickler: Any, tensor: EmptyTensor) -> None:
+    strides = tuple(prod(tensor.shape[at + 1 :]) for at in range(len(tensor.shape)))
+    hooks: OrderedDict[Any, Any] = OrderedDict()
+    is_typed = tensor.dtype in _STORAGES
+    arguments: tuple[Any, ...] = (_EmptyStorage(tensor), 0, (*tensor.shape,), strides, False, hooks)
+    pickler.save(_TENSOR if is_typed else _TENSOR_OF_DTYPE)
+    pickler.save(arguments if is_typed else (*arguments, _DTYPES[tensor.dtype]))
+    pickler.write(pickle.REDUCE)
+    pickler.memoize(tensor)
+
+
+_Pickler.dispatch |= {Global: _save_name, EmptyTensor: _save_tensor}
+
+
+def pickled(state: Any) -> bytes:
+    """The pickle of a state with `EmptyTensor` in the place of tensors."""
+    buffer = io.BytesIO()
+    _Pickler(buffer, protocol=PROTOCOL).dump(state)
+    return buffer.getvalue()

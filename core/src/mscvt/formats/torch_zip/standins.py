@@ -1,0 +1,89 @@
+"""What stands for the objects of a pickle: nothing is looked up, imported or called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mscvt.formats.torch_zip.archive import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Global:
+    """A name: of a class, a function, a dtype."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+class Recorded:
+    """An object of any class, as what the pickle says of it.
+
+    Attributes:
+        kind: The full name of its class, or of the function that would make it.
+        arguments: What it would be made from.
+        state: What would be set on it afterwards, or None.
+    """
+
+    __slots__ = ("arguments", "kind", "state")
+
+    def __init__(self, kind: str, arguments: tuple[Any, ...] = (), state: Any = None) -> None:
+        self.kind, self.arguments, self.state = kind, arguments, state
+
+    def __repr__(self) -> str:
+        return f"<{self.kind!r}>"  # without what it holds, which may be as large as it likes, or itself
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Its attributes, as `vars()` would give them where it does not store them in a way of its own."""
+        parts = self.state if isinstance(self.state, tuple) else (self.state,)
+        found: dict[str, Any] = {}
+        for part in parts[:2]:  # __dict__ and __slots__
+            if isinstance(part, dict):
+                found |= {name: value for name, value in part.items() if isinstance(name, str)}
+        return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Storage:
+    """The bytes that tensors are views of: a record's data."""
+
+    record: Record
+    start: int
+    """Bytes from the file's start."""
+    kind: str
+    """The name of its class, which says the dtype of its elements: `BFloat16Storage`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredTensor:
+    """A tensor in a file."""
+
+    dtype: str
+    """safetensors' name."""
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    """Elements from one index to the next, by dimension."""
+    offset: int
+    """Of its first element: bytes from the file's start."""
+    storage: Storage
+
+    @property
+    def is_contiguous(self) -> bool:
+        """Whether its elements lie side by side in row-major order."""
+        expected = 1
+        for size, stride in zip(reversed(self.shape), reversed(self.strides), strict=True):
+            if size != 1 and stride != expected:
+                return 0 in self.shape
+            expected *= size
+        return True
+
+
+def described(value: Any) -> str:
+    """What a value is, for an error."""
+    if isinstance(value, Recorded):
+        return repr(value.kind[:100])
+    return f"the name {str(value)[:100]!r}" if isinstance(value, Global) else type(value).__name__

@@ -1,0 +1,193 @@
+"""Reading a pickle as data: nothing in it is looked up, imported or called, and its work is bounded.
+
+The opcodes are those of the standard library's own unpickler in Python; its twin in C won't do, since it makes room
+for the largest number that an object is remembered under, hashes whatever is to be a key, and does not count.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from mscvt.errors import MscvtError
+from mscvt.formats.torch_zip.known import KNOWN, is_harmful
+from mscvt.formats.torch_zip.opcodes import HANDLERS
+from mscvt.formats.torch_zip.standins import Global, Recorded, Storage, StoredTensor
+
+WORK = 4_000_000
+"""Steps: as many as 60,000 tensors take, some seconds."""
+_COSTS = {bytes([code]): 4 for code in b"}]\x8f(tdl\x85\x86\x87\x91"}
+"""What an opcode counts that makes a container: an empty dict is 64 bytes from one byte of pickle. Others count 1."""
+_OBJECT_WORK = 8
+_TUPLE_KEY_WORK = 1000
+"""Many different tuples can be made to have one hash, and are then compared each with each."""
+_KEY_LENGTH = 1 << 16
+_KEY_ITEMS = 1000
+_LARGEST_KEY = (1 << 61) - 1
+"""Whole numbers below are their own hash, larger ones could be made to share one."""
+_NAME_LENGTH = 1000
+_PLAIN_KEYS = (float, bool, type(None), Global, Recorded, Storage, StoredTensor)
+_OLD_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
+"""Modules that protocols below 3 know by their names in Python 2."""
+
+
+class Unpickler(pickle._Unpickler):
+    """Interprets one pickle, once, and counts its work."""
+
+    # what the standard library's unpickler has and its type stubs don't say
+    append: Callable[[Any], None]
+    memo: dict[int, Any]
+    metastack: list[list[Any]]
+    pop_mark: Callable[[], list[Any]]
+    read: Callable[[int], bytes]
+    readline: Callable[[], bytes]
+    stack: list[Any]
+
+    def __init__(self, data: bytes, storage_of: Callable[[Any], Storage], work: int = WORK) -> None:
+        """Prepare to read a pickle.
+
+        Args:
+            data: The pickle.
+            storage_of: Gives a storage by the persistent id that tensors name it by.
+            work: How many steps it may take.
+        """
+        stream = io.BytesIO(data)
+        super().__init__(stream, encoding="utf-8")
+        self.read, self.readline = stream.read, stream.readline
+        self.stack, self.metastack = [], []
+        self.append = self.stack.append
+        self._storage_of = storage_of
+        self._copies_left = 2 * len(data)
+        self._work_left = work
+
+    def load(self) -> Any:
+        """What the pickle says.
+
+        Raises:
+            MscvtError: Where it ends before its end, or takes too much work.
+        """
+        read = self.read
+        while code := read(1):
+            self._work_left -= _COSTS.get(code, 1)
+            if self._work_left < 0:
+                self.spend(0)
+            if code == pickle.STOP:
+                return self.stack.pop()
+            handler = HANDLERS.get(code)
+            if handler is None:
+                raise MscvtError(f"its pickle is damaged: there is no opcode {code!r}")
+            handler(self)
+        raise MscvtError("its pickle is damaged: it ends before its end")
+
+    def spend(self, work: int) -> None:
+        """Count work that is no opcode.
+
+        Raises:
+            MscvtError: Where it is too much.
+        """
+        self._work_left -= work
+        if self._work_left < 0:
+            raise MscvtError("its pickle is larger than any checkpoint's, or made to use up memory")
+
+    def copied(self, nbytes: int) -> None:
+        """Count bytes that are copied from within the pickle, where each should be copied once.
+
+        Raises:
+            MscvtError: Where there are more than the pickle could have.
+        """
+        self._copies_left -= nbytes
+        if self._copies_left < 0:
+            raise MscvtError("its pickle copies the same bytes again and again")
+
+    def find_class(self, module: str, name: str) -> Any:
+        """A stand-in for a name.
+
+        Raises:
+            MscvtError: Where the name is there to do harm.
+        """
+        if len(module) > _NAME_LENGTH or len(name) > _NAME_LENGTH:
+            raise MscvtError("its pickle has a name that is too long")
+        found = Global(_OLD_MODULES.get(module, module), name)
+        if is_harmful(found):
+            raise MscvtError(
+                f"its pickle holds code, not weights: {str(found)[:100]!r}",
+                hint="Nothing of it was run. Use only files from a source you trust, or safetensors.",
+            )
+        return found
+
+    def persistent_load(self, pid: Any) -> Storage:
+        """The storage that a tensor names."""
+        return self._storage_of(pid)
+
+    def make(self, function: Any, arguments: Any) -> Any:
+        """What a call in the pickle gives."""
+        if not isinstance(function, Global) or not isinstance(arguments, tuple):
+            raise MscvtError("its pickle is damaged: it calls something that is no function")
+        self.spend(_OBJECT_WORK)
+        known = KNOWN.get(str(function))
+        return Recorded(str(function), arguments) if known is None else known(self, *arguments)
+
+    def check_key(self, key: Any) -> None:
+        """Refuse what takes long to hash or compare.
+
+        Raises:
+            MscvtError: Where a dict's key or a set's item is anything but a short plain value.
+        """
+        kind = type(key)
+        if kind is str or kind is bytes:
+            fits = len(key) <= _KEY_LENGTH
+        elif kind is int:
+            fits = -_LARGEST_KEY < key < _LARGEST_KEY
+        elif kind is tuple:
+            self.spend(_TUPLE_KEY_WORK)
+            items, seen = [*key], 0
+            fits = True
+            while items and fits:
+                item = items.pop()
+                seen += 1
+                if type(item) is tuple:
+                    items += item[:_KEY_ITEMS]
+                    fits = len(items) + seen <= _KEY_ITEMS
+                else:
+                    self.check_key(item)
+                    fits = seen <= _KEY_ITEMS
+        else:
+            fits = kind in _PLAIN_KEYS
+        if not fits:
+            raise MscvtError(f"its pickle has a key of a dict or set that is no short plain value: {kind.__name__}")
+
+    def set_item(self, target: Any, key: Any, value: Any) -> None:
+        """Fill a dict; what other objects hold is not kept."""
+        self.check_key(key)
+        self.spend(1)
+        if type(target) is dict:
+            target[key] = value
+        elif type(target) is not Recorded:
+            raise MscvtError("its pickle is damaged: it sets items of what is no dict")
+
+    def add_items(self, target: Any, items: Iterable[Any]) -> None:
+        """Fill a set; what other objects hold is not kept."""
+        for item in items:
+            self.check_key(item)
+            self.spend(1)
+            if type(target) is set:
+                target.add(item)
+            elif type(target) is not Recorded:
+                raise MscvtError("its pickle is damaged: it adds items to what is no set")
+
+
+def unpickle(data: bytes, storage_of: Callable[[Any], Storage], work: int = WORK) -> Any:
+    """What a pickle says, with stand-ins for whatever is not plain.
+
+    Args:
+        data: The pickle, of any protocol.
+        storage_of: Gives a storage by the persistent id that tensors name it by.
+        work: How many steps it may take.
+
+    Raises:
+        MscvtError: Where it names harmful things or asks for too much work.
+        Exception: Anything else where it is damaged; `reading` makes these one.
+    """
+    return Unpickler(data, storage_of, work).load()

@@ -1,0 +1,92 @@
+"""A source that somebody writes to or cuts while it is mapped: an error with its name, and no dead process."""
+
+import fcntl
+import os
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+
+import pytest
+
+from mscvt.errors import MscvtError
+from mscvt.formats.files import MappedFiles
+from mscvt.formats.guard import Guard
+from mscvt.tensors.info import TensorInfo
+
+PAGES = 4096
+
+
+@pytest.fixture(params=["leased", "without leases"])
+def path(request, tmp_path, monkeypatch):
+    if request.param != "leased":
+        monkeypatch.setattr("mscvt.formats.guard._take_lease", lambda descriptor: False)
+    path = tmp_path / "weights"
+    path.write_bytes(bytes(2 * PAGES))
+    return path
+
+
+def info(count=2 * PAGES):
+    return TensorInfo("U8", (count,), 0, 0)
+
+
+def until_it_fails(attempt):
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        attempt()
+
+
+def test_a_file_that_is_left_alone_is_read(path):
+    maps = MappedFiles([path])
+    for _ in range(3):
+        assert int(maps.flat(info()).sum()) == 0
+
+
+def test_a_file_that_is_cut_is_an_error_with_its_name(path):
+    maps = MappedFiles([path])
+    maps.flat(info())
+    cutting = threading.Thread(target=os.truncate, args=(path, PAGES))
+    cutting.start()  # with a lease it waits for us
+    with pytest.raises(MscvtError, match=f"{path}: another program is writing to it, or has cut it"):
+        until_it_fails(partial(maps.flat, info()))
+    del maps
+    cutting.join(10)
+    assert path.stat().st_size == PAGES
+
+
+def test_pages_stay_until_the_reader_has_seen_that_they_are_taken(tmp_path):
+    path = tmp_path / "weights"
+    path.write_bytes(b"x" * 2 * PAGES)
+    guard = Guard(path)
+    if not guard._is_leased:
+        pytest.fail("the file system of the tests' temporary folder gives no leases")
+    cutting = subprocess.Popen([sys.executable, "-c", f"import os; os.truncate({str(path)!r}, 0)"])
+    with pytest.raises(MscvtError, match="another program is writing to it"):
+        until_it_fails(guard.check)
+    assert cutting.poll() is None
+    assert path.stat().st_size == 2 * PAGES
+    del guard
+    assert cutting.wait(20) == 0
+    assert path.stat().st_size == 0
+
+
+def test_a_file_that_is_open_for_writing_is_read_without_a_lease(tmp_path):
+    path = tmp_path / "weights"
+    with path.open("wb") as file:
+        file.write(bytes(PAGES))
+        file.flush()
+        guard = Guard(path)
+        guard.check()
+        os.truncate(path, 10)
+        with pytest.raises(MscvtError, match="has cut it"):
+            guard.check()
+
+
+def test_the_signal_of_a_broken_lease_is_one_that_does_no_harm(tmp_path):
+    path = tmp_path / "weights"
+    path.write_bytes(bytes(PAGES))
+    guard = Guard(path)
+    with pytest.raises(BlockingIOError):
+        os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    assert fcntl.fcntl(guard._descriptor, fcntl.F_GETLEASE) == fcntl.F_UNLCK

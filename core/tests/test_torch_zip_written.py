@@ -1,0 +1,315 @@
+"""Files laid out before their tensors are known: byte for byte what `torch.save` makes of the same tensors."""
+
+import io
+import mmap
+import subprocess
+import sys
+import warnings
+import zipfile
+import zlib
+from argparse import Namespace
+from collections import OrderedDict
+
+import pytest
+import torch
+from torch.utils.serialization import config as serialization_config
+
+from mscvt.errors import MscvtError
+from mscvt.formats.megatron_torch.writer import Allocator, allocate, offsets_in
+from mscvt.formats.torch_zip.pickler import EmptyTensor, pickled
+from mscvt.formats.torch_zip.reader import load, read_headers, tensors_in
+from mscvt.formats.torch_zip.sealing import checksum_places, unknown_checksums, write_checksums
+from mscvt.formats.torch_zip.skeleton import build_skeleton, write_skeleton
+from mscvt.parallel.grid import Rank
+from mscvt.tensors.info import TORCH_NAMES
+
+RANK = Rank(1, 0, 2)
+ARGS = {
+    "num_layers": 5,
+    "norm_epsilon": 1e-6,
+    "model_type_hf": "qwen3",
+    "noop_layers": None,
+    "swiglu": True,
+    "list": [1, 2, 300, 70_000, 2**40],
+    "empty": [],
+    "zero": "0",
+}
+SHAPES = {"F32": (3, 5), "BF16": (7,), "F16": (2, 3, 4), "F8_E4M3": (5, 3), "I64": (), "BOOL": (9, 1), "U8": (0, 4)}
+
+
+def tensors(dtypes=TORCH_NAMES):
+    """A tensor of each dtype, with bytes of its own."""
+    made = {}
+    for number, name in enumerate(dtypes):
+        dtype = getattr(torch, TORCH_NAMES[name])
+        shape = SHAPES.get(name, (4, 3))
+        count = torch.Size(shape).numel() * dtype.itemsize
+        raw = torch.tensor(
+            [(7 * at + number) % (2 if name == "BOOL" else 120) for at in range(count)], dtype=torch.uint8
+        )
+        made[f"decoder.layers.{number}.weight"] = (
+            raw.view(dtype).reshape(shape) if count else torch.empty(shape, dtype=dtype)
+        )
+    return made
+
+
+def plan(tensors, chunk="model"):
+    names = {getattr(torch, torch_name): name for name, torch_name in TORCH_NAMES.items()}
+    return {(RANK, chunk, key): (names[tensor.dtype], tuple(tensor.shape)) for key, tensor in tensors.items()}
+
+
+def raw(tensor):
+    return bytes(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+
+
+def fill(path, tensors, offsets):
+    """Write the tensors' bytes and their checksums."""
+    with path.open("r+b") as file:
+        for (_, _, key), offset in offsets.items():
+            file.seek(offset)
+            file.write(raw(tensors[key]))
+    write_checksums(
+        path, {offsets[name]: zlib.crc32(raw(tensors[name[2]])) for name in offsets if tensors[name[2]].numel()}
+    )
+
+
+def state_of(tensors):
+    return {"args": Namespace(**ARGS), "checkpoint_version": 3.0, "iteration": 7, "model": tensors}
+
+
+@pytest.fixture
+def written(tmp_path):
+    path, made = tmp_path / "model_optim_rng.pt", tensors()
+    fill(path, made, allocate(path, plan(made), ARGS, ["model"], 7))
+    return path, made
+
+
+def test_file_is_what_torch_saves_up_to_the_record_that_names_it(written):
+    path, made = written
+    buffer = io.BytesIO()
+    torch.save(state_of(made), buffer)
+    ours, theirs = path.read_bytes(), buffer.getvalue()
+    with zipfile.ZipFile(buffer) as archive:
+        own = archive.getinfo("archive/.data/serialization_id")
+        theirs_at = archive.start_dir
+    with zipfile.ZipFile(path) as archive:
+        assert archive.start_dir == own.header_offset
+        ours_at = archive.start_dir
+    assert ours[:ours_at] == theirs[: own.header_offset]
+    entries = theirs[theirs_at : theirs.rindex(b"PK\1\2")]
+    assert ours[ours_at : ours_at + len(entries)] == entries
+    assert ours[ours_at + len(entries) :].startswith(b"PK\6\6")
+
+
+@pytest.mark.parametrize("memory_mapped", [True, False])
+def test_torch_loads_what_was_written(written, memory_mapped):
+    path, made = written
+    with torch.serialization.safe_globals([Namespace]):
+        state = torch.load(path, weights_only=True, mmap=memory_mapped)
+    assert list(state) == ["args", "checkpoint_version", "iteration", "model"]
+    assert vars(state["args"]) == ARGS
+    assert (state["checkpoint_version"], state["iteration"]) == (3.0, 7)
+    assert list(state["model"]) == list(made)
+    for key, tensor in state["model"].items():
+        assert (tensor.dtype, tensor.shape, raw(tensor)) == (made[key].dtype, made[key].shape, raw(made[key]))
+        assert tensor.is_contiguous()
+
+
+def test_torch_maps_what_was_written_at_offsets_that_it_calculates(tmp_path, monkeypatch):
+    path, made = tmp_path / "x.pt", tensors()
+    wanted = plan(made, "model1") | plan(made, "model0")
+    fill(path, made, allocate(path, wanted, ARGS, ["model0", "model1"], 7))
+    monkeypatch.setenv("TORCH_SERIALIZATION_DEBUG", "1")  # compares with where the records really are
+    with (
+        serialization_config.patch({"load.calculate_storage_offsets": True}),
+        torch.serialization.safe_globals([Namespace]),
+    ):
+        state = torch.load(path, weights_only=True, mmap=True)
+    for chunk in ("model0", "model1"):
+        assert {key: raw(tensor) for key, tensor in state[chunk].items()} == {key: raw(made[key]) for key in made}
+
+
+def test_every_checksum_is_right_to_readers_of_zip_files(written):
+    path, _ = written
+    result = subprocess.run([sys.executable, "-m", "zipfile", "-t", path], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (0, "Done testing\n")
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None
+        assert all(archive.read(entry) is not None for entry in archive.infolist())
+
+
+def test_data_is_aligned_to_64_bytes(tmp_path):
+    path, made = tmp_path / "x.pt", tensors()
+    offsets = allocate(path, plan(made), ARGS, ["model"], 7)
+    assert len(offsets) == len(made)
+    assert {offset % 64 for offset in offsets.values()} == {0}
+
+
+def test_bytes_are_the_same_each_time(tmp_path):
+    made = tensors()
+    for name in ("one", "two"):
+        fill(tmp_path / name, made, allocate(tmp_path / name, plan(made), ARGS, ["model"], 7))
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_virtual_chunks_stand_in_their_order_with_or_without_tensors(tmp_path):
+    path, made = tmp_path / "x.pt", tensors(["F32", "BF16"])
+    wanted = plan(made, "model2") | plan(made, "model0")
+    offsets = allocate(path, wanted, ARGS, ["model0", "model1", "model2"], 3)
+    with torch.serialization.safe_globals([Namespace]):
+        state = torch.load(path, weights_only=True)
+    assert list(state) == ["args", "checkpoint_version", "iteration", "model0", "model1", "model2"]
+    assert {chunk: list(state[chunk]) for chunk in ("model0", "model1", "model2")} == {
+        "model0": list(made),
+        "model1": [],
+        "model2": list(made),
+    }
+    assert len(set(offsets.values())) == 4
+
+
+def test_offsets_of_a_file_that_was_allocated_before_are_the_same(tmp_path):
+    path, made = tmp_path / "x.pt", tensors()
+    offsets = allocate(path, plan(made), ARGS, ["model"], 7)
+    assert offsets_in(path, plan(made)) == offsets
+    state = load(path)
+    assert {(RANK, "model", key): info.offset for key, info in tensors_in(path, 0, state["model"], "model")} == offsets
+
+
+def test_allocator_lays_out_each_kind_of_file_anew(tmp_path):
+    allocator = Allocator(ARGS, 7)
+    one, two = tensors(["F32", "BF16"]), tensors(["F32", "F16"])
+    kinds = {
+        "one": (plan(one), ["model"]),
+        "again": ({(Rank(5, 5, 5), *name[1:]): what for name, what in plan(one).items()}, ["model"]),
+        "two": (plan(two), ["model"]),
+        "other_keys": ({(rank, chunk, f"{key}s"): what for (rank, chunk, key), what in plan(one).items()}, ["model"]),
+        "more_chunks": (plan(one), ["model", "model1"]),
+        "other_chunk": (plan(one, "model1"), ["model", "model1"]),
+        "other_order": (dict(reversed(plan(one).items())), ["model"]),
+    }
+    for name, (wanted, chunks) in kinds.items():
+        offsets = allocator.allocate(tmp_path / name, wanted, chunks)
+        assert list(offsets) == list(wanted)
+        assert offsets == allocate(tmp_path / f"{name}_alone", wanted, ARGS, chunks, 7)
+        assert allocator.offsets(tmp_path / name, wanted) == offsets
+        assert (tmp_path / name).read_bytes() == (tmp_path / f"{name}_alone").read_bytes()
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "again").read_bytes()
+    assert len({(tmp_path / name).read_bytes() for name in kinds}) == len(kinds) - 1
+
+
+def test_space_for_tensors_is_not_written(tmp_path):
+    path = tmp_path / "x.pt"
+    wanted = {(RANK, "model", "large"): ("BF16", (1 << 16, 1 << 15))}  # 4 GiB
+    (offset,) = allocate(path, wanted, ARGS, ["model"], 7).values()
+    assert path.stat().st_size > 1 << 32
+    assert path.stat().st_blocks * 512 < 1 << 20
+    assert offsets_in(path, wanted) == dict.fromkeys(wanted, offset)
+
+
+def unbacked(count):
+    """A tensor of any size that takes no memory."""
+    mapped = mmap.mmap(-1, count, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.frombuffer(mapped, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [(10, 5 << 30, 20, 0, 30), ((1 << 32) - 1, 1), ((1 << 32) - 2, 1), (1 << 32, 1 << 32, 1), ((1 << 32) - 960, 0, 1)],
+)
+def test_records_at_and_beyond_4_gib_are_laid_out_as_torch_does(sizes, tmp_path):
+    path = tmp_path / "archive.pt"  # torch names records after the file
+    with torch.serialization.skip_data():
+        torch.save(
+            {
+                str(number): unbacked(size) if size else torch.empty(0, dtype=torch.uint8)
+                for number, size in enumerate(sizes)
+            },
+            path,
+        )
+    state = {str(number): EmptyTensor("U8", (size,), number) for number, size in enumerate(sizes)}
+    skeleton = build_skeleton(pickled(state), sizes)
+    with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        for at, (offset, piece) in enumerate(skeleton.pieces):
+            file.seek(offset)
+            there = file.read(len(piece))
+            if at == len(skeleton.pieces) - 1:
+                own = archive.getinfo("archive/.data/serialization_id").header_offset - offset
+                assert piece[:own] == there[:own]
+            else:
+                assert piece == there
+    ours = tmp_path / "ours.pt"
+    write_skeleton(ours, skeleton)
+    theirs, found = load(path), load(ours)
+    assert {name: tensor.offset for name, tensor in found.items()} == {name: t.offset for name, t in theirs.items()}
+    assert [tensor.offset for tensor in found.values()] == list(skeleton.starts)
+    with zipfile.ZipFile(ours) as archive:
+        assert [entry.file_size for entry in archive.infolist() if "/data/" in entry.filename] == list(sizes)
+
+
+@pytest.mark.parametrize("dtype", TORCH_NAMES)
+def test_pickle_is_what_torch_makes_of_a_tensor(dtype):
+    (tensor,) = tensors([dtype]).values()
+    buffer = io.BytesIO()
+    torch.save(OrderedDict(a=tensor), buffer)
+    with zipfile.ZipFile(buffer) as archive:
+        expected = archive.read("archive/data.pkl")
+    assert pickled(OrderedDict(a=EmptyTensor(dtype, tuple(tensor.shape), 0))) == expected
+
+
+def test_checksums_are_unknown_until_both_places_say_them(tmp_path):
+    path, made = tmp_path / "x.pt", tensors(["F32", "BF16", "U8"])
+    offsets = allocate(path, plan(made), ARGS, ["model"], 7)
+    sizes = {offset: made[name[2]].nbytes for name, offset in offsets.items() if made[name[2]].nbytes}
+    assert len(sizes) == 2
+    assert unknown_checksums(path) == sizes
+    first, second = sizes
+    write_checksums(path, {first: 0})  # a checksum may be any number
+    assert unknown_checksums(path) == {second: sizes[second]}
+    write_checksums(path, {second: 0xFFFFFFFF})
+    assert unknown_checksums(path) == {}
+
+
+@pytest.mark.parametrize("place", ["trailer", "entry"])
+@pytest.mark.parametrize("checksum", [0, 1, 0xDEADBEEF, 0xFFFFFFFF])
+def test_checksum_that_was_half_written_is_unknown(place, checksum, tmp_path):
+    path, made = tmp_path / "x.pt", tensors(["F32"])
+    (offset,) = allocate(path, plan(made), ARGS, ["model"], 7).values()
+    (places,) = checksum_places(path)
+    before = path.read_bytes()
+    write_checksums(path, {offset: checksum})
+    after = path.read_bytes()
+    half = bytearray(before)
+    at = getattr(places, place)
+    half[at : at + 4] = after[at : at + 4]
+    path.write_bytes(half)
+    assert unknown_checksums(path) == ({offset: places.size} if bytes(half) != after else {})
+    write_checksums(path, {offset: checksum})
+    assert path.read_bytes() == after
+
+
+def test_checksums_written_again_change_nothing(written):
+    path, _ = written
+    before = path.read_bytes()
+    write_checksums(
+        path, {places.start: zlib.crc32(before[places.start :][: places.size]) for places in checksum_places(path)}
+    )
+    assert path.read_bytes() == before
+
+
+def test_checksum_of_no_record_is_refused(written):
+    path, _ = written
+    before = path.read_bytes()
+    start = checksum_places(path)[0].start
+    with pytest.raises(MscvtError, match=rf"model_optim_rng\.pt: no record begins at byte {start + 1:,}"):
+        write_checksums(path, {start: 1, start + 1: 1})
+    assert path.read_bytes() == before
+
+
+def test_checksums_are_no_part_of_what_makes_files_equal(tmp_path):
+    made = tensors(["F32", "BF16"])
+    for name, chosen in (("one", made), ("two", {key: tensor + 1 for key, tensor in made.items()})):
+        fill(tmp_path / name, chosen, allocate(tmp_path / name, plan(made), ARGS, ["model"], 7))
+    assert (tmp_path / "one").read_bytes() != (tmp_path / "two").read_bytes()
+    assert read_headers(tmp_path / "one").digest == read_headers(tmp_path / "two").digest

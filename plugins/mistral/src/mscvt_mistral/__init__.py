@@ -1,0 +1,19 @@
+"""Magistral, and what else `MistralForCausalLM` opens: the plain decoder, heads of a size of their own."""
+
+from collections.abc import Mapping, Sequence
+
+from mscvt import DECODER, ModelType, hookimpl
+
+MSCVT_API = 2
+
+
+@hookimpl
+def mscvt_model_types() -> Sequence[ModelType]:
+    """Serve `magistral`; training asks the checkpoint for the tokenizer that these models need."""
+    return [ModelType("magistral", ("mistral",), args={"tokenizer_type": "MagistralTokenizer"})]
+
+
+@hookimpl
+def mscvt_names(block: str) -> Mapping[str, str] | None:
+    """The plain decoder's names."""
+    return DECODER.get(block)
