@@ -12,7 +12,7 @@ FOUND = messages()
 ROWS = [line.split(" | ") for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
 QUOTES = [quote for row in ROWS for quote in re.findall(r"`([^`]+)`", row[0])]
 
-OF_PLUGINS = ("layout/", "plugins/family.py", "plugins/registry.py", "description/", "plan/targets.py")
+OF_PLUGINS = ("layout/", "plugins/", "description/", "plan/by_huggingface.py", "plan/joined.py")
 """Where a mistake of a plugin is said, which its author meets; the page of plugins is about them."""
 OF_TESTS = ("testing/",)
 """What only tests of plugins can raise."""

@@ -405,6 +405,7 @@ def test_size_of_1_on_the_way_back_is_noted_and_means_nothing():
     assert notes == ("--target-tensor-parallel-size 1 means nothing on the way back: the checkpoint's args record 2",)
 
 
+PARTS = frozenset({"attention", "mlp"})
 MEANINGS = {
     "apply_layernorm_1p": True,
     "add_rmsnorm_offset": True,
@@ -429,10 +430,10 @@ MEANINGS = {
 def test_setting_that_changes_what_numbers_mean_is_refused_unless_it_is_the_familys(name):
     args = {name: MEANINGS[name]}
     with pytest.raises(MscvtError, match=f"weights mean something else: {name} is {MEANINGS[name]!r}, expected"):
-        check_meaning(args, {})
-    check_meaning(args, args)
+        check_meaning(args, {}, PARTS)
+    check_meaning(args, args, PARTS)
     with pytest.raises(MscvtError, match=f"{name} is 'odd', expected {MEANINGS[name]!r}"):
-        check_meaning({name: "odd"}, args)
+        check_meaning({name: "odd"}, args, PARTS)
 
 
 @pytest.mark.parametrize(
@@ -447,12 +448,18 @@ def test_setting_that_changes_what_numbers_mean_is_refused_unless_it_is_the_fami
     ids=str,
 )
 def test_usual_settings_and_those_that_are_not_recorded_are_taken(args):
-    check_meaning(args, {})
+    check_meaning(args, {}, PARTS)
+
+
+def test_settings_of_parts_that_the_model_lacks_mean_nothing():
+    check_meaning({"position_embedding_type": "none", "swiglu": False}, {}, frozenset({"mamba"}))
+    with pytest.raises(MscvtError, match="swiglu is False"):
+        check_meaning({"position_embedding_type": "none", "swiglu": False}, {}, frozenset({"moe"}))
 
 
 def test_every_setting_that_differs_is_listed_at_once():
     with pytest.raises(MscvtError) as caught:
-        check_meaning(MEANINGS, {"add_qkv_bias": True})
+        check_meaning(MEANINGS, {"add_qkv_bias": True}, PARTS)
     assert len(caught.value.faults) == len(MEANINGS) - 1
     assert not any(fault.startswith("add_qkv_bias") for fault in caught.value.faults)
 
@@ -461,4 +468,4 @@ def test_what_mscvt_recorded_itself_is_read_where_it_is_text():
     assert read_model_type({"model_type_hf": "small"}) == "small"
     assert read_model_type({"model_type_hf": 3}) is None
     assert absent_copies({"absent_mtp_copies": ["0.head", 3]}) == ("0.head",)
-    assert absent_copies({"absent_mtp_copies": "0.head"}) == ()
+    assert absent_copies({"absent_mtp_copies": "0.head"}) is None
