@@ -275,7 +275,22 @@ def test_checkpoint_without_args_is_read_with_its_configuration_and_options(make
         with torch.serialization.safe_globals([Namespace]):
             state = torch.load(path, weights_only=True)
         torch.save({name: value for name, value in state.items() if name != "args"}, path)
+    where = ("--load-dir", run.mg, "--save-dir", run.back, "--hf-cfg-dir", run.hf)
+    for options in ((), ("--tp", 1, "--pp", 4), ("--tp", 1, "--pp", 2)):
+        refused = run_main("mg2hf", *where, *options)
+        assert refused.code == 1
+        assert "give them as options, such as --tp 2" in refused.err
+        assert "args say" not in refused.err
     assert_way_back(run, "--tp", 2, "--pp", 2, "--noop-layers", "0,5")
+
+
+def test_padded_vocabulary_that_is_not_recorded_is_read_as_the_hint_says(make):
+    run = make(make_vocab_size_divisible_by=32)
+    record(run, recorded(QWEN, padded_vocab_size=None))
+    refused = run_main("mg2hf", "--load-dir", run.mg, "--save-dir", run.back, "--hf-cfg-dir", run.hf)
+    assert refused.code == 1
+    assert "--make-vocab-size-divisible-by N" in refused.err
+    assert_way_back(run, "--make-vocab-size-divisible-by", 32)
 
 
 def test_file_that_an_older_pickle_protocol_wrote_is_read(make):
