@@ -1,4 +1,4 @@
-"""What people reported of converters, each as the command line that they gave: checkpoints as training leaves them."""
+"""What people reported of folders and files of checkpoints, each as the command line that they gave."""
 
 import datetime
 import errno
@@ -8,7 +8,6 @@ import os
 import pathlib
 import shutil
 import types
-from argparse import Namespace
 
 import pytest
 import torch
@@ -17,9 +16,10 @@ from safetensors.torch import load_file, save_file
 from command_line import run_main
 from mscvt.testing import save_huggingface
 from reference_converter import expected_return
+from reported_runs import assert_way_back, config_of, record, recorded
 from small_configurations import MIXTURE, QWEN
 from test_properties import assert_same, read_huggingface
-from trained_checkpoint import PP, TP, Run
+from trained_checkpoint import TP, Run
 
 INDEX = "model.safetensors.index.json"
 
@@ -27,61 +27,6 @@ INDEX = "model.safetensors.index.json"
 @pytest.fixture
 def make(tmp_path):
     return lambda model_type="qwen3", config=QWEN, **options: Run(tmp_path, model_type, config, options)
-
-
-def recorded(config, tensor=1, stages=1, **more):
-    """The args of a training run that knows nothing of mscvt, under Megatron's own names."""
-    values = {
-        "tensor_model_parallel_size": tensor,
-        "pipeline_model_parallel_size": stages,
-        "expert_model_parallel_size": 1,
-        "expert_tensor_parallel_size": tensor,
-        "num_layers": config["num_hidden_layers"],
-        "hidden_size": config["hidden_size"],
-        "ffn_hidden_size": config["intermediate_size"],
-        "num_attention_heads": config["num_attention_heads"],
-        "group_query_attention": True,
-        "num_query_groups": config["num_key_value_heads"],
-        "kv_channels": config["head_dim"],
-        "vocab_size": config["vocab_size"],
-        "padded_vocab_size": config["vocab_size"],
-        "norm_epsilon": config["rms_norm_eps"],
-        "rotary_base": int(config["rope_theta"]),
-        "max_position_embeddings": config["max_position_embeddings"],
-        "untie_embeddings_and_output_weights": True,
-        "transformer_impl": "local",
-        "num_experts": config.get("num_experts"),
-        "noop_layers": None,
-        "num_layers_per_virtual_pipeline_stage": None,
-        "virtual_pipeline_model_parallel_size": None,
-        "moe_grouped_gemm": False,
-        "mtp_num_layers": None,
-        "params_dtype": torch.bfloat16,
-    }
-    if "num_experts" in config:
-        values["moe_ffn_hidden_size"] = config["moe_intermediate_size"]
-    return Namespace(**{**values, **more})
-
-
-def record(run, args, **more):
-    """Save all shards again with what a run keeps beside its weights."""
-    for path in run.shards:
-        with torch.serialization.safe_globals([Namespace]):
-            state = torch.load(path, weights_only=True)
-        torch.save({**state, "args": args, **more}, path)
-
-
-def assert_way_back(run, *options, load_dir=None):
-    """`mscvt mg2hf` gives the source back, byte for byte; returns what it said."""
-    where = ("--load-dir", load_dir or run.mg, "--save-dir", run.back, "--hf-cfg-dir", run.hf)
-    outcome = run_main("mg2hf", *where, *options)
-    assert outcome.code == 0, outcome.err
-    assert_same(read_huggingface(run.back), expected_return(run.case, run.source))
-    return outcome.out
-
-
-def config_of(folder):
-    return json.loads((folder / "config.json").read_text())
 
 
 def test_adapter_beside_the_configuration_is_not_copied(make):
@@ -227,79 +172,6 @@ def test_folder_whose_parent_is_not_writable_is_refused_with_the_fix(make, tmp_p
     assert list(target.parent.iterdir()) == [target]
     monkeypatch.undo()
     assert run_main("hf2mg", "--load-dir", run.hf, "--save-dir", target / "inside").code == 0
-
-
-def test_rotary_base_and_epsilon_of_the_training_run_are_written_and_said(make):
-    run = make()
-    record(run, recorded(QWEN, rotary_base=1000000, norm_epsilon=1e-2))
-    said = assert_way_back(run)
-    written = config_of(run.back)
-    assert (written["rope_theta"], written["rms_norm_eps"]) == (1000000, 0.01)
-    assert "rope_theta is 1000000" in said
-    assert "rms_norm_eps is 0.01" in said
-
-
-def test_head_that_was_trained_apart_is_written_and_the_configuration_says_so(make):
-    run = make()
-    record(run, recorded(QWEN))
-    (run.hf / "config.json").write_text(json.dumps({**QWEN, "tie_word_embeddings": True}))
-    said = assert_way_back(run)
-    assert config_of(run.back)["tie_word_embeddings"] is False
-    assert "tie_word_embeddings is false" in said
-
-
-@pytest.mark.parametrize(
-    ("stages", "said"),
-    [
-        ((3, 1), {"decoder_first_pipeline_num_layers": 3, "decoder_last_pipeline_num_layers": None}),
-        ((1, 3), {"decoder_last_pipeline_num_layers": 3}),
-        ((1, 2, 1), {"decoder_first_pipeline_num_layers": 1, "decoder_last_pipeline_num_layers": 1}),
-    ],
-    ids=str,
-)
-def test_stages_of_unequal_length_are_read_as_megatron_records_them(make, stages, said):
-    run = make(**{PP: len(stages)}, num_layer_list=stages)
-    record(run, recorded(QWEN, stages=len(stages), **said))
-    assert_way_back(run)
-
-
-def test_virtual_stages_are_read_by_their_number(make):
-    run = make(**{PP: 2}, num_layers_per_virtual_pipeline_stage=1)
-    record(run, recorded(QWEN, stages=2, virtual_pipeline_model_parallel_size=2))
-    assert_way_back(run)
-
-
-def test_checkpoint_without_args_is_read_with_its_configuration_and_options(make):
-    run = make(**{TP: 2, PP: 2}, noop_layers=(0, 5))
-    for path in run.shards:
-        with torch.serialization.safe_globals([Namespace]):
-            state = torch.load(path, weights_only=True)
-        torch.save({name: value for name, value in state.items() if name != "args"}, path)
-    where = ("--load-dir", run.mg, "--save-dir", run.back, "--hf-cfg-dir", run.hf)
-    for options in ((), ("--tp", 1, "--pp", 4), ("--tp", 1, "--pp", 2)):
-        refused = run_main("mg2hf", *where, *options)
-        assert refused.code == 1
-        assert "give them as options, such as --tp 2" in refused.err
-        assert "args say" not in refused.err
-    assert_way_back(run, "--tp", 2, "--pp", 2, "--noop-layers", "0,5")
-
-
-def test_padded_vocabulary_that_is_not_recorded_is_read_as_the_hint_says(make):
-    run = make(make_vocab_size_divisible_by=32)
-    record(run, recorded(QWEN, padded_vocab_size=None))
-    refused = run_main("mg2hf", "--load-dir", run.mg, "--save-dir", run.back, "--hf-cfg-dir", run.hf)
-    assert refused.code == 1
-    assert "--make-vocab-size-divisible-by N" in refused.err
-    assert_way_back(run, "--make-vocab-size-divisible-by", 32)
-
-
-def test_file_that_an_older_pickle_protocol_wrote_is_read(make):
-    run = make()
-    for path in run.shards:
-        with torch.serialization.safe_globals([Namespace]):
-            state = torch.load(path, weights_only=True)
-        torch.save(state, path, pickle_protocol=4)
-    assert_way_back(run)
 
 
 def test_adapter_alone_is_no_model(make, tmp_path):
