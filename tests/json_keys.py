@@ -38,7 +38,6 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "model_type": (str, type(None)),
     "rows": list,
     "left_over": list,
-    "missing": list,
     "paths": list,
     "unplaced": list,
     "message": str,
