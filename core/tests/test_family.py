@@ -8,7 +8,10 @@ from small_plugins import H, family_of, raises
 from mscvt import DECODER, DENSE, Layer, MscvtError, Rule, Source, whole
 from mscvt.dialects import mindspeed
 from mscvt.dialects.mindspeed.options import Options
+from mscvt.dialects.mindspeed.rule_blocks import Blocks
 from mscvt.model.options import with_defaults
+
+BLOCKS, PREFIXES = Blocks(with_defaults(Options())), ("decoder.layers.", "mtp.layers.")
 
 
 def topology(layers=4, **options):
@@ -61,7 +64,7 @@ def fails():
 HOOKS = {
     "mscvt_names": lambda family: family.names(("attention",), H),
     "mscvt_layers": lambda family: family.layers(H),
-    "mscvt_split_rules": lambda family: family.rules(H),
+    "mscvt_split_rules": lambda family: family.rules(H, BLOCKS, PREFIXES),
     "mscvt_placement": lambda family: family.placement(topology(), [Layer(0, DENSE)]),
 }
 
@@ -141,7 +144,7 @@ RULES = {
 @pytest.mark.parametrize(("rule", "what"), RULES.values(), ids=RULES)
 def test_rules_that_are_none_name_plugin_and_hook(rule, what):
     with raises("mscvt_split_rules", what) as caught:
-        family_of(mscvt_split_rules=[GOOD, rule]).rules(H)
+        family_of(mscvt_split_rules=[GOOD, rule]).rules(H, BLOCKS, PREFIXES)
     if what.startswith("it returned"):
         assert caught.value.message.endswith("expected text and a tuple of Source")
 
