@@ -46,7 +46,7 @@ def family(layers=None, rules=(), names=NAMES, sizes=lambda h: {}):
     hooks = {
         "mscvt_names": lambda model_type, block, hyperparameters: names.get(block),
         "mscvt_layers": lambda model_type, hyperparameters: layers,
-        "mscvt_split_rules": lambda model_type, hyperparameters: rules,
+        "mscvt_split_rules": lambda model_type, hyperparameters, blocks: rules,
         "mscvt_placement": lambda model_type, topology, layers: mscvt_placement(topology, layers),
     }
     return Family(ModelType("small", ("small",), sizes=sizes), Plugin("mscvt-small", "1", "small = small"), hooks)

@@ -75,11 +75,16 @@ def test_fused_norms_need_the_projection_that_they_are_fused_with():
     assert fused <= keys(transformer_impl="transformer_engine")
     assert not fused & keys()
     table = rules_of(transformer_impl="transformer_engine").layer[0]
-    beside = {rule.key: (rule.roles, rule.beside) for rule in table}
-    assert beside == {
-        "self_attention.linear_qkv.layer_norm_weight": ({"norm.input"}, {"attention.q"}),
-        "mlp.linear_fc1.layer_norm_weight": ({"norm.pre_mlp"}, {"mlp.gate"}),
-    }
+    assert [(rule.key, *rule.roles, *rule.beside) for rule in table] == [
+        ("self_attention.linear_qkv.layer_norm_weight", "norm.input", "attention.q"),
+        ("self_attention.linear_qkv.layer_norm_weight", "norm.input", "attention.qkv"),
+        ("mlp.linear_fc1.layer_norm_weight", "norm.pre_mlp", "mlp.gate"),
+        ("mlp.linear_fc1.layer_norm_weight", "norm.pre_mlp", "mlp.gate_up"),
+    ]
+
+
+def test_keys_of_layers_begin_with_one_of_the_prefixes():
+    assert set(rules_of().prefixes) == {"decoder.layers.", "mtp.layers.", "mtp.final_layernorms."}
 
 
 def test_latent_up_projections_are_divided_with_mm_split():
@@ -93,47 +98,57 @@ def test_latent_up_projections_are_divided_with_mm_split():
 
 PP = "target_pipeline_parallel_size"
 EMBEDDING, HEAD = "embedding.word_embeddings.weight", "output_layer.weight"
-LAST = [
-    ({}, False, [("decoder.final_layernorm.weight", False), (HEAD, False)]),
-    ({"mtp_num_layers": 2}, False, [("final_layernorm.weight", False), (HEAD, False)]),
-    ({PP: 2}, False, [("decoder.final_layernorm.weight", False), (HEAD, False)]),
-    ({}, True, [("decoder.final_layernorm.weight", False)]),
-    ({PP: 2}, True, [("decoder.final_layernorm.weight", False), (HEAD, True)]),
-    ({PP: 2, "mtp_num_layers": 1}, False, [("final_layernorm.weight", False), (HEAD, False), (EMBEDDING, True)]),
-    ({PP: 2, "mtp_num_layers": 1}, True, [("final_layernorm.weight", False), (HEAD, True), (EMBEDDING, True)]),
+NORM, FINAL = "decoder.final_layernorm", "final_layernorm"
+LAST = [  # options, whether embeddings are tied, the norm, what follows its bias and the bias of the output layer
+    ({}, False, NORM, [(HEAD, False)]),
+    ({"mtp_num_layers": 2}, False, FINAL, [(HEAD, False)]),
+    ({PP: 2}, False, NORM, [(HEAD, False)]),
+    ({}, True, NORM, []),
+    ({PP: 2}, True, NORM, [(HEAD, True)]),
+    ({PP: 2, "mtp_num_layers": 1}, False, FINAL, [(HEAD, False), (EMBEDDING, True)]),
+    ({PP: 2, "mtp_num_layers": 1}, True, FINAL, [(HEAD, True), (EMBEDDING, True)]),
 ]
 
 
-@pytest.mark.parametrize(("options", "is_tied", "expected"), LAST)
-def test_ends_of_the_model_and_which_of_them_are_copies(options, is_tied, expected):
+@pytest.mark.parametrize(("options", "is_tied", "norm", "expected"), LAST)
+def test_ends_of_the_model_and_which_of_them_are_copies(options, is_tied, norm, expected):
     table = rules_of(is_tied=is_tied, **options)
     assert [(end.rule.key, end.is_copy) for end in table.first] == [(EMBEDDING, False)]
-    assert [(end.rule.key, end.is_copy) for end in table.last] == expected
+    always = [(key, False) for key in (f"{norm}.weight", f"{norm}.bias", "output_layer.bias")]
+    assert [(end.rule.key, end.is_copy) for end in table.last] == always + expected
     assert all(end.rule.roles == {"embedding"} for end in table.last if end.is_copy)
 
 
-SHAPES = {  # key -> (shape on one rank of TP 2, EP 4, ETP 2; shapes of its sources)
-    "self_attention.linear_qkv.weight": ((30, 20), [(36, 20), (12, 20), (12, 20)]),
-    "self_attention.linear_proj.weight": ((20, 18), [(20, 36)]),
-    "self_attention.q_layernorm.weight": ((3,), [(3,)]),
-    "mlp.linear_fc1.weight": ((12, 20), [(12, 20), (12, 20)]),
-    "mlp.linear_fc2.weight": ((20, 6), [(20, 12)]),
-    "mlp.router.weight": ((8, 20), [(8, 20)]),
-    "mlp.experts.weight1": ((20, 2 * 2 * 8), [(16, 20)] * 2),
-    "mlp.experts.weight2": ((2 * 8, 20), [(20, 16)]),
-    "embedding.word_embeddings.weight": ((12, 20), [(22, 20), (2, 20)]),
-    "input_layernorm.weight": ((20,), [(20,)]),
+SHAPES = {  # (key, first role) -> (shape on one rank of TP 2, EP 4, ETP 2; shapes of its sources)
+    ("self_attention.linear_qkv.weight", "attention.q"): ((30, 20), [(36, 20), (12, 20), (12, 20)]),
+    ("self_attention.linear_qkv.weight", "attention.qkv"): ((30, 20), [(60, 20)]),
+    ("self_attention.linear_qkv.bias", "attention.q_bias"): ((30,), [(36,), (12,), (12,)]),
+    ("self_attention.linear_proj.weight", "attention.proj"): ((20, 18), [(20, 36)]),
+    ("self_attention.linear_proj.bias", "attention.proj_bias"): ((20,), [(20,)]),
+    ("self_attention.q_layernorm.weight", "attention.q_norm"): ((3,), [(3,)]),
+    ("mlp.linear_fc1.weight", "mlp.gate"): ((12, 20), [(12, 20), (12, 20)]),
+    ("mlp.linear_fc1.weight", "mlp.gate_up"): ((12, 20), [(24, 20)]),
+    ("mlp.linear_fc1.weight", "mlp.up"): ((6, 20), [(12, 20)]),
+    ("mlp.linear_fc2.weight", "mlp.down"): ((20, 6), [(20, 12)]),
+    ("mlp.router.weight", "moe.router"): ((8, 20), [(8, 20)]),
+    ("mlp.experts.weight1", "moe.expert.gate"): ((20, 2 * 2 * 8), [(16, 20)] * 2),
+    ("mlp.experts.weight1", "moe.expert.gate_up"): ((20, 2 * 2 * 8), [(32, 20)]),
+    ("mlp.experts.weight2", "moe.expert.down"): ((2 * 8, 20), [(20, 16)]),
+    ("embedding.word_embeddings.weight", "embedding"): ((12, 20), [(22, 20), (2, 20)]),
+    ("output_layer.bias", "head_bias"): ((12,), [(22,), (2,)]),
+    ("decoder.final_layernorm.bias", "norm.final_bias"): ((20,), [(20,)]),
+    ("input_layernorm.weight", "norm.input"): ((20,), [(20,)]),
 }
 LATENT_SHAPES = {
-    "self_attention.linear_qkv.weight": ((14, 20), [(7, 20), (7, 20)]),
-    "self_attention.linear_proj.weight": ((20, 18), [(20, 36)]),
-    "self_attention.linear_qk_nope.weight": ((12, 7), [(32, 7)]),
-    "self_attention.linear_qk_rope.weight": ((4, 7), [(32, 7)]),
-    "self_attention.linear_kv_nope.weight": ((12, 5), [(60, 5)]),
-    "self_attention.linear_v.weight": ((18, 5), [(60, 5)]),
-    "mlp.shared_experts.linear_fc1.weight": ((48, 20), [(48, 20), (48, 20)]),
-    "mlp.shared_experts.linear_fc2.weight": ((20, 24), [(20, 48)]),
-    "eh_proj.weight": ((10, 40), [(20, 40)]),
+    ("self_attention.linear_qkv.weight", "mla.q_down"): ((14, 20), [(7, 20), (7, 20)]),
+    ("self_attention.linear_proj.weight", "mla.proj"): ((20, 18), [(20, 36)]),
+    ("self_attention.linear_qk_nope.weight", "mla.q_up"): ((12, 7), [(32, 7)]),
+    ("self_attention.linear_qk_rope.weight", "mla.q_up"): ((4, 7), [(32, 7)]),
+    ("self_attention.linear_kv_nope.weight", "mla.kv_up"): ((12, 5), [(60, 5)]),
+    ("self_attention.linear_v.weight", "mla.kv_up"): ((18, 5), [(60, 5)]),
+    ("mlp.shared_experts.linear_fc1.weight", "moe.shared.gate"): ((48, 20), [(48, 20), (48, 20)]),
+    ("mlp.shared_experts.linear_fc2.weight", "moe.shared.down"): ((20, 24), [(20, 48)]),
+    ("eh_proj.weight", "mtp.proj"): ((10, 40), [(20, 40)]),
 }
 COUNTS = {TENSOR: 2, EXPERT: 4, EXPERT_TENSOR: 2}
 
@@ -144,7 +159,7 @@ def test_shapes_on_a_rank_and_of_the_sources(h, expected):
     found = {}
     for rule, layout in holding(table, h):
         share, *_ = layout.shares(COUNTS, [tuple(0 for _ in layout.dimensions)])
-        found[rule.key] = (share.shape, [side.shape for side in layout.right])
+        found[rule.key, rule.sources[0].role] = (share.shape, [side.shape for side in layout.right])
     assert {key: found[key] for key in expected} == expected
 
 
@@ -163,7 +178,7 @@ def test_every_rule_fills_every_share_and_takes_every_source_once(h, tp, ep, who
     counts = {TENSOR: tp, EXPERT: ep, EXPERT_TENSOR: 1 if whole else tp}
     taken: dict[tuple, list] = {}
     names = {}
-    for rule, layout in holding(table, h, fused):
+    for number, (rule, layout) in enumerate(holding(table, h, fused)):
         assert not list(layout.uneven(counts)), rule.key
         for share in layout.shares(counts, places(layout, counts)):
             assert uncovered(prod(share.shape), [piece.pair for piece in share.pieces]) is None, rule.key
@@ -171,7 +186,7 @@ def test_every_rule_fills_every_share_and_takes_every_source_once(h, tp, ep, who
                 side = layout.right[piece.source]
                 if side.name != PADDING:
                     # divided projections share a source, every other rule has its own
-                    owner = side.name if rule.key.startswith("self_attention.linear_") else rule.key
+                    owner = side.name if side.name in ("mla.q_up", "mla.kv_up") else number
                     taken.setdefault((owner, side.name, piece.held), []).append(piece.pair.inverse())
                     names[owner, side.name, piece.held] = side.numel
     for source, pairs in taken.items():

@@ -8,7 +8,10 @@ from small_plugins import H, family_of, raises
 from mscvt import DECODER, DENSE, Layer, MscvtError, Rule, Source, whole
 from mscvt.dialects import mindspeed
 from mscvt.dialects.mindspeed.options import Options
+from mscvt.dialects.mindspeed.rule_blocks import Blocks
 from mscvt.model.options import with_defaults
+
+BLOCKS, PREFIXES = Blocks(with_defaults(Options())), ("decoder.layers.", "mtp.layers.")
 
 
 def topology(layers=4, **options):
@@ -43,7 +46,7 @@ def test_names_that_are_none_name_plugin_and_hook(answer, what):
 
 
 def test_layer_whose_blocks_nobody_names_is_an_error():
-    with raises("mscvt_names", "it names no tensors of layers of the kind ('gdn',), which mscvt_layers enumerates"):
+    with raises("mscvt_names", "it has no block 'gdn', and layer 0 consists of gdn"):
         family_of().layer_names(Layer(0, ("gdn",)), H)
 
 
@@ -61,7 +64,7 @@ def fails():
 HOOKS = {
     "mscvt_names": lambda family: family.names(("attention",), H),
     "mscvt_layers": lambda family: family.layers(H),
-    "mscvt_split_rules": lambda family: family.rules(H),
+    "mscvt_split_rules": lambda family: family.rules(H, BLOCKS, PREFIXES),
     "mscvt_placement": lambda family: family.placement(topology(), [Layer(0, DENSE)]),
 }
 
@@ -91,7 +94,9 @@ ITEMS = {
 
 
 @pytest.mark.parametrize(
-    ("hook", "answer"), [(hook, answer) for hook, (_, all_of) in ITEMS.items() for answer in all_of], ids=repr
+    ("hook", "answer"),
+    [(hook, answer) for hook, (_, all_of) in ITEMS.items() for answer in all_of],
+    ids=lambda of: type(of).__name__,
 )
 def test_answer_of_a_wrong_kind_names_plugin_and_hook(hook, answer):
     with raises(hook, "it returned ") as caught:
@@ -141,7 +146,7 @@ RULES = {
 @pytest.mark.parametrize(("rule", "what"), RULES.values(), ids=RULES)
 def test_rules_that_are_none_name_plugin_and_hook(rule, what):
     with raises("mscvt_split_rules", what) as caught:
-        family_of(mscvt_split_rules=[GOOD, rule]).rules(H)
+        family_of(mscvt_split_rules=[GOOD, rule]).rules(H, BLOCKS, PREFIXES)
     if what.startswith("it returned"):
         assert caught.value.message.endswith("expected text and a tuple of Source")
 

@@ -22,10 +22,10 @@ EXERCISED = {
         "core/tests/test_plugin_loading.py",
         "test_model_type_claimed_twice_is_refused_and_all_claimants_named",
     ),
-    "mscvt_names": ("plugins/llama/tests/test_llama.py", "test_names_shapes_and_sizes_are_those_of_transformers"),
+    "mscvt_names": ("core/tests/test_family.py", "test_names_of_blocks_are_merged_and_the_same_name_may_stand_in_two"),
     "mscvt_layers": (
         "plugins/qwen3_moe/tests/test_qwen3_moe.py",
-        "test_names_shapes_and_sizes_are_those_of_transformers",
+        "test_layers_with_experts_are_those_of_the_rule",
     ),
     "mscvt_split_rules": (
         "tests/test_third_party_plugin.py",

@@ -1,11 +1,12 @@
 """From one topology to any other without a detour: the same bytes as by way of Hugging Face's tensors."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from walks import numbered, run
 
 from mscvt.dialects.mindspeed.options import Options
-from mscvt.errors import Faults
+from mscvt.errors import Faults, MscvtError
 from mscvt.jobs.models import Model, model_from_config
 from mscvt.model.options import rows
 from mscvt.plan.by_huggingface import ByHuggingFace
@@ -127,7 +128,7 @@ def test_what_is_said_to_be_equal_is_equal_and_all_that_is_not_read(models):
             for copy in target.copies
             if copy.source is not None
         }
-        equal = list(grouping.equal())
+        equal = list(grouping.equal(replicas=True))
         assert all((shards[kept] == shards[other]).all() for kept, other in equal)
         others = {other for _, other in equal}
         assert not others & read
@@ -145,10 +146,21 @@ def test_models_of_different_tensors_can_not_be_joined():
         "vocab_size": 10,
     }
     family = REGISTRY.family("llama2")
-    whole, less = (model_from_config(family, config, Options(num_layers=n), "c").description for n in (None, 1))
-    faults = Faults()
-    Joined(whole, less).prove(faults)
-    assert bool(faults)
-    faults = Faults()
-    Joined(whole, whole).prove(faults)
-    assert not faults
+
+    def described(layers=None, **changes):
+        return model_from_config(family, config | changes, Options(num_layers=layers), "config.json").description
+
+    def proven(source, target):
+        faults = Faults()
+        Joined(source, target).prove(faults)
+        return faults
+
+    whole = described()
+    assert not proven(whole, described())
+    assert not proven(whole, described(1)), "the target may leave out layers"
+    with pytest.raises(MscvtError) as caught:
+        proven(described(1), whole).raise_if_any("wrong")
+    assert len(caught.value.faults) == 9
+    assert all("model.layers.1." in fault for fault in caught.value.faults)
+    with pytest.raises(MscvtError, match=r"lm_head.weight is on one side only"):
+        proven(whole, described(tie_word_embeddings=True)).raise_if_any("wrong")

@@ -5,10 +5,12 @@ from dataclasses import replace
 import pytest
 from small_plugins import ACME, CONFIG, H, family_of, raises, registry_of
 
-from mscvt import DECODER, MscvtError, whole
+from mscvt import DECODER, DENSE, Layer, MscvtError, whole
+from mscvt.dialects.mindspeed import training_flags
 from mscvt.dialects.mindspeed.options import Options
 from mscvt.jobs.models import model_from_config
 
+LAYERS = [Layer(0, DENSE), Layer(1, DENSE)]
 L = "model.layers.{layer}."
 
 
@@ -38,26 +40,87 @@ def test_sizes_that_are_no_whole_numbers_name_the_plugin(sizes):
         family_of(model_type=replace(ACME, sizes=sizes)).sizes(H)
 
 
-@pytest.mark.parametrize("what", ["sizes", "args", "matches"])
+FUNCTIONS = {
+    "sizes": lambda registry: registry.family("acme").sizes(H),
+    "args": lambda registry: registry.family("acme").args(H, LAYERS),
+    "flags": lambda registry: registry.family("acme").flags(H),
+    "left_out": lambda registry: registry.family("acme").left_out(H),
+    "respell": lambda registry: registry.family("acme").respelled(CONFIG),
+    "matches": lambda registry: registry.recognise(CONFIG),
+}
+
+
+@pytest.mark.parametrize("what", FUNCTIONS)
 def test_function_of_a_model_type_that_fails_names_the_plugin(what):
-    registry = registry_of(model_type=replace(ACME, **{what: lambda _: 1 / 0}))
+    registry = registry_of(model_type=replace(ACME, **{what: lambda *_: 1 / 0}))
     with raises(what, "failed: ZeroDivisionError: division by zero"):
-        if what == "matches":
-            registry.recognise({"model_type": "acme"})
-        else:
-            getattr(registry.family("acme"), what)(H)
+        FUNCTIONS[what](registry)
 
 
-@pytest.mark.parametrize("answer", [None, [1], {"a": object()}, {"a": {1, 2}}, {1: 2}, {"a": [{"b": b""}]}], ids=repr)
+ANSWERS = {
+    "flags are text": ("flags", "--swap", "it returned '--swap', expected a list of words"),
+    "flags are numbers": ("flags", ["--swap", 3], "it returned ['--swap', 3], expected a list of words"),
+    "left_out is a list": ("left_out", ["*.x"], "it returned ['*.x'], expected pattern -> why"),
+    "left_out has no reason": ("left_out", {"*.x": None}, "it returned {'*.x': None}, expected pattern -> why"),
+    "respell is a list": ("respell", [1], "it returned [1], expected a configuration"),
+    "respell is nothing": ("respell", None, "it returned None, expected a configuration"),
+}
+
+
+@pytest.mark.parametrize(("what", "answer", "message"), ANSWERS.values(), ids=ANSWERS)
+def test_answer_of_a_wrong_kind_names_plugin_and_function(what, answer, message):
+    with raises(what, message):
+        FUNCTIONS[what](registry_of(model_type=replace(ACME, **{what: lambda _: answer})))
+
+
+def test_flags_are_those_of_the_models_sizes_and_end_the_training_flags():
+    made = family_of(model_type=replace(ACME, flags=lambda h: [f"--width {h['hidden_size']}", "--swap"]))
+    model = model_from_config(made, CONFIG, Options(), "config.json")
+    assert training_flags(made, model.options, model.h, model.layers)[-2:] == ("--width 8", "--swap")
+
+
+def test_tensors_that_hold_no_weights_are_left_out_before_what_a_model_has_besides():
+    given = replace(ACME, ignored=("*.buffer",), left_out=lambda h: {"*.extra": f"of all {h['num_layers']} layers"})
+    assert family_of(model_type=given).left_out(H) == {
+        "*.buffer": "holds no weights", "*.extra": "of all 4 layers"
+    }  # fmt: skip
+
+
+def test_configuration_in_another_spelling_is_read_as_the_usual_one():
+    def respell(config):
+        return {"hidden_size": config["width"], **config} if "width" in config else config
+
+    made = family_of(model_type=replace(ACME, respell=respell))
+    other = {"width" if name == "hidden_size" else name: value for name, value in CONFIG.items()}
+    there, usual = (model_from_config(made, config, Options(), "config.json") for config in (other, CONFIG))
+    assert there.h == usual.h
+    assert there.h["hidden_size"] == 8
+    with pytest.raises(MscvtError, match="hidden_size is missing"):
+        model_from_config(family_of(), other, Options(), "config.json")
+
+
+def test_options_that_a_model_type_refuses_or_notes_are_said_when_a_model_is_made():
+    made = family_of(model_type=replace(ACME, refused={"noop_layers": "have no slots"}))
+    with pytest.raises(MscvtError, match="--noop-layers 4,5: acme have no slots") as caught:
+        describe(made, noop_layers=(4, 5))
+    assert caught.value.hint == "Leave out --noop-layers."
+    made = family_of(model_type=replace(ACME, noted={"target_tensor_parallel_size": "are not trained so"}))
+    for tensor, notes in ((2, ("--target-tensor-parallel-size 2: acme are not trained so",)), (1, ())):
+        options = Options(target_tensor_parallel_size=tensor)
+        assert model_from_config(made, CONFIG, options, "config.json").notes == notes
+
+
+@pytest.mark.parametrize("answer", [None, [1], {"a": ...}, {"a": {1, 2}}, {1: 2}, {"a": [{"b": b""}]}], ids=repr)
 def test_args_that_are_not_plain_name_the_plugin(answer):
     with raises("args", "it gives "):
-        family_of(model_type=replace(ACME, args=lambda h: answer)).args(H)
+        family_of(model_type=replace(ACME, args=lambda h, layers: answer)).args(H, LAYERS)
 
 
 def test_args_that_are_plain_are_given_as_they_are():
     plain = {"a": 1, "b": [1.5, None, (True, "x")], "c": {"d": {}}}
-    assert family_of(model_type=replace(ACME, args=plain)).args(H) == plain
-    assert family_of(model_type=replace(ACME, args=lambda h: {"n": h["num_layers"]})).args(H) == {"n": 4}
+    assert family_of(model_type=replace(ACME, args=plain)).args(H, LAYERS) == plain
+    given = replace(ACME, args=lambda h, layers: {"n": h["num_layers"], "kept": len(layers)})
+    assert family_of(model_type=given).args(H, LAYERS) == {"n": 4, "kept": 2}
 
 
 AT_LOAD = {
@@ -75,6 +138,9 @@ AT_LOAD = {
     ),
     "matches": (replace(ACME, matches=True), "matches of 'acme' is True, expected a function"),
     "sizes": (replace(ACME, sizes={"slot": 3}), "sizes of 'acme' is {'slot': 3}, expected a function"),
+    "respell": (replace(ACME, respell={}), "respell of 'acme' is {}, expected a function"),
+    "flags": (replace(ACME, flags=["--swap"]), "flags of 'acme' is ['--swap'], expected a function"),
+    "left_out": (replace(ACME, left_out={"*.x": "y"}), "left_out of 'acme' is {'*.x': 'y'}, expected a function"),
     "args": (replace(ACME, args={"a": object}), "args of 'acme' are not all plain values (numbers, text, lists)"),
 }
 
@@ -99,7 +165,7 @@ DESCRIBED = {
     ),
     "no ends": (
         {"names": {**DECODER, "model": None}},
-        "plugin mscvt-acme 1.2, mscvt_names: it names no embedding in the block 'model'",
+        "plugin mscvt-acme 1.2, mscvt_names for acme: the block 'model' names no tensor for the role embedding",
     ),
     "name with an unknown field": (
         {"names": with_attention() | {"mlp": {**DECODER["mlp"], "mlp.up": L + "{expert}.up"}}},

@@ -131,8 +131,8 @@ def test_mtp_layers_that_nobody_asked_for_are_left_out_and_said_so():
 def test_repeated_tensors_must_be_equal_and_are_given_back():
     described = description(mtp_num_layers=1)
     assert described.aliases == {
-        "model.layers.2.embed.weight": Alias("model.embed_tokens.weight", is_written=True),
-        "model.layers.2.head.weight": Alias("lm_head.weight", is_written=True),
+        "model.layers.2.embed.weight": Alias("model.embed_tokens.weight", is_written=True, mark="0.embedding"),
+        "model.layers.2.head.weight": Alias("lm_head.weight", is_written=True, mark="0.head"),
     }
     source = source_of(described)
     repeated = {"model.layers.2.head.weight": source["lm_head.weight"]}

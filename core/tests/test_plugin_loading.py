@@ -128,9 +128,11 @@ def test_broken_plugin_is_reported_and_the_others_keep_working(source, cause, in
         registry.family("zenith").names(["attention"], {})["norm.input"]
         == "model.layers.{layer}.input_layernorm.weight"
     )
-    with pytest.raises(MscvtError, match="unknown model type 'acme'") as caught:
+    with pytest.raises(
+        MscvtError, match=r"mscvt-acme 1\.2 can't be used, and nothing else serves the model type 'acme'"
+    ) as caught:
         registry.family("acme")
-    assert f"mscvt-acme 1.2 (it = mscvt_acme): {broken.error}" in caught.value.faults
+    assert broken.error in str(caught.value)
 
 
 def test_interrupt_while_a_plugin_loads_is_passed_on(install):
@@ -164,7 +166,7 @@ def test_config_that_two_model_types_claim_asks_for_a_choice(install):
 
 def test_config_that_nobody_claims_says_what_is_installed(install):
     install("mscvt-acme", ACME)
-    with pytest.raises(MscvtError, match=r"model_type 'other', which no installed plugin claims; installed: acme"):
+    with pytest.raises(MscvtError, match=r"model_type 'other', which no installed plugin .*: .*\bacme\b"):
         load_registry().recognise({"model_type": "other"})
 
 

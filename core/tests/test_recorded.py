@@ -1,5 +1,7 @@
 """What `args` record, and how they are read back, also where a training run wrote them in another way."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,7 +47,7 @@ NAMES = {
 
 
 def family(model_type=PLAIN):
-    kind = DENSE if model_type is PLAIN else ("moe",)
+    kind = ("moe",) if model_type is MOE else DENSE
     hooks = {
         "mscvt_names": lambda model_type, block, hyperparameters: NAMES[model_type].get(block),
         "mscvt_layers": lambda model_type, hyperparameters: [Layer(n, kind) for n in range(2)],
@@ -156,10 +158,11 @@ def test_spread_experts_are_whole_whatever_training_recorded():
 def test_repeated_tensors_that_the_source_lacked_are_recorded_by_name():
     assert absent_copies(args_of(absent=["1.head", "0.embedding"])) == ("0.embedding", "1.head")
     assert absent_copies(args_of()) is None
+    assert absent_copies(args_of(model_type=replace(PLAIN, repeats_ends=False))) == (), "where none is the exception"
 
 
 @pytest.mark.parametrize("value", ["a", 3, None, {"a": 1}], ids=repr)
-def test_repeated_tensors_are_none_where_something_else_is_recorded(value):
+def test_repeated_tensors_are_not_known_where_something_else_is_recorded(value):
     assert absent_copies({"absent_mtp_copies": value}) is None
 
 
@@ -194,7 +197,7 @@ def test_values_that_mean_nothing_are_an_error_that_names_them(name, value):
 def test_all_contradictions_are_shown_at_once():
     asked = Options(noop_layers=(1,), mtp_num_layers=0, moe_tp_extend_ep=True, num_layers=3)
     with pytest.raises(MscvtError) as caught:
-        read_options({"num_layers": 6, "noop_layers": "2", "mtp_num_layers": 1, "moe_tp_extend_ep": False}, asked)
+        read_options({"noop_layers": "2", "mtp_num_layers": 1, "moe_tp_extend_ep": False, "num_layers": 5}, asked)
     assert len(caught.value.faults) == 4
     for flag in ("--noop-layers 1", "--mtp-num-layers 0", "--moe-tp-extend-ep", "--num-layers 3"):
         assert flag in str(caught.value)
