@@ -9,9 +9,11 @@ from small_plugins import CONFIG as PLAIN
 
 from mscvt.dialects.mindspeed.options import Options
 from mscvt.errors import MscvtError
+from mscvt.formats.megatron_torch.reader import MegatronSource
 from mscvt.jobs.conversion import Settings, run_conversion
 from mscvt.jobs.prepare import prepare_reshard
 from mscvt.jobs.request import Request
+from mscvt.jobs.reshard import models_of
 from mscvt.plugins.registry import load_registry
 from mscvt.testing import contents_in, hf2mg, mg2hf, save_huggingface, source_tensors
 from small_configurations import DEEPSEEK, MIXTURE, QWEN
@@ -92,13 +94,43 @@ def test_other_layout_is_what_the_original_gives_under_its_options(config, there
 @pytest.mark.parametrize("asked", [{TP: 2}, {MTP: 0}], ids=["kept", "dropped"])
 def test_tensors_that_the_original_did_not_repeat_are_given_back_by_neither(asked, tmp_path):
     hf = source(tmp_path / "hf", DEEPSEEK, lacking=("shared_head.head.weight", "layers.4.embed_tokens.weight"))
-    hf2mg(hf, tmp_path / "there", Options(mtp_num_layers=1))
+    hf2mg(hf, tmp_path / "there", Options(**{MTP: 1}))
+    hf2mg(hf, tmp_path / "expected", Options(**{MTP: 1, **asked}))
     reshard(tmp_path / "there", tmp_path / "found", **asked)
+    assert files_in(tmp_path / "found") == files_in(tmp_path / "expected")
     mg2hf(tmp_path / "found", tmp_path / "back")
     original = contents_in(hf)
     kept = {name: what for name, what in original.items() if MTP not in asked or "layers.4." not in name}
     assert len(kept) < len(original) or MTP not in asked
     assert contents_in(tmp_path / "back") == kept
+
+
+@pytest.mark.parametrize("repeats", [True, False])
+def test_ends_are_given_back_from_both_layouts_alike_where_nothing_is_recorded(repeats, tmp_path):
+    family = REGISTRY.family("deepseek3")
+    family = replace(family, model_type=replace(family.model_type, repeats_ends=repeats))
+    registry = replace(REGISTRY, families={"deepseek3": family})
+    hf2mg(source(tmp_path / "hf", DEEPSEEK), tmp_path / "there", Options(**{MTP: 1}), registry=registry)
+    path = tmp_path / "there/iter_0000001/mp_rank_00/model_optim_rng.pt"
+    state = torch.load(path, weights_only=False)
+    vars(state["args"]).pop("absent_mtp_copies", None)
+    torch.save(state, path)
+    reshard(tmp_path / "there", tmp_path / "found", registry, **{TP: 2})
+    backs = [tmp_path / f"{name}-back" for name in ("there", "found")]
+    for name, back in zip(("there", "found"), backs, strict=True):
+        mg2hf(tmp_path / name, back, registry=registry)
+    there, found = map(contents_in, backs)
+    assert found == there
+    assert ("model.layers.4.embed_tokens.weight" in found) is repeats
+
+
+def test_sizes_of_the_wanted_model_are_those_of_what_is_kept(checkpoints):
+    request = Request(checkpoints / "latent", Options(**{MTP: 0, PADDED: 5, TP: 2}))
+    there, wanted = models_of(MegatronSource(request.load_dir).args, request, REGISTRY)
+    changed = {name for name in there.h if there.h[name] != wanted.h[name]}
+    assert changed == {"mtp_num_layers", "padded_vocab_size"}
+    assert (wanted.h["mtp_num_layers"], wanted.h["padded_vocab_size"]) == (0, 30)
+    assert (wanted.layers, [layer.mtp for layer in wanted.kept]) == (4, [None] * 4)
 
 
 def refused(folder, tmp_path, registry=REGISTRY, removed=(), **asked):
@@ -120,7 +152,11 @@ def checkpoints(tmp_path_factory):
 REFUSED = {
     "layers": ("dense", {"num_layers": 2}, "--num-layers 2: layers can't be left out on this way"),
     "dense layers": ("latent", {"first_k_dense_replace": 0}, "--first-k-dense-replace 0: layers can't be left out"),
-    "experts of none": ("dense", {EP: 2}, "--target-expert-parallel-size 2: qwen3 models have no experts"),
+    "experts of none, before all else": (
+        "dense",
+        {EP: 2, PP: 3},
+        "--target-expert-parallel-size 2: qwen3 models have no experts",
+    ),
     "no such size": ("dense", {TP: 0}, "--target-tensor-parallel-size 0: must be at least 1"),
     "heads": ("dense", {TP: 4}, "2 kv groups (num_key_value_heads) are not divisible by"),
     "stages": ("dense", {PP: 3}, "4 layers are not divisible by --target-pipeline-parallel-size 3"),
