@@ -52,12 +52,12 @@ def family(layers=None, rules=(), names=NAMES, sizes=lambda h: {}):
     return Family(ModelType("small", ("small",), sizes=sizes), Plugin("mscvt-small", "1", "small = small"), hooks)
 
 
-def description(h=H, made=None, **options):
+def description(h=H, made=None, absent=(), **options):
     made = made or family()
     filled = with_defaults(Options(**options))
     selection = select_layers(made.layers(h), filled)
     topology = mindspeed.topology(filled, selection.decoder_count)
-    return describe(made, h, filled, topology, selection, mindspeed)
+    return describe(made, h, filled, topology, selection, mindspeed, absent=absent)
 
 
 def source_of(described, dtype="BF16"):

@@ -1,17 +1,20 @@
 """Descriptions: which rules hold for which layers, what layers of their own sizes become, what does not hold."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from small_models import EP, NAMES, TP, H, L, description, family, source_of
+from small_models import EP, NAMES, TP, H, L, description, family, shards_of, source_of
 from walks import numbered, run
 
 from mscvt.description.chosen import RuleBook, choose_rules
+from mscvt.description.description import Alias
 from mscvt.dialects import mindspeed
 from mscvt.errors import MscvtError
-from mscvt.jobs.plans import plan_to_megatron
+from mscvt.jobs.plans import plan_to_huggingface, plan_to_megatron
 from mscvt.layout.rules import TENSOR, Rule, Source, whole
-from mscvt.model.family import DENSE, MOE, Layer
+from mscvt.model.family import DENSE, MOE, MTP, MTP_REPEATS, Layer
 from mscvt.parallel.grid import Rank
 from mscvt.plan.by_huggingface import ByHuggingFace
 from mscvt.plan.by_shard import ByShard
@@ -190,6 +193,46 @@ def test_size_of_a_family_reaches_its_rules():
     rules = [whole("own", "own", "double hidden")]
     made = family([Layer(0, DENSE)], rules, names, sizes=lambda h: {"double": 2 * h["hidden_size"]})
     assert tensors_of(description(made=made))["model.layers.0.own"].shape == (20, 10)
+
+
+@pytest.mark.parametrize("prefix", ["decoder.layers.0.", "mtp.layers.{layer}.", "mtp.final_layernorms.0."])
+def test_rule_under_a_layers_prefix_is_refused(prefix):
+    made = family([Layer(0, DENSE)], [whole(f"{prefix}mlp.own", "mlp.up", "ffn hidden")])
+    with pytest.raises(MscvtError, match=r"mscvt_split_rules for small: the key '.*' has the layer's prefix"):
+        description(made=made)
+
+
+_ENDS = {role: name for role, name in NAMES[MTP].items() if role != "head"}
+REPEATS = {**NAMES, MTP: _ENDS, MTP_REPEATS: {"head": L + "lm_head.weight"}}
+
+
+def test_ends_that_only_some_checkpoints_repeat_are_compared_and_not_given_back():
+    described = description(made=family(names=REPEATS), mtp_num_layers=1)
+    assert described.aliases == {
+        "model.layers.2.embed.weight": Alias("model.embed_tokens.weight", is_written=True, mark="0.embedding"),
+        "model.layers.2.lm_head.weight": Alias("lm_head.weight", is_written=False, mark="0.head"),
+    }
+    needed = source_of(described)
+    plan = plan_to_megatron(described, {**needed, "model.layers.2.lm_head.weight": needed["lm_head.weight"]})
+    assert plan.equal == (("lm_head.weight", "model.layers.2.lm_head.weight", 140),)
+    assert plan_to_megatron(described, needed).equal == ()
+    back = plan_to_huggingface(described, shards_of(plan))
+    assert {name for file in back.files for name in file.tensors} == needed.keys() | {"model.layers.2.embed.weight"}
+
+
+def test_ends_that_some_checkpoints_repeat_are_left_out_with_their_layer():
+    left_out = description(made=family(names=REPEATS)).left_out
+    assert left_out["model.layers.2.lm_head.weight"] == "MTP layers not asked for"
+
+
+@pytest.mark.parametrize(("repeats", "absent", "written"), [
+    (True, None, True), (False, None, False), (False, (), True), (True, ("0.head", "0.embedding"), False)
+])  # fmt: skip
+def test_repeated_ends_are_given_back_as_recorded_or_as_the_familys_checkpoints_have_them(repeats, absent, written):
+    made = family()
+    made = replace(made, model_type=replace(made.model_type, repeats_ends=repeats))
+    aliases = description(made=made, absent=absent, mtp_num_layers=1).aliases
+    assert [alias.is_written for alias in aliases.values()] == [written] * 2
 
 
 def test_names_of_experts_that_are_left_out_are_all_listed():

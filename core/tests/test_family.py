@@ -57,6 +57,11 @@ def test_names_of_blocks_are_merged_and_the_same_name_may_stand_in_two():
     assert family.names(("unknown",), H) == {}
 
 
+def test_name_in_an_mtp_layer_may_lack_the_layers_number():
+    family = family_of(names={"mlp": {"mlp.up": "mtp.up.weight"}})
+    assert family.layer_names(Layer(4, ("mlp",), mtp=0), H) == {"mlp.up": "mtp.up.weight"}
+
+
 def fails():
     return 1 / 0
 

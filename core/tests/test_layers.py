@@ -1,6 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from small_plugins import family_of
 
 from mscvt.dialects.mindspeed.options import Options
 from mscvt.errors import MscvtError
@@ -19,6 +20,22 @@ def kept(layers, **options):
     assert {*selection.kept, *selection.dropped} == {*layers}
     assert len(selection.kept) + len(selection.dropped) == len(layers)
     return [layer.index for layer in selection.kept]
+
+
+@pytest.mark.parametrize(
+    ("h", "kinds"),
+    [
+        ({}, [DENSE] * 3),
+        ({"first_k_dense_replace": 1}, [DENSE] * 3),
+        ({"num_experts": 4}, [MOE] * 3),
+        ({"num_experts": 4, "first_k_dense_replace": 2}, [DENSE, DENSE, MOE]),
+    ],
+)
+@pytest.mark.parametrize("depth", [0, 2])
+def test_layers_of_a_family_that_names_none_are_dense_then_have_experts(h, kinds, depth):
+    mtp = [Layer(3 + m, MOE if "num_experts" in h else DENSE, mtp=m) for m in range(depth)]
+    decoder = [Layer(i, kind) for i, kind in enumerate(kinds)]
+    assert family_of().layers({"num_layers": 3, "mtp_num_layers": depth, **h}) == (*decoder, *mtp)
 
 
 def test_all_decoder_layers_and_no_mtp_layers_are_kept_by_default():

@@ -53,12 +53,25 @@ BASE = {**CONFIG, "expert_dtype": "fp8"}
 REPEATED = {f"mtp.{m}.{name}" for m in (0, 1) for name in ("emb.tok_emb.weight", "head.weight")}
 
 
+COMPRESSOR = ("ape", "wgate.weight", "wkv.weight")
+WHOLE = (
+    *("self_attention.linear_q.weight", "self_attention.linear_kv.weight", "mlp.router.tid2eid"),
+    *(f"{part}.hc_fn.weight" for part in ("attn_mhc", "mlp_mhc", "hc_head")),
+    *(f"self_attention.compressor.{name}" for name in COMPRESSOR),
+    *(f"self_attention.indexer.kv_compressor.{name}" for name in COMPRESSOR),
+    *(f"self_attention.indexer.{name}.weight" for name in ("wq_b", "weights_proj")),
+)
+"""What every rank has whole, though it is a matrix."""
+
+
 class TestBase(FamilyContract):
+    whole = WHOLE
     model_type = "deepseek4_base"
     config = BASE
 
 
 class TestFlash(FamilyContract):
+    whole = WHOLE
     model_type = "deepseek4"
     config = CONFIG
     cases = ("one_rank", "tp2_pp2_padded_vocabulary", "tp2_pp2_ep2_grouped", "tp2_pp2_mtp2", "three_layers")
@@ -150,7 +163,7 @@ def test_type_decides_on_repeated_tensors_where_nothing_is_recorded(model_type, 
     convert(tmp_path, sources(), Options(mtp_num_layers=2), model_type=model_type)
     (path,) = (tmp_path / "mg").glob("*/*/model_optim_rng.pt")
     state = shards_in(tmp_path / "mg")["mp_rank_00"]
-    vars(state["args"]).pop("absent_hf_tensors", None)
+    vars(state["args"]).pop("absent_mtp_copies")
     torch.save(state, path)
     mg2hf(tmp_path / "mg", tmp_path / "back")
     assert contents_in(tmp_path / "back").keys() & REPEATED == given
@@ -203,7 +216,7 @@ def test_drafter_is_left_out_and_reported(tmp_path):
 
 
 def test_drafter_can_not_be_taken_for_mtp_layers(tmp_path):
-    with pytest.raises(MscvtError, match=r"--mtp-num-layers 1: deepseek4 models have no multi-token prediction"):
+    with pytest.raises(MscvtError, match=r"--mtp-num-layers 1: the model has 0 MTP layers"):
         convert(tmp_path, drafting_sources()[1], Options(mtp_num_layers=1), config=DRAFTER)
 
 

@@ -208,7 +208,7 @@ def test_checkpoint_tells_training_of_biases_norms_and_rotation(tmp_path):
     flags = hf2mg(tmp_path / "hf0", tmp_path / "mg0").training_flags
     args = args_in(tmp_path / "mg0")
     assert args["add_qkv_bias"] is args["qk_layernorm"] is args["router_bias"] is True
-    assert (args["partial_rotary_factor"], args["kv_channels"], args["num_query_groups"]) == (0.5, 6, 4)
+    assert (args["partial_rotary_factor"], args["kv_channels"], args["num_query_groups"]) == (0.5, 20, 4)
     assert flags.endswith("--rotary-percent 0.5 --add-qkv-bias")
     flags = hf2mg(tmp_path / "hf1", tmp_path / "mg1").training_flags
     args = args_in(tmp_path / "mg1")

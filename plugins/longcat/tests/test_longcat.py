@@ -47,6 +47,7 @@ PUBLIC = {name: value for name, value in CONFIG.items() if name not in ("num_key
 
 
 class TestLongcat(FamilyContract):
+    whole = ("mlp.router.weight", *(f"self_attention_{half}.linear_qkv.weight" for half in (0, 1)))
     model_type = "longcat"
     config = CONFIG
 

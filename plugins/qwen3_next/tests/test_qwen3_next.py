@@ -49,6 +49,10 @@ FAMILY = "qwen3-next"
 
 
 class TestQwen3Next(FamilyContract):
+    whole = tuple(
+        f"self_attention.{name}.weight"
+        for name in ("conv1d", "in_proj_qkvz", "in_proj_ba", "out_proj", "q_proj", "k_proj", "v_proj")
+    )
     model_type = FAMILY
     config = CONFIG
     real = Qwen3NextConfig, Qwen3NextForCausalLM

@@ -109,7 +109,7 @@ def prepare_reshard(request: Request, registry: Registry) -> Conversion:
         MscvtError: Where anything at all is wrong with the options, the plugin or the source.
     """
     from mscvt.formats.megatron_torch.reader import MegatronSource
-    from mscvt.jobs.reshard import models_of
+    from mscvt.jobs.reshard import absent_of, models_of
 
     source = MegatronSource(request.load_dir, request.iteration)
     there, wanted = models_of(source.args, request, registry)
@@ -122,7 +122,7 @@ def prepare_reshard(request: Request, registry: Registry) -> Conversion:
         dtype=request.dtype_name,
         replicas=request.replicas == "equal",
     )
-    absent = mindspeed.absent_copies(source.args) or ()
+    absent = absent_of(source.args, wanted)
     notes = (*wanted.notes, "optimizer states are not carried over")
     return _to_shards("mg2mg", request, wanted, plan, source, absent, None, notes)
 

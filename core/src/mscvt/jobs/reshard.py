@@ -52,6 +52,21 @@ def models_of(args: Mapping[str, Any], request: Request, registry: Registry) -> 
     return source, Model(family, h, options, description, selection.kept, len(layers), source.notes)
 
 
+def absent_of(args: Mapping[str, Any], wanted: Model) -> list[str]:
+    """Which tensors of the ends the original did not repeat, of those that the wanted model's MTP layers could.
+
+    Args:
+        args: What the source recorded; where that is nothing, it is what the family's checkpoints usually lack, so
+            that the way back gives the same from both layouts.
+        wanted: The model as it is wanted.
+    """
+    marks = {alias.mark for alias in wanted.description.aliases.values()}
+    recorded = mindspeed.absent_copies(args)
+    if recorded is None:
+        recorded = () if wanted.family.model_type.repeats_ends else tuple(marks)
+    return [mark for mark in recorded if mark in marks]
+
+
 def _wanted(there: Options, request: Request, args: Mapping[str, Any]) -> Options:
     """The options of the target, with defaults."""
     asked = request.options
