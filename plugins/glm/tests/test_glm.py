@@ -7,6 +7,7 @@ from transformers import Glm4MoeConfig, Glm4MoeForCausalLM, GlmMoeDsaConfig, Glm
 
 from mscvt import MscvtError
 from mscvt.testing import (
+    Conventions,
     FamilyContract,
     Options,
     content,
@@ -38,7 +39,7 @@ GLM45 = {
     "use_qk_norm": True,
     "num_attention_heads": 12,
     "num_key_value_heads": 4,
-    "head_dim": 6,
+    "head_dim": 20,
     "vocab_size": 90,
     "rms_norm_eps": 1e-5,
     "rope_parameters": {"rope_theta": 5000.0, "rope_type": "default", "partial_rotary_factor": 0.5},
@@ -102,6 +103,7 @@ class TestGlm5(FamilyContract):
     model_type = "glm5"
     config = GLM5
     real = GlmMoeDsaConfig, GlmMoeDsaForCausalLM
+    conventions = Conventions(indexer_rope_interleave=True)
     cases = ("one_rank", "pp2_noop", "three_layers", "tp2_mm_split", "tp2_pp2_ep2_grouped", "pp2_dualpipev_mtp2")
     options = {
         "tp2_pp2_virtual_stages_mtp2": Options(

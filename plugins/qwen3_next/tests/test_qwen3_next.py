@@ -52,6 +52,7 @@ class TestQwen3Next(FamilyContract):
     model_type = FAMILY
     config = CONFIG
     real = Qwen3NextConfig, Qwen3NextForCausalLM
+    not_computed = "most layers have linear attention"
     options = {
         "ep2_mtp1": Options(target_expert_parallel_size=2, mtp_num_layers=1),
         "pp2_mtp1": Options(target_pipeline_parallel_size=2, mtp_num_layers=1, moe_grouped_gemm=True),

@@ -8,8 +8,19 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
-from mscvt.cli.tables import Compared, Direction, Folders, Model, Output, Progress, Resources, Sizes, Values, Writing
-from mscvt.dialects.mindspeed.options import Options
+from mscvt.cli.tables import (
+    Compared,
+    Direction,
+    Folders,
+    Model,
+    NewPlugin,
+    Output,
+    Progress,
+    Resources,
+    Values,
+    Writing,
+)
+from mscvt.dialects.mindspeed.options import Options, Sizes
 from mscvt.model.options import Row, rows
 
 RECORDED = "what args record"
@@ -31,12 +42,19 @@ class Command:
     """The tables of its options, in the order in which the help shows them."""
     without: frozenset[str] = frozenset()
     """Options of the tables that it doesn't have."""
+    positional: tuple[str, ...] = ()
+    """Options whose values may be given without their names, in this order."""
     reads_args: bool = False
     """Whether what `args` record is the default of the training stack's options."""
     takes_away: bool = False
     """Whether `none` as a value, or `--no-...`, takes an option away that the source has."""
     takes_original: bool = False
     """Whether it takes the options of MindSpeed-LLM's script that mean nothing here."""
+
+    @property
+    def usage(self) -> str:
+        """What follows the command's name."""
+        return " ".join([*(self.rows[name].metavar for name in self.positional), "[OPTIONS]"])
 
     @cached_property
     def rows(self) -> Mapping[str, Row]:
@@ -103,11 +121,31 @@ mscvt convert --load-model-type hf --save-model-type mg \\
     ),
     Command(
         name="verify",
-        summary="Prove that two checkpoints hold the same weights, byte for byte.",
-        text="How the Megatron checkpoint is cut is recorded in its args. Every rank is compared, replicas too.",
+        summary="Prove that two checkpoints hold the same weights.",
+        text="Every byte of every rank is compared, replicas too. How the Megatron checkpoint is cut is recorded in "
+        "its args.",
         example="mscvt verify --hf model-hf --mg model-mg",
         tables=(Compared, Model, Values, Resources, Progress, Output),
         without=frozenset({"hf_cfg_dir", "replicas"}),
+    ),
+    Command(
+        name="names",
+        summary="Show the names in a Hugging Face checkpoint, folded.",
+        text="One line for all that differ only in numbers; where a plugin serves the model, with role, Megatron key "
+        "and cut, and with what is left over or missing. Only headers are read.",
+        example="mscvt names model-hf",
+        tables=(Folders, Model, Output),
+        without=frozenset({"save_dir", "hf_cfg_dir", "iteration"}),
+        positional=("load_dir",),
+    ),
+    Command(
+        name="new-plugin",
+        summary="Write the plugin of a family of models, to begin with.",
+        text="A complete distribution with tests that pass. With --from, its table of names is what could be "
+        "recognised in a checkpoint; the rest is listed.",
+        example="mscvt new-plugin mine --from model-hf",
+        tables=(NewPlugin, Output),
+        positional=("name",),
     ),
     Command(
         name="plugins",

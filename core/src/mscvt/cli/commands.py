@@ -17,9 +17,20 @@ from mscvt.cli.model_types import match_model_type
 from mscvt.cli.original import without_single_ranks
 from mscvt.cli.progress import show_progress
 from mscvt.cli.report import FAILED, INTERRUPTED
-from mscvt.cli.tables import Compared, Direction, Folders, Model, Output, Progress, Resources, Sizes, Values, Writing
+from mscvt.cli.tables import (
+    Compared,
+    Direction,
+    Folders,
+    Model,
+    NewPlugin,
+    Output,
+    Progress,
+    Resources,
+    Values,
+    Writing,
+)
 from mscvt.cli.words import Given
-from mscvt.dialects.mindspeed.options import Options
+from mscvt.dialects.mindspeed.options import Options, Sizes
 from mscvt.plugins.registry import Registry, load_registry
 
 
@@ -143,6 +154,31 @@ def run_verify(given: Given) -> None:
         raise typer.Exit(FAILED)
 
 
+def run_names(given: Given) -> None:
+    """Show the names of a checkpoint."""
+    from mscvt.jobs.names import look_at_names
+
+    folder = given.read(Folders).load_dir
+    registry = load_registry()
+    names = look_at_names(folder, registry, _model_type(given.read(Model), registry))
+    if given.read(Output).json:
+        results.print_json(given.command.name, results.names_object(names, given.notes))
+    else:
+        results.print_names(names, given.notes)
+
+
+def run_new_plugin(given: Given) -> None:
+    """Write a plugin, and say what it is and what it lacks."""
+    from mscvt.jobs.new_plugin import write_plugin
+
+    asked = given.read(NewPlugin)
+    written = write_plugin(asked.name, load_registry(), source=asked.from_dir, target=asked.to_dir)
+    if given.read(Output).json:
+        results.print_json(given.command.name, results.new_plugin_object(written))
+    else:
+        results.print_new_plugin(written)
+
+
 def run_plugins(given: Given) -> None:
     """Say which plugins were found."""
     registry = load_registry()
@@ -159,6 +195,8 @@ RUNS: Mapping[str, Callable[[Given], None]] = MappingProxyType(
         "mg2mg": run_mg2mg,
         "convert": run_convert,
         "verify": run_verify,
+        "names": run_names,
+        "new-plugin": run_new_plugin,
         "plugins": run_plugins,
     }
 )

@@ -17,7 +17,7 @@ from mscvt.cli.tables import Output
 from mscvt.cli.words import UsageError, read_words
 from mscvt.model.options import Row
 
-_SHORT = len("--etp")
+_SHORT = len("--from")
 """Aliases that are longer are taken too, and only the documentation has them."""
 _EXAMPLES = """\b
 Examples:
@@ -49,6 +49,7 @@ def make_app() -> typer.Typer:
             cls=SectionedCommand,
             help=f"{command.summary}\n\n{command.text}",
             epilog=f"\b\nExample:\n  {example}",
+            options_metavar=command.usage,
         )(_function(command))
     return app
 

@@ -39,7 +39,7 @@ def worded(error: Exception) -> MscvtError:
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return MscvtError(f"{where}{error.strerror or error}")
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # torch has no type for it
         return MscvtError("there is not enough memory", hint="Give less of it to buffers: --max-memory, --workers.")
     if isinstance(error, RecursionError):
         return MscvtError("something that was read is nested too deeply", hint="Is config.json or the index damaged?")

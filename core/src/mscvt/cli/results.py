@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from mscvt.errors import MscvtError
+from mscvt.errors import MscvtError, printable
+from mscvt.views.names import lines_of
 
 if TYPE_CHECKING:
     from mscvt.jobs.conversion import Conversion, Result
+    from mscvt.jobs.names import Names
+    from mscvt.jobs.new_plugin import NewPlugin
     from mscvt.jobs.verify import Report
     from mscvt.plan.contents import OutputFile
     from mscvt.plugins.family import Plugin
@@ -75,6 +78,28 @@ def plugins_object(plugins: Iterable[Plugin]) -> dict[str, Any]:
             {**asdict(plugin), "error": error_object(MscvtError(plugin.error)) if plugin.error else None}
             for plugin in plugins
         ]
+    }
+
+
+def names_object(names: Names, notes: Iterable[str]) -> dict[str, Any]:
+    """The names of a checkpoint, as `--json` shows them."""
+    table = names.table
+    return {
+        "model_type": names.model_type,
+        "rows": [asdict(row) for row in table.rows],
+        "left_over": [asdict(row) for row in table.left_over],
+        "missing": [asdict(row) for row in table.missing],
+        "notes": [*notes, *names.notes],
+    }
+
+
+def new_plugin_object(written: NewPlugin) -> dict[str, Any]:
+    """A plugin that was written, as `--json` shows it."""
+    return {
+        "target": str(written.target),
+        "paths": list(written.paths),
+        "unplaced": list(written.unplaced),
+        "notes": list(written.notes),
     }
 
 
@@ -143,6 +168,23 @@ def print_plugins(plugins: Sequence[Plugin]) -> None:
         typer.echo(f"{plugin.distribution} {plugin.version}: {served or plugin.entry_point}")
         if plugin.error:
             typer.echo(f"  error: {plugin.error}")
+
+
+def print_names(names: Names, notes: Iterable[str]) -> None:
+    """Show the names of a checkpoint."""
+    for line in lines_of(names.table):
+        typer.echo(printable(line))
+    _print_notes((*notes, *names.notes))
+
+
+def print_new_plugin(written: NewPlugin) -> None:
+    """Say what was written, what could not be placed, and how to go on."""
+    where = shlex.quote(str(written.target))
+    typer.echo(f"wrote {counted(len(written.paths), 'file')} to {where}")
+    for line in written.unplaced:
+        typer.echo(f"not placed: {printable(line)}")
+    _print_notes(written.notes)
+    typer.echo(f"go on with: python -m pip install --editable {where} && python -m pytest {where}")
 
 
 def _print_notes(notes: Iterable[str]) -> None:

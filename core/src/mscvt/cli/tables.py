@@ -11,8 +11,6 @@ from mscvt.model.values import Bytes
 _MODEL = "Checkpoints"
 _VALUES = "Values"
 _RUN = "Running"
-_SIZES = "Sizes that config.json lacks"
-_SAID = "what config.json says"
 _KINDS = ("hf", "mg")
 
 
@@ -59,6 +57,33 @@ class Compared:
 
 
 @dataclass(frozen=True, slots=True)
+class NewPlugin:
+    """What a new plugin is made from."""
+
+    name: str = option(
+        panel=_MODEL,
+        metavar="NAME",
+        help="Name of the family and of its model type; the distribution is mscvt-NAME.",
+        holds="small letters, digits, - and _",
+    )
+    from_dir: Path | None = option(
+        panel=_MODEL,
+        metavar="DIR",
+        help="Checkpoint of the family, whose config.json and headers are read.",
+        unset="a plain decoder",
+        aliases=("--from",),
+    )
+    to_dir: Path | None = option(
+        panel=_MODEL,
+        metavar="DIR",
+        help="Folder to create.",
+        unset="mscvt-NAME",
+        holds="it does not exist or is empty",
+        aliases=("--to",),
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """Which model it is."""
 
@@ -83,16 +108,6 @@ class Model:
         unset="what latest_checkpointed_iteration.txt says, also release",
         least=0,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """Sizes of a model whose configuration doesn't say them."""
-
-    hidden_size: int | None = option(panel=_SIZES, metavar="N", help="Hidden size.", unset=_SAID, least=1)
-    mamba_state_dim: int | None = option(panel=_SIZES, metavar="N", help="State size.", unset=_SAID, least=1)
-    mamba_head_dim: int | None = option(panel=_SIZES, metavar="N", help="Size of a head.", unset=_SAID, least=1)
-    mamba_num_groups: int | None = option(panel=_SIZES, metavar="N", help="Number of groups.", unset=_SAID, least=1)
 
 
 @dataclass(frozen=True, slots=True)

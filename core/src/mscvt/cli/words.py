@@ -60,11 +60,16 @@ def read_words(command: Command, words: Sequence[str]) -> Given:
     strays: list[tuple[str, Row | None]] = []
     refused: list[str] = []
     row: Row | None = None
+    unnamed = deque(command.rows[name] for name in command.positional)
     left = deque(words)
     while left:
         word = left.popleft()
         if not word.startswith("--") or word == "--":
-            strays.append((word, row))
+            if unnamed:
+                positional = unnamed.popleft()
+                _read_value(positional, positional.flag, [word], values, faults)
+            else:
+                strays.append((word, row))
             continue
         name, equals, attached = word.partition("=")
         row = spelt.get(name)
@@ -87,7 +92,8 @@ def read_words(command: Command, words: Sequence[str]) -> Given:
     _add_strays(strays, values, faults)
     missing = [row for row in command.rows.values() if row.is_required and row.name not in values]
     if missing:
-        faults.add(f"missing: {', '.join(f'{row.flag} {row.metavar}' for row in missing)}")
+        written = (row.metavar if row.name in command.positional else f"{row.flag} {row.metavar}" for row in missing)
+        faults.add(f"missing: {', '.join(written)}")
     for name in sorted(removed & values.keys()):
         faults.add(f"{spelt[flag(name)].flag} is given and taken away", hint="Leave out one of them.")
     given = Given(command, values, tuple(notes), frozenset(removed))

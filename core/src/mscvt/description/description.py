@@ -96,7 +96,9 @@ def describe(
     _check_reduced(family, h, options, selection)
     is_tied = bool(h.get("tie_word_embeddings"))
     rules = dialect.rules(options, is_tied=is_tied)
-    book = RuleBook(rules, family.rules(h, rules.blocks, rules.prefixes), {**dialect.sizes(h), **family.sizes(h)})
+    own = family.rules(h, rules.blocks, rules.prefixes)
+    family.check_fields(selection.kept, h, own)
+    book = RuleBook(rules, own, {**dialect.sizes(h), **family.sizes(h)})
     placed = _Placed(family, h, topology, book, faults)
     parameters = (*placed.first(), *placed.layers(selection.kept), *placed.last(is_tied=is_tied))
     for axis, size, dimension, count in book.uneven(topology.grid.counts):
@@ -139,7 +141,7 @@ class _Placed:
     def __init__(self, family: Family, h: Hyperparameters, topology: Topology, book: RuleBook, faults: Faults) -> None:
         self.family, self.h, self.topology, self.book, self.faults = family, h, topology, book, faults
         self.plugin = f"plugin {family.plugin.distribution} {family.plugin.version}"
-        self.ends = family.names((MODEL,), h)
+        self.ends = family.end_names(h)
         self.aliases: dict[str, Alias] = {}
         self.roles = set(self.ends)
 

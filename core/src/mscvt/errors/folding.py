@@ -20,6 +20,11 @@ def fold(lines: Iterable[str]) -> list[str]:
     are the same in each line (`layers.3: no layers.3.up`) go together. How many lines it stands for follows in
     parentheses.
     """
+    return [f"{text} ({count})" if count > 1 else text for text, count in fold_counted(lines, _LEAST)]
+
+
+def fold_counted(lines: Iterable[str], least: int) -> list[tuple[str, int]]:
+    """The same, each with how many lines it stands for; fewer than `least` that belong together stay as they are."""
     groups: dict[str, list[tuple[str, ...]]] = {}
     for line in lines:
         template = _NUMBER.sub("{}", line.replace("{", "{{").replace("}", "}}"))
@@ -30,11 +35,11 @@ def fold(lines: Iterable[str]) -> list[str]:
         places = [columns.index(column) for column in zip(*found, strict=True)]
         for sets in _products(list(dict.fromkeys(zip(*columns, strict=True))) if columns else [()]):
             count = prod(map(len, sets))
-            if count >= _LEAST:
+            if count >= least:
                 texts = list(map(_braced, sets))
-                folded.append(f"{template.format(*(texts[place] for place in places))} ({count})")
+                folded.append((template.format(*(texts[place] for place in places)), count))
             else:
-                folded += [template.format(*(numbers[place] for place in places)) for numbers in product(*sets)]
+                folded += [(template.format(*(numbers[place] for place in places)), 1) for numbers in product(*sets)]
     return folded
 
 

@@ -35,6 +35,7 @@ _MEGATRON = Words(
     unknown="no rule knows",
     unknown_hint="A tensor that nothing takes would be lost.",
     shape="the checkpoint's args",
+    shape_hint="Where it is the vocabulary, padded and not recorded so: --make-vocab-size-divisible-by N says how.",
 )
 
 

@@ -105,7 +105,7 @@ def verify_checkpoints(
         progress=progress,
     )
     differences = [_difference(name, element, existing, mg) for name, element in sorted(sink.differences.items())]
-    notes = {f"left out: {why}" for why in plan.left_out.values()}
+    notes = {*source.notes, *(f"left out: {why}" for why in plan.left_out.values())}
     if sink.padded:
         notes.add(f"{_PADDING} ({len(sink.padded)} tensors have some that is not zero)")
     return Report(

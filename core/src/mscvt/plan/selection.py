@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from mscvt.errors import MscvtError
+from mscvt.errors import MscvtError, shown
 from mscvt.plan.contents import OutputFile
 
-_TERM = re.compile(r"([a-z]+)=(\d+)(?:-(\d+))?")
+_TERM = re.compile(r"([a-z]+)=(\d{1,18})(?:-(\d{1,18}))?")
 
 
 def select_files(files: Sequence[OutputFile], only: str | None) -> list[OutputFile]:
@@ -25,7 +25,9 @@ def select_files(files: Sequence[OutputFile], only: str | None) -> list[OutputFi
     for term in only.replace(" ", "").split(","):
         match = _TERM.fullmatch(term)
         if match is None or match[1] not in known or match[1] in ranges:
-            raise MscvtError(f"--only {only}: can't understand {term!r}; known are {', '.join(known)}", hint=hint)
+            raise MscvtError(
+                f"--only {shown(only)}: can't understand {shown(repr(term))}; known are {', '.join(known)}", hint=hint
+            )
         ranges[match[1]] = (int(match[2]), int(match[3] or match[2]))
     chosen = [file for file in files if all(low <= file.labels[label] <= high for label, (low, high) in ranges.items())]
     if not chosen:

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from mscvt.errors import Faults, MscvtError
 from mscvt.layout.rules import Rule, Source, check_rule, fields_in
-from mscvt.model.family import DENSE, MOE, MTP, Hyperparameters, Layer, ModelType
+from mscvt.model.family import DENSE, MODEL, MOE, MTP, Hyperparameters, Layer, ModelType
 from mscvt.parallel.topology import Topology
 from mscvt.plugins.rule_blocks import RuleBlocks
 
 T = TypeVar("T")
+
+
+_NEEDED: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "moe.expert.": ("num_experts", "moe_intermediate_size"),
+        "mla.": ("kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"),
+    }
+)
+"""What roles begin with -> the hyperparameters without which they have no sizes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +76,13 @@ class Family:
 
     def layer_names(self, layer: Layer, h: Hyperparameters) -> Mapping[str, str]:
         """Role -> name of a layer's tensors, without what an MTP layer has besides."""
+        for block in layer.kind:
+            if self._call("mscvt_names", block=block, hyperparameters=h) is None:
+                raise self._wrong(
+                    "mscvt_names",
+                    f"it has no block {block!r}, and layer {layer.index} consists of {' + '.join(layer.kind)}; "
+                    "mscvt_layers says which blocks layers have, attention and mlp where a plugin doesn't implement it",
+                )
         names = self.names(layer.kind, h)
         for role, name in names.items():
             if layer.mtp is None and "layer" not in fields_in(name):
@@ -75,6 +92,13 @@ class Family:
                 "mscvt_names",
                 f"it names no tensors of layers of the kind {layer.kind!r}, which mscvt_layers enumerates",
             )
+        return names
+
+    def end_names(self, h: Hyperparameters) -> Mapping[str, str]:
+        """Role -> name of the tensors outside of the layers."""
+        names = self.names((MODEL,), h)
+        if "embedding" not in names:
+            raise self._wrong("mscvt_names", f"the block {MODEL!r} names no tensor for the role embedding")
         return names
 
     def layers(self, h: Hyperparameters) -> tuple[Layer, ...]:
@@ -117,6 +141,22 @@ class Family:
             except MscvtError as error:
                 raise MscvtError(self._where("mscvt_split_rules", error.message), faults=error.faults) from None
         return rules
+
+    def check_fields(self, layers: Iterable[Layer], h: Hyperparameters, rules: Iterable[Rule]) -> None:
+        """Refuse layers whose roles need sizes that no field gives, unless the family's own rules take these roles.
+
+        Raises:
+            MscvtError: Names the fields.
+        """
+        roles = self.roles(layers, h) - {role for rule in rules for role in rule.roles}
+        for prefix, fields in _NEEDED.items():
+            lacking = [name for name in fields if name not in h]
+            if lacking and any(role.startswith(prefix) for role in roles):
+                raise self._wrong(
+                    "fields",
+                    f"its layers have the roles {prefix}*, which need {', '.join(lacking)}, and its model type has no "
+                    f"such field: fields={{{lacking[0]!r}: count(...)}}",
+                )
 
     def placement(self, topology: Topology, layers: Sequence[Layer]) -> list[tuple[int, str, int]]:
         """(Stage, chunk, number inside the chunk) of each layer."""
@@ -185,8 +225,12 @@ class Family:
 
     def features(self, layers: Iterable[Layer], h: Hyperparameters) -> frozenset[str]:
         """The first words of their roles (`moe`, `mla`, `mtp`, ...), and of what other models of the type may have."""
-        usual = [role for block in dict.fromkeys((*DENSE, *MOE, MTP)) for role in self.names((block,), h)]
-        return frozenset(role.partition(".")[0] for role in (*self.roles(layers, h), *usual))
+        return frozenset(role.partition(".")[0] for role in self.usual_roles(layers, h))
+
+    def usual_roles(self, layers: Iterable[Layer], h: Hyperparameters) -> frozenset[str]:
+        """All roles that some layers have, and those that other models of the type may have."""
+        usual = {role for block in (*DENSE, *MOE, MTP) for role in self.names((block,), h)}
+        return self.roles(layers, h) | usual
 
     def _sequence(self, hook: str, item: type[T], **arguments: Any) -> tuple[T, ...]:
         answer = self._call(hook, **arguments)

@@ -43,6 +43,7 @@ class Registry:
                 f"model type {name!r} is claimed by more than one distribution: {', '.join(self.contested[name])}",
                 hint="Uninstall all but one of them.",
             )
+        self._refuse_broken(name, f"serves the model type {name!r}")
         faults = self._broken()
         raise MscvtError(
             f"unknown model type {name!r}; installed: {', '.join(sorted(self.families)) or 'none'}"
@@ -54,6 +55,20 @@ class Registry:
     def _broken(self) -> list[str]:
         """The plugins that can't be used, and why."""
         return [f"{p.distribution} {p.version} ({p.entry_point}): {p.error}" for p in self.plugins if p.error]
+
+    def _refuse_broken(self, wanted: str, what: str) -> None:
+        """Say first what is wrong with the plugin that a model type was meant for, as far as its name tells.
+
+        Raises:
+            MscvtError: Where there is such a plugin and it can't be used.
+        """
+        for plugin in self.plugins:
+            if plugin.error and _plain(wanted) in map(_plain, _meant_for(plugin)):
+                raise MscvtError(
+                    f"plugin {plugin.distribution} {plugin.version} can't be used, and nothing else {what}: "
+                    f"{plugin.error}",
+                    hint=f"Mend {plugin.distribution} or install another version; `mscvt plugins` shows all of them.",
+                )
 
     def recognise(self, config: Mapping[str, Any]) -> Family:
         """The one family whose model type a `config.json` names.
@@ -74,12 +89,23 @@ class Registry:
             raise MscvtError(
                 f"config.json says model_type {said!r}, which can be {names}", hint="Choose one with --model-type-hf."
             )
+        if isinstance(said, str):
+            self._refuse_broken(said, f"serves config.json's model_type {said!r}")
         raise MscvtError(
             f"config.json says model_type {said!r}, which no installed plugin claims; "
             f"installed: {', '.join(sorted(self.families)) or 'none'}",
             hint="Install the family's plugin, or choose a compatible type with --model-type-hf.",
             faults=self._broken(),
         )
+
+
+def _meant_for(plugin: Plugin) -> tuple[str, ...]:
+    """The names that a plugin probably serves: its distribution's, its entry point's, and those it says."""
+    return (plugin.distribution.removeprefix(f"{PROJECT}-"), plugin.entry_point.partition(" ")[0], *plugin.model_types)
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "-")
 
 
 def get_plugin_manager() -> pluggy.PluginManager:

@@ -13,6 +13,7 @@ from typing import Any
 from mscvt.dialects.mindspeed.options import Options
 from mscvt.errors import Faults, MscvtError
 from mscvt.model.family import Hyperparameters
+from mscvt.model.fields import is_whole
 from mscvt.model.hyperparameters import check_sizes, complete, model_fields, pad_vocabulary, shown_value
 from mscvt.model.options import check_values, flag, rows
 from mscvt.plugins.family import Family
@@ -72,6 +73,8 @@ def read_options(args: Mapping[str, Any], asked: Options) -> tuple[Options, tupl
     return options, tuple(notes)
 
 
+_REDUCED = ("num_layers", "first_k_dense_replace")
+"""Which of a model's layers a checkpoint holds; asked for where its args don't say so."""
 _NEVER_WITHOUT = frozenset({"target_tensor_parallel_size", "target_pipeline_parallel_size"})
 
 
@@ -79,6 +82,8 @@ def _unrecorded(name: str, wanted: Any, args: Mapping[str, Any], faults: Faults)
     """An option that `args` has no value for: recorded as None means that it was not used."""
     row = rows(Options)[name]
     if name == "make_vocab_size_divisible_by" and args.get("padded_vocab_size") is None:
+        return wanted
+    if name in _REDUCED and args.get("num_layers") is None:
         return wanted
     if not row.recorded:
         if wanted is not None and wanted != _known(name, args):
@@ -157,6 +162,8 @@ def read_hyperparameters(
             continue
         names = ARGUMENT_NAMES.get(name, (name,))
         value = next((args[n] for n in names if args.get(n) is not None), None)
+        if value is None and name in _REDUCED:
+            value = getattr(options, name)
         if value is None and configured is not None:
             value = configured.get(name)
         if value is None and entry.default is ...:
@@ -192,6 +199,8 @@ def _derived(
             faults.add(
                 f"{flag('noop_layers')} {_shown(noop)}: covers all {recorded} slots (num_layers), no layer is left"
             )
+    elif options.num_layers is not None:
+        values["num_layers"] = options.num_layers
     elif configured is not None:
         values["num_layers"] = configured["num_layers"]
     else:
@@ -200,6 +209,8 @@ def _derived(
         values["num_query_groups"] = args["num_key_value_heads"]
     elif args.get("group_query_attention") and args.get("num_query_groups") is not None:
         values["num_query_groups"] = args["num_query_groups"]
+    elif args.get("group_query_attention") is None and configured is not None:  # not recorded, so not off either
+        values["num_query_groups"] = configured["num_query_groups"]
     untied = args.get("untie_embeddings_and_output_weights")
     if untied is None and configured is not None:
         untied = not configured.get("tie_word_embeddings")
@@ -207,12 +218,12 @@ def _derived(
         faults.add(f"untie_embeddings_and_output_weights is {shown_value(untied)}, expected true or false")
         untied = None
     values["tie_word_embeddings"] = not (True if untied is None else untied)
-    padded = args.get("padded_vocab_size")
-    if padded is None and configured is not None and options.make_vocab_size_divisible_by:
-        multiple, tensor = options.make_vocab_size_divisible_by, options.target_tensor_parallel_size or 1
-        padded = pad_vocabulary(configured, multiple, tensor)["padded_vocab_size"]
-    padded = args.get("vocab_size") if padded is None else padded
     real = configured["vocab_size"] if configured is not None else args.get("vocab_size")
+    padded = args.get("padded_vocab_size")
+    if padded is None and is_whole(real) and options.make_vocab_size_divisible_by:
+        multiple, tensor = options.make_vocab_size_divisible_by, options.target_tensor_parallel_size or 1
+        padded = pad_vocabulary({"vocab_size": real}, multiple, tensor)["padded_vocab_size"]
+    padded = args.get("vocab_size") if padded is None else padded
     if real is None:
         faults.add(
             "vocab_size is not recorded, only its padded size" if padded else "vocab_size is not recorded",

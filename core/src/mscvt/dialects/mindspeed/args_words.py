@@ -42,7 +42,8 @@ def in_our_words(args: Mapping[str, Any], *, has_experts: bool) -> Recorded:
     _shared_experts(found)
     _layer_list(found)
     _virtual_stages(found)
-    _expert_layers(found)
+    if has_experts:
+        _expert_layers(found)
     return Recorded(found, tuple(notes))
 
 
@@ -117,15 +118,17 @@ def _expert_layers(args: dict[str, Any]) -> None:
         return
     dense = next((i for i, has_experts in enumerate(pattern) if has_experts), len(pattern))
     if not all(value == 1 for value in pattern[dense:]):
-        raise _not_understood("moe_layer_freq", list(pattern))
+        raise MscvtError(
+            f"the checkpoint's args record dense layers behind those with experts (moe_layer_freq = {list(pattern)!r})",
+            hint="Such a checkpoint can't be read; dense layers can only be the first ones.",
+        )
     args["moe_layer_freq"] = 1
     if args.get("first_k_dense_replace") is None:
         args["first_k_dense_replace"] = dense
 
 
 def _not_understood(name: str, value: Any) -> MscvtError:
-    shown = value if isinstance(value, list) else shown_value(value)
     return MscvtError(
-        f"the checkpoint's args record {name} = {shown}, which can't be understood",
+        f"the checkpoint's args record {name} = {shown_value(value)}, which can't be understood",
         hint="Is the file damaged? The args are those of the training run that saved it.",
     )

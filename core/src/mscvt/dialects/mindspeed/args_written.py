@@ -25,7 +25,7 @@ def make_args(
         absent: What the source's MTP layers could have repeated and did not.
     """
     layers = sum(layer.mtp is None for layer in kept)
-    roles = family.roles(family.layers(h), h)
+    roles = family.usual_roles(family.layers(h), h)
     groups = h.get("num_query_groups")
     args: dict[str, Any] = {name: list(v) if isinstance(v, (list, tuple)) else v for name, v in h.items()}
     args.pop("tie_word_embeddings", None)

@@ -9,6 +9,8 @@ from mscvt.model.options import option
 _SPLIT = "Parallel layout"
 _TENSORS = "Tensors"
 _LAYERS = "Layers"
+_SIZES = "Sizes that config.json lacks"
+_SAID = "what config.json says"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,3 +165,13 @@ class Options:
         holds="at most the model's leading dense layers",
         feature="moe",
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Sizes of a model whose configuration doesn't say them."""
+
+    hidden_size: int | None = option(panel=_SIZES, metavar="N", help="Hidden size.", unset=_SAID, least=1)
+    mamba_state_dim: int | None = option(panel=_SIZES, metavar="N", help="State size.", unset=_SAID, least=1)
+    mamba_head_dim: int | None = option(panel=_SIZES, metavar="N", help="Size of a head.", unset=_SAID, least=1)
+    mamba_num_groups: int | None = option(panel=_SIZES, metavar="N", help="Number of groups.", unset=_SAID, least=1)

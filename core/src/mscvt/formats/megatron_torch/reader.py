@@ -20,6 +20,8 @@ from mscvt.parallel.grid import Rank, ShardName
 from mscvt.tensors.info import TensorInfo
 from mscvt.tensors.sources import PlainTensor, SourceTensor
 
+_NOT_RECORDED = "It has no args that say its parallel sizes: give them as options, such as --tp 2 --pp 4 --ep 8."
+
 
 @dataclass(frozen=True, slots=True)
 class _Shard:
@@ -97,7 +99,9 @@ class MegatronSource:
         if missing := sorted(set(expected) - {path.name for path in self.rank_folders}):
             raise MscvtError(
                 f"{self.folder}: {len(missing)} of {len(expected)} ranks are missing: {', '.join(missing[:20])}",
-                hint="Is the copy complete, and does the checkpoint's topology agree with its args?",
+                hint="Is the copy complete, and does the checkpoint's topology agree with its args?"
+                if self.args
+                else _NOT_RECORDED,
             )
         tensors = max(rank.tensor for rank in ranks) + 1
         possible = {
@@ -109,8 +113,8 @@ class MegatronSource:
         if foreign := sorted({path.name for path in self.rank_folders} - possible):
             raise MscvtError(
                 f"{self.folder}: {', '.join(foreign[:20])} can't belong to a checkpoint with TP {tensors}, "
-                f"PP {pipelines}, EP {experts}, which is what its args say",
-                hint="Were two checkpoints saved into one folder?",
+                f"PP {pipelines}, EP {experts}{', which is what its args say' if self.args else ''}",
+                hint="Were two checkpoints saved into one folder?" if self.args else _NOT_RECORDED,
             )
         for rank, name in zip(ranks, expected, strict=True):
             path = self._path(name)
