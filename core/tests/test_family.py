@@ -46,7 +46,7 @@ def test_names_that_are_none_name_plugin_and_hook(answer, what):
 
 
 def test_layer_whose_blocks_nobody_names_is_an_error():
-    with raises("mscvt_names", "it names no tensors of layers of the kind ('gdn',), which mscvt_layers enumerates"):
+    with raises("mscvt_names", "it has no block 'gdn', and layer 0 consists of gdn"):
         family_of().layer_names(Layer(0, ("gdn",)), H)
 
 
@@ -99,7 +99,9 @@ ITEMS = {
 
 
 @pytest.mark.parametrize(
-    ("hook", "answer"), [(hook, answer) for hook, (_, all_of) in ITEMS.items() for answer in all_of], ids=repr
+    ("hook", "answer"),
+    [(hook, answer) for hook, (_, all_of) in ITEMS.items() for answer in all_of],
+    ids=lambda of: type(of).__name__,
 )
 def test_answer_of_a_wrong_kind_names_plugin_and_hook(hook, answer):
     with raises(hook, "it returned ") as caught:

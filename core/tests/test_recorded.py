@@ -197,7 +197,7 @@ def test_values_that_mean_nothing_are_an_error_that_names_them(name, value):
 def test_all_contradictions_are_shown_at_once():
     asked = Options(noop_layers=(1,), mtp_num_layers=0, moe_tp_extend_ep=True, num_layers=3)
     with pytest.raises(MscvtError) as caught:
-        read_options({"num_layers": 6, "noop_layers": "2", "mtp_num_layers": 1, "moe_tp_extend_ep": False}, asked)
+        read_options({"noop_layers": "2", "mtp_num_layers": 1, "moe_tp_extend_ep": False, "num_layers": 5}, asked)
     assert len(caught.value.faults) == 4
     for flag in ("--noop-layers 1", "--mtp-num-layers 0", "--moe-tp-extend-ep", "--num-layers 3"):
         assert flag in str(caught.value)

@@ -23,9 +23,9 @@ ROOMS = (
     "formats",
     "engine",
     "output",
-    "executors",
-    "jobs",
+    "authoring",
     "views",
+    "jobs",
     "testing",
     "cli",
 )
@@ -149,6 +149,12 @@ AT_HOME = ("dialects/", "formats/megatron_", "testing/", "cli/")
 STRANGERS = {
     "plugins/blocks.py": ({"eh_proj"}, "public checkpoints have the name too"),
     "model/fields.py": ({"local_experts"}, "a field of config.json is called num_local_experts"),
+    "authoring/config_fields.py": ({"local_experts"}, "a field of config.json is called num_local_experts"),
+    "authoring/endings.py": (
+        {"eh_proj", "final_layernorm", "output_layer", "pre_mlp_layernorm"},
+        "public checkpoints have the names too",
+    ),
+    "jobs/names.py": ({"mindspeed"}, "a model as one stack would have it without any splitting"),
     "formats/huggingface/folders.py": ({"megatron", "mp_rank"}, "says what a folder is that is no such checkpoint"),
     "jobs/models.py": (
         {"mindspeed", "make_vocab_size_divisible_by", "_parallel_size", "noop_layers"},
