@@ -95,7 +95,8 @@ def test_mistake_is_found_when_the_plugin_is_loaded(text, says, registry):
         ),
         (HEAD.replace("{**DECODER", '{"attention": ATTENTION, "mlp": MLP'), "mscvt_names", "the role embedding"),
         (
-            HEAD.replace("{**DECODER", '{"attention": ATTENTION | NORMS, "model": ENDS'),
+            HEAD.replace("{**DECODER", '{"attention": ATTENTION | NORMS, "model": ENDS')
+            + LAYERS.replace("MOE", "DENSE"),
             "mscvt_layers",
             "no block 'mlp'",
         ),
