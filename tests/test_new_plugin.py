@@ -34,7 +34,6 @@ SIZES = {
 }
 EXPERTS = {"num_experts": 8, "num_experts_per_tok": 2}
 MODELS = {
-    "llama": {},
     "qwen3_moe": {**EXPERTS, "moe_intermediate_size": 14, "head_dim": 8, "mlp_only_layers": [1]},
     "olmoe": EXPERTS,
     "granite": {"embedding_multiplier": 12.0, "logits_scaling": 8.0, "tie_word_embeddings": True},

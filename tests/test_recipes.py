@@ -1,8 +1,8 @@
-"""The public launch scripts of the original: every command line is taken, and planned at its model's true size.
+"""The public launch scripts of the original: every command line is taken, and planned at its model's true depth.
 
-`recipes.tsv` has the options of each script. The models have the layers, experts and heads of the published ones and
-small sizes otherwise; their files have headers and holes in place of weights. The way back is planned from what a
-checkpoint of the script before it records.
+`recipes.tsv` has the options of each script. The models have the layers and heads of the published ones, a quarter
+of their experts where these are many, and small sizes otherwise; their files have headers and holes in place of
+weights. The way back is planned from what a checkpoint of the script before it records.
 """
 
 import csv
@@ -117,6 +117,9 @@ SIZES = (
 )
 
 
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "zero_expert_num")
+
+
 def size_of(options):
     """The published model that a script is for: one with the script's mark before one without any."""
     words = shlex.split(options)
@@ -128,6 +131,7 @@ def size_of(options):
 def configuration(size):
     suite = next(suite for suite in support_table.suites() if suite.model_type == size.model_type)
     whole = {**suite.config, **size.config}
+    whole |= {name: whole[name] // 4 for name in EXPERTS if whole.get(name, 0) > 160}
     return {name: value for name, value in whole.items() if name not in size.without}
 
 
@@ -168,7 +172,7 @@ def script(row):
 
 
 @pytest.mark.parametrize("row", TO_MEGATRON, ids=script)
-def test_script_towards_megatron_is_planned_at_the_true_size(row, sources, tmp_path):
+def test_script_towards_megatron_is_planned_at_the_true_depth(row, sources, tmp_path):
     outcome = convert("hf", "mg", sources(size_of(row["options"])), tmp_path / "mg", row["options"])
     assert outcome.code == 0, outcome.err
     assert "every byte is accounted for" in outcome.out
