@@ -11,6 +11,9 @@ KEYS = {
     "result": PLAN | {"seconds", "is_complete", "resumed_tensors", "verified", "staging", "written", "missing"},
     "verify": {"command", "is_equal", "differences", "tensors", "bytes", "seconds", "notes"},
     "names": {"command", "model_type", "rows", "left_over", "missing", "notes"},
+    "download": {
+        *("command", "target", "source", "repository", "revision", "files", "bytes", "fetched", "seconds", "notes"),
+    },
     "new-plugin": {"command", "target", "paths", "unplaced", "notes"},
     "plugins": {"command", "plugins"},
     "error": ERROR,
@@ -35,6 +38,10 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "is_equal": bool,
     "differences": list,
     "plugins": list,
+    "source": str,
+    "repository": str,
+    "revision": str,
+    "fetched": int,
     "model_type": (str, type(None)),
     "rows": list,
     "left_over": list,
@@ -44,6 +51,8 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "hint": (str, type(None)),
     "faults": list,
 }
+_FILES = ({"path": str, "bytes": int, "tensors": int}, {"path": str, "bytes": int, "checksum": str})
+"""Keys of a file, and their types."""
 
 
 def check_object(kind: str, shown: dict[str, Any]) -> None:
@@ -52,6 +61,5 @@ def check_object(kind: str, shown: dict[str, Any]) -> None:
     for key, value in shown.items():
         assert isinstance(value, _TYPES[key]), (key, value)
     for file in shown.get("files", []):
-        assert [type(file[key]) for key in ("path", "bytes", "tensors")] == [str, int, int]
-        assert len(file) == 3
+        assert {key: type(value) for key, value in file.items()} in _FILES
     assert "files" not in shown or sum(file["bytes"] for file in shown["files"]) == shown["bytes"]

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-HEAVY = {"torch", "numpy", "safetensors", "transformers", "pydantic", "rich"}
+HEAVY = {"torch", "numpy", "safetensors", "transformers", "pydantic", "rich", "huggingface_hub"}
 PROGRAM = """
 import sys
 from mscvt.cli.main import main
@@ -22,7 +22,10 @@ QUESTIONS = [
     "--help",
     "--version",
     "plugins",
-    *(f"{command} --help" for command in ("hf2mg", "mg2hf", "convert", "verify", "names", "new-plugin", "plugins")),
+    *(
+        f"{command} --help"
+        for command in ("hf2mg", "mg2hf", "convert", "verify", "download", "names", "new-plugin", "plugins")
+    ),
 ]
 
 

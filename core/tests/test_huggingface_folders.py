@@ -62,13 +62,13 @@ def test_name_of_a_model_on_a_hub_is_recognised(opening, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(MscvtError, match=r"Qwen/Qwen3-0\.6B: no such folder") as caught:
         opening((tmp_path / "Qwen/Qwen3-0.6B").relative_to(tmp_path))
-    assert "hf download Qwen/Qwen3-0.6B --local-dir Qwen3-0.6B" in caught.value.hint
+    assert "mscvt download Qwen/Qwen3-0.6B --to Qwen3-0.6B" in caught.value.hint
 
 
 def test_path_that_is_no_name_on_a_hub_is_not_taken_for_one(tmp_path):
     with pytest.raises(MscvtError, match="no such folder") as caught:
         read_config(tmp_path / "absent")
-    assert "hf download" not in caught.value.hint
+    assert "mscvt download" not in caught.value.hint
 
 
 @pytest.mark.parametrize("name", ["x" * 5000, "x" * 300, "a\0b", "absent\x1b[2J"])

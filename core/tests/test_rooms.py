@@ -21,6 +21,7 @@ ROOMS = (
     "description",
     "plan",
     "formats",
+    "hubs",
     "engine",
     "output",
     "authoring",

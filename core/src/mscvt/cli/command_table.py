@@ -16,6 +16,7 @@ from mscvt.cli.tables import (
     NewPlugin,
     Output,
     Progress,
+    Repository,
     Resources,
     Values,
     Writing,
@@ -127,6 +128,15 @@ mscvt convert --load-model-type hf --save-model-type mg \\
         example="mscvt verify --hf model-hf --mg model-mg",
         tables=(Compared, Model, Values, Resources, Progress, Output),
         without=frozenset({"hf_cfg_dir", "replicas"}),
+    ),
+    Command(
+        name="download",
+        summary="Fetch a model from a hub, as far as a conversion needs it.",
+        text="Weights in one format, configuration, tokenizer. What arrives is compared with the checksums that the "
+        "hub states; the same command goes on after a break.",
+        example="mscvt download Qwen/Qwen3-8B --to Qwen3-8B",
+        tables=(Repository, Progress, Output),
+        positional=("repository",),
     ),
     Command(
         name="names",

@@ -25,6 +25,7 @@ from mscvt.cli.tables import (
     NewPlugin,
     Output,
     Progress,
+    Repository,
     Resources,
     Values,
     Writing,
@@ -154,6 +155,30 @@ def run_verify(given: Given) -> None:
         raise typer.Exit(FAILED)
 
 
+def run_download(given: Given) -> None:
+    """Fetch a model, and say what is there now."""
+    from mscvt.jobs.download import download
+
+    asked = given.read(Repository)
+    with (
+        _interruptible("nothing was begun"),
+        show_progress("asking the hub", wanted=_wants_progress(given)) as (started, progress),
+    ):
+        done = download(
+            asked.repository,
+            asked.to,
+            source=asked.source,
+            revision=asked.revision,
+            connections=asked.connections,
+            started=started,
+            progress=progress,
+        )
+    if given.read(Output).json:
+        results.print_json(given.command.name, results.download_object(done))
+    else:
+        results.print_download(done)
+
+
 def run_names(given: Given) -> None:
     """Show the names of a checkpoint."""
     from mscvt.jobs.names import look_at_names
@@ -195,6 +220,7 @@ RUNS: Mapping[str, Callable[[Given], None]] = MappingProxyType(
         "mg2mg": run_mg2mg,
         "convert": run_convert,
         "verify": run_verify,
+        "download": run_download,
         "names": run_names,
         "new-plugin": run_new_plugin,
         "plugins": run_plugins,

@@ -16,6 +16,7 @@ from mscvt.views.names import lines_of
 
 if TYPE_CHECKING:
     from mscvt.jobs.conversion import Conversion, Result
+    from mscvt.jobs.download import Download
     from mscvt.jobs.names import Names
     from mscvt.jobs.new_plugin import NewPlugin
     from mscvt.jobs.verify import Report
@@ -90,6 +91,29 @@ def names_object(names: Names, notes: Iterable[str]) -> dict[str, Any]:
         "left_over": [asdict(row) for row in table.left_over],
         "missing": [asdict(row) for row in table.missing],
         "notes": [*notes, *names.notes],
+    }
+
+
+def download_object(done: Download) -> dict[str, Any]:
+    """What was downloaded, as `--json` shows it."""
+    origin = done.origin
+    return {
+        "target": str(done.target),
+        "source": origin.source,
+        "repository": origin.repository,
+        "revision": origin.revision,
+        "files": [
+            {
+                "path": name,
+                "bytes": file.nbytes,
+                "checksum": f"{file.sum.algorithm}:{file.sum.value}" if file.sum else None,
+            }
+            for name, file in origin.files.items()
+        ],
+        "bytes": done.nbytes,
+        "fetched": done.fetched,
+        "seconds": done.seconds,
+        "notes": list(done.notes),
     }
 
 
@@ -175,6 +199,20 @@ def print_names(names: Names, notes: Iterable[str]) -> None:
     for line in lines_of(names.table):
         typer.echo(printable(line))
     _print_notes((*notes, *names.notes))
+
+
+def print_download(done: Download) -> None:
+    """Say what was fetched, and how to go on."""
+    target, origin = shlex.quote(str(done.target)), done.origin
+    whole = f"{counted(len(origin.files), 'file')}, {done.nbytes:,} bytes"
+    if done.fetched:
+        speed = done.fetched / 1e6 / max(done.seconds, 1e-9)
+        typer.echo(f"fetched {done.fetched:,} bytes in {done.seconds:.1f} s ({speed:,.0f} MB/s)")
+    else:
+        typer.echo("nothing was left to be fetched")
+    typer.echo(f"{target} holds {origin.repository} at {origin.revision}: {whole}, all as the hub states them")
+    _print_notes(done.notes)
+    typer.echo(f"go on with: mscvt hf2mg --load-dir {target} --save-dir {target}-mcore")
 
 
 def print_new_plugin(written: NewPlugin) -> None:

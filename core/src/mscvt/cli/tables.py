@@ -12,6 +12,7 @@ _MODEL = "Checkpoints"
 _VALUES = "Values"
 _RUN = "Running"
 _KINDS = ("hf", "mg")
+_HUBS = ("huggingface", "modelscope")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,35 @@ class NewPlugin:
         unset="mscvt-NAME",
         holds="it does not exist or is empty",
         aliases=("--to",),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """A model on a hub, and where it is put."""
+
+    repository: str = option(panel=_MODEL, metavar="REPO", help="Model on a hub, as owner/name.")
+    to: Path = option(
+        panel=_MODEL,
+        metavar="DIR",
+        help="Folder to fill.",
+        holds="what it holds already is of this model, or in nobody's way",
+    )
+    source: str = option(
+        panel=_MODEL,
+        metavar="|".join(_HUBS),
+        help="The hub.",
+        default=_HUBS[0],
+        choices=_HUBS,
+    )
+    revision: str | None = option(
+        panel=_MODEL,
+        metavar="REV",
+        help="Branch, tag or commit.",
+        unset="the main branch; a download that goes on keeps to its commit",
+    )
+    connections: int = option(
+        panel=_RUN, metavar="N", help="Files that are fetched at the same time.", default=8, least=1
     )
 
 

@@ -59,7 +59,7 @@ def refuse_pointer(path: Path, beginning: bytes) -> None:
     if beginning.startswith(POINTER):
         raise MscvtError(
             f"{path}: is a Git LFS pointer, the file itself was not downloaded",
-            hint="Run `git lfs pull` in its folder, or download it with `hf download`.",
+            hint="Run `git lfs pull` in its folder, or fetch the model with `mscvt download`.",
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shlex
 import shutil
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from mscvt.errors import MscvtError
 from mscvt.jobs.comparison import check_equal_sources, compare_written
+from mscvt.jobs.disk_errors import disk_error
 from mscvt.jobs.prepared import Conversion, Interrupted, Result, Settings
 from mscvt.output.disk import sync
 from mscvt.output.files import OpenFiles, allocate_files
@@ -53,7 +53,7 @@ def run_conversion(conversion: Conversion, target: Path, settings: Settings) -> 
         run = _Run(conversion, staging, chosen, settings)
         missing = run.run()
     except OSError as error:
-        raise _disk_error(error, target, is_begun=run is not None and run.is_begun) from error
+        raise disk_error(error, target, is_begun=run is not None and run.is_begun) from error
     except KeyboardInterrupt:
         if run is None or not run.is_begun:
             raise
@@ -83,14 +83,6 @@ def _check_apart(target: Path, sources: Sequence[Path]) -> None:
             raise MscvtError(f"{target}: holds {source}, which is read", hint="Choose another --save-dir.")
         if target.is_relative_to(real):
             raise MscvtError(f"{target}: lies inside of {source}, which is read", hint="Choose one beside it.")
-
-
-def _disk_error(error: OSError, target: Path, *, is_begun: bool) -> MscvtError:
-    kept = "What is done is kept: the same command goes on where this one stopped." if is_begun else None
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        hint = f"Free some space. {kept}" if kept else "Free some space."
-        return MscvtError(f"{target}: the disk is full ({error.strerror})", hint=hint)
-    return MscvtError(f"{error.filename or target}: {error.strerror or error}", hint=kept)
 
 
 def _check_space(staging: Staging, files: Sequence[OutputFile]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -42,9 +42,14 @@ def find_config_files(folder: Path) -> list[Path]:
     Raises:
         MscvtError: Where one of them can't be copied.
     """
-    names = sorted(path.name for path in folder.iterdir() if path.suffix in _ENDINGS and not path.is_dir())
-    wanted = [name for name in names if not any(fnmatchcase(name, pattern) for pattern in _NOT_COPIED)]
-    return [file_inside(folder, name, "a configuration file") for name in wanted]
+    names = config_names(path.name for path in folder.iterdir() if not path.is_dir())
+    return [file_inside(folder, name, "a configuration file") for name in names]
+
+
+def config_names(names: Iterable[str]) -> list[str]:
+    """Those of the names that are of configuration, tokenizer and code, sorted."""
+    wanted = [name for name in names if Path(name).suffix in _ENDINGS]
+    return sorted(name for name in wanted if not any(fnmatchcase(name, pattern) for pattern in _NOT_COPIED))
 
 
 def copy_config_files(

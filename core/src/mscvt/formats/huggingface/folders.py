@@ -31,7 +31,7 @@ def refuse_other_folder(folder: Path) -> None:
     if not is_folder:
         hint = "The folder of a Hugging Face checkpoint holds config.json beside its weights."
         if _REPOSITORY.fullmatch(str(folder)):
-            hint = f"Is it a model of a hub? Download it first: hf download {folder} --local-dir {folder.name}"
+            hint = f"Is it a model of a hub? Download it first: mscvt download {folder} --to {folder.name}"
         raise MscvtError(f"{folder}: no such folder", hint=hint)
     try:
         names = sorted(path.name for path in folder.iterdir())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -14,7 +14,9 @@ from mscvt.formats.json_files import read_json
 
 SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
 """Each is looked for before its index, and both before the next; `_get_resolved_checkpoint_files` of transformers."""
-_INDEX_LIMIT = 64 << 20
+INDEX_ENDING = ".index.json"
+"""Follows the name of the single file that the weights would be in."""
+INDEX_LIMIT = 64 << 20
 """Bytes; that of a model of 1,000 experts in 60 layers has some 20 million."""
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "consolidated*.pt*", "*.gguf", "tf_model*.h5", "*.msgpack")
 """Files that hold weights of some kind."""
@@ -39,24 +41,32 @@ def choose_weights(folder: Path) -> WeightFiles:
         MscvtError: Where there are none, some are missing, or an index names what is no file of the folder.
     """
     names = sorted(path.name for path in folder.iterdir())
+    entry = weights_entry(names)
+    if entry is None:
+        raise _no_weights(folder, names)
+    if entry in SINGLE_FILES:
+        path = file_inside(folder, entry, "the weights")
+        index = f"{entry}{INDEX_ENDING}"
+        return WeightFiles((path,), None, _notes(folder, names, entry, {entry}, index if index in names else None))
+    claimed = read_index(file_inside(folder, entry, "the index"))
+    listed = sorted(set(claimed.values()))
+    files = tuple(file_inside(folder, name, f"{entry} names a file") for name in listed)
+    return WeightFiles(files, claimed, _notes(folder, names, entry, set(listed), None))
+
+
+def weights_entry(names: Collection[str]) -> str | None:
+    """The file by which the weights are found among files of these names: the only one, or an index of several."""
     for single in SINGLE_FILES:
-        index = f"{single}.index.json"
-        if single in names:
-            path = file_inside(folder, single, "the weights")
-            ignored = index if index in names else None
-            return WeightFiles((path,), None, _notes(folder, names, single, {single}, ignored))
-        if index in names:
-            claimed = _read_index(file_inside(folder, index, "the index"))
-            listed = sorted(set(claimed.values()))
-            files = tuple(file_inside(folder, name, f"{index} names a file") for name in listed)
-            return WeightFiles(files, claimed, _notes(folder, names, index, set(listed), None))
-    raise _no_weights(folder, names)
+        for name in (single, f"{single}{INDEX_ENDING}"):
+            if name in names:
+                return name
+    return None
 
 
 def _notes(folder: Path, names: list[str], chosen: str, taken: set[str], index: str | None) -> tuple[str, ...]:
     """What else lies in the folder and is not read."""
     notes = []
-    others = [name for name in names if name not in taken and _is_any(name, _WEIGHTS)]
+    others = [name for name in weight_names(names) if name not in taken]
     if adapters := [name for name in others if name.startswith("adapter_")] or (
         ["adapter_config.json"] if "adapter_config.json" in names else []
     ):
@@ -80,7 +90,7 @@ def _no_weights(folder: Path, names: list[str]) -> MscvtError:
                 f"{folder}: {len(shards)} files {single.replace('.', '*.')} and no {single}.index.json",
                 hint="Without the index nobody can tell which tensors there should be; download it.",
             )
-    others = [name for name in names if _is_any(name, _WEIGHTS)]
+    others = weight_names(names)
     if any(name.startswith("adapter_") for name in others):
         return MscvtError(
             f"{folder}: is a LoRA adapter of {adapter_base(folder)}, not a model",
@@ -105,12 +115,22 @@ def _no_weights(folder: Path, names: list[str]) -> MscvtError:
     )
 
 
+def weight_names(names: Iterable[str]) -> list[str]:
+    """Those of the names that are of weights of some kind."""
+    return [name for name in names if _is_any(name, _WEIGHTS)]
+
+
 def _is_any(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _read_index(path: Path) -> dict[str, str]:
-    index = read_json(path, _INDEX_LIMIT)
+def read_index(path: Path) -> dict[str, str]:
+    """Tensor -> file, as an index says.
+
+    Raises:
+        MscvtError: Where it is no index.
+    """
+    index = read_json(path, INDEX_LIMIT)
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(v, str) for v in weight_map.values()):
         raise MscvtError(f"{path}: has no weight_map from tensor names to file names")

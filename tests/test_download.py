@@ -1,0 +1,325 @@
+"""Downloading from a hub: what is fetched, what goes on after a break, and what is refused."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+
+import huggingface_hub.constants as hub_constants
+import pytest
+
+from command_line import run_main
+from downloads import EXTRA, INDEX, LAST, NAME, NEEDED, SHARD, check_whole, model_files, names_in, refused
+from hub_server import COMMIT, Repository, serve_hub
+from json_keys import check_object
+from mscvt.hubs import transfer
+from mscvt.jobs.download import download
+from mscvt.jobs.prepared import Interrupted
+
+
+@pytest.fixture(scope="module")
+def server():
+    with serve_hub() as running:
+        yield running
+
+
+@pytest.fixture
+def hub(server, monkeypatch, tmp_path):
+    monkeypatch.setattr(hub_constants, "ENDPOINT", server.url)
+    template = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(hub_constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(hub_constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.setattr(hub_constants, "HF_HUB_CACHE", str(tmp_path / "no-cache"))
+    monkeypatch.setattr(transfer, "WAITS", (0.0, 0.0))
+    for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(variable, raising=False)
+    server.repositories = {NAME: Repository({**model_files(), **EXTRA})}
+    server.token = None
+    server.requests.clear()
+    server.foreign_tokens.clear()
+    return server
+
+
+def test_weights_in_one_format_and_configuration_are_fetched_and_convert(hub, tmp_path):
+    outcome = run_main("download", NAME, "--to", tmp_path / "hf")
+    assert outcome.code == 0, outcome.err
+    check_whole(tmp_path / "hf")
+    assert sorted(hub.fetched()) == sorted(NEEDED)
+    assert f"holds {NAME} at {COMMIT}: 6 files, " in outcome.out
+    go_on = outcome.out.partition("go on with: mscvt ")[2].split()
+    assert run_main(*go_on).code == 0
+
+
+def test_record_has_sizes_and_checksums_that_the_hub_states(hub, tmp_path):
+    assert run_main("download", NAME, "--to", tmp_path / "hf").code == 0
+    record = json.loads((tmp_path / "hf" / ".mscvt-download.json").read_text())
+    assert (record["source"], record["repository"], record["revision"]) == ("huggingface", NAME, COMMIT)
+    assert record["files"].keys() == NEEDED
+    assert len(record["files"][SHARD]["sha256"]) == 64
+    assert len(record["files"]["config.json"]["git-sha1"]) == 40
+    assert record["files"][SHARD]["bytes"] == len(hub.repositories[NAME].files[SHARD])
+
+
+@pytest.mark.parametrize(
+    ("there", "wanted"),
+    [
+        (["model.safetensors", "pytorch_model.bin", INDEX], {"model.safetensors"}),
+        (["pytorch_model.bin", "pytorch_model.bin.index.json"], {"pytorch_model.bin"}),
+        (["model.safetensors", "consolidated.safetensors", "model.fp16.safetensors"], {"model.safetensors"}),
+    ],
+    ids=["safetensors", "bin", "variants"],
+)
+def test_weights_are_those_that_a_folder_would_be_read_from(there, wanted, hub, tmp_path):
+    hub.repositories[NAME] = Repository(dict.fromkeys(["config.json", *there], b"{}"))
+    assert run_main("download", NAME, "--to", tmp_path / "hf").code == 0
+    assert set(hub.fetched()) == wanted | {"config.json"}
+
+
+def test_transfers_that_break_go_on_where_they_stopped(hub, tmp_path):
+    hub.repositories[NAME].cuts = {SHARD: [1000, 0, 500], "config.json": [3]}
+    assert run_main("download", NAME, "--to", tmp_path / "hf").code == 0
+    check_whole(tmp_path / "hf")
+    ranges = [span for _, path, span in hub.requests if path == SHARD]
+    size = len(model_files()[SHARD])
+    assert ranges == [f"bytes={start}-{size - 1}" for start in (0, 1000, 1000, 1500)]
+
+
+def test_next_run_goes_on_where_the_last_one_stopped_and_asks_for_nothing_twice(hub, tmp_path):
+    hub.repositories[NAME].cuts = {LAST: [2000, 0, 0, 0]}
+    error = refused(NAME, "--to", tmp_path / "hf", "--connections", "1")
+    assert f"{LAST}: the transfer broke 3 times at byte 2,000 of " in error
+    assert "the same command goes on" in error
+    assert LAST not in names_in(tmp_path / "hf")
+    assert run_main("hf2mg", "--load-dir", tmp_path / "hf", "--save-dir", tmp_path / "mg").code == 1
+    hub.requests.clear()
+    outcome = run_main("download", NAME, "--to", tmp_path / "hf", "--json")
+    assert [(path, span) for _, path, span in hub.requests] == [(LAST, f"bytes=2000-{len(model_files()[LAST]) - 1}")]
+    check_object("download", json.loads(outcome.out))
+    assert json.loads(outcome.out)["fetched"] == len(model_files()[LAST]) - 2000
+    check_whole(tmp_path / "hf")
+    hub.requests.clear()
+    assert "nothing was left to be fetched" in run_main("download", NAME, "--to", tmp_path / "hf").out
+    assert hub.requests == []
+
+
+def test_server_that_knows_no_ranges_sends_it_all_again(hub, tmp_path):
+    hub.repositories[NAME].knows_ranges = False
+    hub.repositories[NAME].cuts = {SHARD: [1000]}
+    assert run_main("download", NAME, "--to", tmp_path / "hf").code == 0
+    check_whole(tmp_path / "hf")
+
+
+def test_answer_that_passes_is_waited_for(hub, tmp_path):
+    hub.repositories[NAME].statuses = {SHARD: [503], "config.json": [429]}
+    assert run_main("download", NAME, "--to", tmp_path / "hf").code == 0
+    check_whole(tmp_path / "hf")
+
+
+def test_wrong_bytes_are_fetched_once_more(hub, tmp_path):
+    hub.repositories[NAME].wrong = {SHARD: 1, "config.json": 1, INDEX: 1}
+    assert run_main("download", NAME, "--to", tmp_path / "hf").code == 0
+    check_whole(tmp_path / "hf")
+
+
+@pytest.mark.parametrize("file", [SHARD, "config.json", INDEX])
+def test_file_that_keeps_arriving_wrong_is_refused_and_not_there(file, hub, tmp_path):
+    hub.repositories[NAME].wrong = {file: 9}
+    assert f"{file}: wrong bytes arrived twice, their " in refused(NAME, "--to", tmp_path / "hf")
+    assert not (tmp_path / "hf" / file).exists()
+
+
+def test_server_that_sends_more_than_was_stated_is_refused(hub, tmp_path):
+    hub.repositories[NAME].sends_more = True
+    assert "the server sends more than the" in refused(NAME, "--to", tmp_path / "hf")
+
+
+def test_token_is_sent_to_the_hub_and_not_to_where_bytes_lie(hub, monkeypatch, tmp_path):
+    hub.repositories[NAME].refusal = (403, "GatedRepo")
+    error = refused(NAME, "--to", tmp_path / "hf")
+    assert f"error: {NAME}: is gated" in error
+    assert f"{hub.url}/{NAME}" in error
+    assert not (tmp_path / "hf").exists()
+    monkeypatch.setenv("HF_TOKEN", "hf_mine")
+    hub.token = "hf_mine"
+    assert run_main("download", NAME, "--to", tmp_path / "hf").code == 0
+    check_whole(tmp_path / "hf")
+    assert hub.foreign_tokens == []
+
+
+def test_model_that_is_not_there_is_refused_with_one_that_is_nearly_called_so(hub, tmp_path):
+    error = refused("mine/Smal-1B", "--to", tmp_path / "hf")
+    assert f"error: mine/Smal-1B: {hub.url} has no such model" in error
+    assert f"hint: Did you mean {NAME}?" in error
+    assert not (tmp_path / "hf").exists()
+
+
+def test_revision_that_is_not_there_is_refused_with_those_that_are(hub, tmp_path):
+    error = refused(NAME, "--to", tmp_path / "hf", "--revision", "mian")
+    assert f"error: {NAME}: has no revision mian" in error
+    assert "Did you mean main?" in error
+
+
+@pytest.mark.parametrize(
+    ("status", "said"), [(401, "has no such model, or not"), (403, "refuses it: "), (400, "answers 400")]
+)
+def test_refusal_of_the_hub_is_said_in_one_line(status, said, hub, tmp_path):
+    hub.repositories[NAME].refusal = (status, "")
+    assert said in refused(NAME, "--to", tmp_path / "hf")
+
+
+def test_file_that_is_gone_is_refused_by_its_name(hub, tmp_path):
+    files = hub.repositories[NAME].files
+    index = json.loads(files[INDEX])
+    index["weight_map"]["more"] = "model-00003-of-00003.safetensors"
+    files[INDEX] = json.dumps(index).encode()
+    error = refused(NAME, "--to", tmp_path / "hf")
+    assert "names files that the hub does not have (1), such as model-00003-of-00003.safetensors" in error
+    assert not (tmp_path / "hf").exists()
+
+
+@pytest.mark.parametrize("file", ["../escaped.safetensors", "/etc/passwd", "a/../../b.safetensors", ".mscvt-download"])
+def test_names_that_leave_the_folder_are_not_followed(file, hub, tmp_path):
+    index = json.dumps({"weight_map": {"w": file}}).encode()
+    hub.repositories[NAME] = Repository({"config.json": b"{}", INDEX: index, file: b"w", "..\\x.json": b"{}"})
+    assert "names files that the hub does not have (1)" in refused(NAME, "--to", tmp_path / "hf")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (["adapter_config.json", "adapter_model.safetensors"], "is a LoRA adapter"),
+        (["config.json", "model.Q4_K_M.gguf"], "but model.Q4_K_M.gguf"),
+        (["model.safetensors"], "has weights and no config.json"),
+        (["config.json", "README.md"], "but none of another kind"),
+    ],
+    ids=["adapter", "gguf", "no-config", "nothing"],
+)
+def test_repository_without_a_model_is_refused_by_what_it_has(files, said, hub, tmp_path):
+    hub.repositories[NAME] = Repository(dict.fromkeys(files, b"{}"))
+    assert said in refused(NAME, "--to", tmp_path / "hf")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_disk_without_room_is_refused_before_anything_is_fetched(hub, monkeypatch, tmp_path):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=10_000))
+    error = refused(NAME, "--to", tmp_path / "hf")
+    assert "bytes more, the disk has 10,000 bytes free" in error
+    assert set(hub.fetched()) <= {INDEX}
+
+
+def test_files_that_are_there_already_are_compared_and_kept(hub, tmp_path):
+    folder = tmp_path / "hf"
+    folder.mkdir()
+    for name in (SHARD, "config.json"):
+        (folder / name).write_bytes(model_files()[name])
+    (folder / "notes.md").write_text("mine")
+    assert run_main("download", NAME, "--to", folder).code == 0
+    assert not {SHARD, "config.json"} & set(hub.fetched())
+    assert (folder / "notes.md").read_text() == "mine"
+
+
+def test_files_in_the_way_are_refused_and_left_alone(hub, tmp_path):
+    folder = tmp_path / "hf"
+    folder.mkdir()
+    (folder / SHARD).write_bytes(model_files()[LAST])
+    (folder / "model.safetensors").write_bytes(b"of another model")
+    error = refused(NAME, "--to", folder)
+    assert f"{SHARD} is another file than that of {NAME}" in error
+    assert f"model.safetensors would be read in place of {INDEX}" in error
+    assert names_in(folder) == {SHARD, "model.safetensors"}
+
+
+def test_folder_of_another_download_is_refused(hub, tmp_path):
+    assert run_main("download", NAME, "--to", tmp_path / "hf").code == 0
+    hub.repositories["mine/Other"] = hub.repositories[NAME]
+    for words in (["mine/Other"], [NAME, "--revision", "master"], [NAME, "--source", "modelscope"]):
+        assert f"{tmp_path / 'hf'}: is a download of {NAME} from huggingface" in refused(
+            *words, "--to", tmp_path / "hf"
+        )
+    assert run_main("download", NAME, "--to", tmp_path / "hf", "--revision", COMMIT).code == 0
+
+
+def test_record_that_is_damaged_is_refused(hub, tmp_path):
+    (tmp_path / "hf").mkdir()
+    (tmp_path / "hf" / ".mscvt-download.json").write_text('{"what": "a download of mscvt", "files": {"../x": {}}}')
+    assert "is damaged, or another program's" in refused(NAME, "--to", tmp_path / "hf")
+
+
+def test_second_run_into_the_same_folder_is_refused(hub, monkeypatch, tmp_path):
+    said = []
+
+    def begin(*arguments, **options):
+        said.append(refused(NAME, "--to", tmp_path / "hf"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mscvt.jobs.download._fetch_all", begin)
+    assert run_main("download", NAME, "--to", tmp_path / "hf").code == 130
+    assert "another run is downloading into it" in said[0]
+
+
+def test_ctrl_c_says_what_is_kept_and_the_same_command_goes_on(hub, monkeypatch, tmp_path):
+    def interrupted(futures, **options):
+        raise KeyboardInterrupt
+
+    hub.repositories[NAME].cuts = {SHARD: [1500, 0, 0, 0]}
+    with monkeypatch.context() as patched:
+        patched.setattr("mscvt.jobs.download.wait", interrupted)
+        with pytest.raises(Interrupted, match=r"of [\d,]+ bytes are kept in .*/hf; the same command goes on"):
+            download(NAME, tmp_path / "hf")
+    while any(thread.name.startswith("mscvt-download") for thread in threading.enumerate()):
+        pass
+    hub.repositories[NAME].cuts = {}
+    assert run_main("download", NAME, "--to", tmp_path / "hf").code == 0
+    check_whole(tmp_path / "hf")
+
+
+def test_offline_is_said_with_the_cache_that_has_the_model(hub, monkeypatch, tmp_path):
+    monkeypatch.setattr(hub_constants, "HF_HUB_OFFLINE", True)
+    error = refused(NAME, "--to", tmp_path / "hf")
+    assert "HF_HUB_OFFLINE is set, so nothing can be fetched" in error
+    assert "Unset it where there is a network." in error
+    assert hub.requests == []
+
+
+def test_hub_that_can_not_be_reached_is_said_with_other_ways(hub, monkeypatch, tmp_path):
+    monkeypatch.setattr(hub_constants, "ENDPOINT", "http://127.0.0.1:9")
+    error = refused(NAME, "--to", tmp_path / "hf")
+    assert "http://127.0.0.1:9 can't be reached" in error
+    assert "(HF_ENDPOINT)" in error
+
+
+@pytest.mark.parametrize(
+    ("written", "hint"),
+    [
+        ("Qwen3-8B", "Write owner/name"),
+        ("https://huggingface.co/Qwen/Qwen3-8B/tree/main", "Write Qwen/Qwen3-8B."),
+        ("https://modelscope.cn/models/Qwen/Qwen3-8B", "Write Qwen/Qwen3-8B."),
+    ],
+)
+def test_what_is_no_name_of_a_model_is_refused_with_how_it_is_written(written, hint, tmp_path):
+    error = refused(written, "--to", tmp_path / "hf")
+    assert "is no name of a model on a hub" in error
+    assert f"hint: {hint}" in error
+
+
+def test_hub_that_states_no_checksums_is_noted(hub, tmp_path):
+    hub.repositories[NAME].states_sums = False
+    outcome = run_main("download", NAME, "--to", tmp_path / "hf")
+    assert outcome.code == 0
+    assert "note: the hub states no checksum of config.json, " in outcome.out
+
+
+def test_usual_variables_of_the_hub_are_honoured_by_a_program_of_its_own(hub, tmp_path):
+    hub.repositories[NAME].refusal = (401, "RepoNotFound")
+    hub.token = "hf_mine"
+    program = [sys.executable, "-m", "mscvt", "download", NAME, "--to", str(tmp_path / "hf")]
+    usual = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}
+    for variables, code in (({}, 1), ({"HF_TOKEN": "hf_mine"}, 0), ({"HF_HUB_OFFLINE": "1"}, 0)):
+        environment = {**os.environ, **usual, **variables}
+        result = subprocess.run(program, capture_output=True, text=True, env=environment, check=False)
+        assert result.returncode == code, result.stderr
+    check_whole(tmp_path / "hf")
