@@ -91,6 +91,12 @@ class MappedFiles:
                 return _buffer(self._maps[info.file], dtype, info.numel, info.offset)
         return whole[info.offset : info.offset + info.nbytes].view(dtype)
 
+    def close(self) -> None:
+        """Let go of every file, whose writers wait while it is guarded; tensors that are in use stay readable."""
+        with self._lock:
+            for opened in (self._bytes, self._maps, self._guards):
+                opened.clear()
+
     def _open(self, number: int) -> torch.Tensor:
         import torch
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,15 +63,16 @@ def compare_written(conversion: Conversion, folder: Path, chosen: list[OutputFil
     for path in maps.paths:
         _forget_pages(path)
     sink = CompareSink(lambda name: PlainTensor(maps.flat(written[name])))
-    run_plan(
-        conversion.plan,
-        conversion.open_source,
-        sink,
-        workers=settings.workers,
-        max_memory=settings.max_memory or DEFAULT_MEMORY,
-        wanted=written.__contains__,
-        progress=settings.progress,
-    )
+    with closing(maps):
+        run_plan(
+            conversion.plan,
+            conversion.source.tensor,
+            sink,
+            workers=settings.workers,
+            max_memory=settings.max_memory or DEFAULT_MEMORY,
+            wanted=written.__contains__,
+            progress=settings.progress,
+        )
     faults = Faults()
     files = {name: file.path for file in chosen for name in file.tensors}
     for name, element in sorted(sink.differences.items(), key=str):

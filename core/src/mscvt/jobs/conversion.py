@@ -112,6 +112,7 @@ class _Run:
         self.conversion, self.staging, self.chosen, self.settings = conversion, staging, chosen, settings
         self.holding = Holding()
         self.holding.closing(staging.close)
+        self.holding.closing(conversion.source.close)
         self.is_begun = False
         self.written = 0
         self.resumed_tensors = sum(len(file.tensors) for file in chosen)
@@ -132,7 +133,7 @@ class _Run:
         missing = [file for file in self.chosen if not staging.is_whole(file.path)]
         if missing:
             _check_space(staging, missing)
-            check_equal_sources(conversion.plan, conversion.open_source)
+            check_equal_sources(conversion.plan, conversion.source.tensor)
             self.is_begun = True
             self._fill(missing)
             self._seal(missing)
@@ -169,7 +170,7 @@ class _Run:
         try:
             run_plan(
                 conversion.plan,
-                conversion.open_source,
+                conversion.source.tensor,
                 sink,
                 workers=settings.workers,
                 max_memory=settings.max_memory or DEFAULT_MEMORY,

@@ -88,7 +88,7 @@ def _to_shards(
 
     return Conversion(
         plan=plan,
-        open_source=source.tensor,
+        source=source,
         allocate=allocate,
         offsets=lambda path, file: allocator.offsets(path, file.tensors),
         seal=seal,
@@ -173,7 +173,7 @@ def prepare_to_huggingface(request: Request, registry: Registry) -> Conversion:
 
     return Conversion(
         plan=plan,
-        open_source=source.tensor,
+        source=source,
         allocate=lambda path, file: allocate(path, file.tensors),
         offsets=lambda path, file: offsets_in(path),
         finish=finish,

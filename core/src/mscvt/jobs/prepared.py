@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mscvt.plan.contents import Name, OutputFile, Plan
-from mscvt.tensors.sources import SourceTensor
+from mscvt.tensors.sources import Source
 
 SYNC_SECONDS = 30.0
 """How much work an interruption may cost at most, in time."""
@@ -20,7 +20,7 @@ class Conversion:
 
     Attributes:
         plan: The plan.
-        open_source: Gives a source tensor by its name.
+        source: What is read.
         allocate: Makes an output file with room for its tensors; returns their offsets in bytes.
         offsets: The same offsets, of a file that was allocated before.
         finish: Writes what makes the output complete (index, tracker) into its folder, last of all.
@@ -35,7 +35,7 @@ class Conversion:
     """
 
     plan: Plan
-    open_source: Callable[[Any], SourceTensor]
+    source: Source
     allocate: Callable[[Path, OutputFile], Mapping[Name, int]]
     offsets: Callable[[Path, OutputFile], Mapping[Name, int]]
     finish: Callable[[Path], None]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,17 +95,18 @@ def verify_checkpoints(
     plan = plan_to_megatron(model.description, source.tensors, left_out=left_out, dtype=request.dtype_name)
     _check_same_tensors(plan, existing.tensors)
     started("verifying", plan.nbytes)
-    check_equal_sources(plan, source.tensor)
     sink = CompareSink(existing.tensor, ignore_padding=True)
-    run_plan(
-        plan,
-        source.tensor,
-        sink,
-        workers=workers,
-        max_memory=max_memory or DEFAULT_MEMORY,
-        progress=progress,
-    )
-    differences = [_difference(name, element, existing, mg) for name, element in sorted(sink.differences.items())]
+    with closing(source), closing(existing):
+        check_equal_sources(plan, source.tensor)
+        run_plan(
+            plan,
+            source.tensor,
+            sink,
+            workers=workers,
+            max_memory=max_memory or DEFAULT_MEMORY,
+            progress=progress,
+        )
+        differences = [_difference(name, element, existing, mg) for name, element in sorted(sink.differences.items())]
     notes = {*source.notes, *(f"left out: {why}" for why in plan.left_out.values())}
     if sink.padded:
         notes.add(f"{_PADDING} ({len(sink.padded)} tensors have some that is not zero)")

@@ -37,6 +37,10 @@ class Renamed:
         """The elements of a tensor."""
         return self.original.tensor(self.names.get(name, name))
 
+    def close(self) -> None:
+        """Let go of the original's files."""
+        self.original.close()
+
 
 def renamed(source: NotedSource, spellings: Mapping[str, str]) -> NotedSource:
     """Give tensors the family's names.

@@ -42,6 +42,10 @@ class Source(Protocol):
         """The elements of a tensor, as something to copy regions from."""
         ...
 
+    def close(self) -> None:
+        """Let go of every open file; a tensor that is asked for afterwards opens its file again."""
+        ...
+
 
 class NotedSource(Source, Protocol):
     """A source of which the user should know something."""

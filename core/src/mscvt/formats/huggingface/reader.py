@@ -73,6 +73,10 @@ class HuggingFaceSource:
         """The bytes of a tensor, as something to copy regions from."""
         return PlainTensor(self._maps.flat(self.tensors[name]))
 
+    def close(self) -> None:
+        """Let go of every open file."""
+        self._maps.close()
+
 
 def _check_index(
     folder: Path, claimed: Mapping[str, str], files: Sequence[Path], tensors: Mapping[str, TensorInfo]

@@ -140,6 +140,10 @@ class MegatronSource:
                 del self._unchecked[info.file]
         return PlainTensor(self._maps.flat(info))
 
+    def close(self) -> None:
+        """Let go of every open file."""
+        self._maps.close()
+
     def _open(self, path: Path) -> tuple[_Shard, bool]:
         """What is in a shard, and whether it had to be parsed: most of a stage differ in nothing but weights."""
         headers = read_headers(path, known=self._directories)

@@ -63,6 +63,10 @@ class DequantizedSource:
         weight = self._weights.get(name)
         return self._source.tensor(name) if weight is None else weight.open(self._source)
 
+    def close(self) -> None:
+        """Let go of the original's files."""
+        self._source.close()
+
 
 def dequantized(source: NotedSource, quantization_config: Mapping[str, Any] | None) -> DequantizedSource:
     """Show the quantized weights of a checkpoint decoded.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import cache
 from typing import Any, ClassVar
 
 import pytest
@@ -35,6 +36,16 @@ def _is_refused(options: Options, family: Family) -> bool:
     return bool(faults)
 
 
+@cache
+def _registry() -> Registry:
+    return load_registry()
+
+
+@cache
+def _tensors(contract: type[Contract]) -> dict[str, torch.Tensor]:
+    return source_tensors(_registry().family(contract.model_type), contract.config)
+
+
 class Contract:
     """The attributes of `FamilyContract`, its fixtures, and what is derived from them."""
 
@@ -52,7 +63,7 @@ class Contract:
     @classmethod
     def variants(cls) -> dict[str, Options]:
         """The options to convert under: those that mean something to the kinds of the model's own layers."""
-        family = load_registry().family(cls.model_type)
+        family = _registry().family(cls.model_type)
         features, depth = features_of(family, cls.config) | {None}, mtp_layers(family, cls.config)
         standard = {name: STANDARD[name][1] for name in cls.cases if STANDARD[name][0] in features}
         return {
@@ -70,7 +81,7 @@ class Contract:
     @pytest.fixture
     def registry(self) -> Registry:
         """All plugins of the environment."""
-        return load_registry()
+        return _registry()
 
     @pytest.fixture
     def family(self, registry: Registry) -> Family:
@@ -78,9 +89,9 @@ class Contract:
         return registry.family(self.model_type)
 
     @pytest.fixture
-    def tensors(self, family: Family) -> dict[str, torch.Tensor]:
+    def tensors(self) -> dict[str, torch.Tensor]:
         """The source's tensors."""
-        return source_tensors(family, self.config)
+        return dict(_tensors(type(self)))
 
     def older_config(self) -> dict[str, Any]:
         """`config` as transformers 4 wrote it."""
