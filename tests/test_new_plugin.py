@@ -4,25 +4,17 @@ The fresh environment sees the core and what packages depend on, and no plugin o
 """
 
 import json
-import os
-import subprocess
-import sys
-import sysconfig
-import venv
-from pathlib import Path
 
 import pytest
 import tomllib
 import torch
 
 from command_line import run_main
+from fresh_environment import PIP, ROOT, make_environment, passed, run
 from mscvt.plugins.registry import load_registry
 from mscvt.testing import random_reference, save_huggingface, source_tensors
 from small_configurations import LLAMA, MIXTURE
 
-pytestmark = pytest.mark.xdist_group("new-plugin")  # one process makes the environment
-
-ROOT = Path(__file__).parents[1]
 SIZES = {
     "num_hidden_layers": 4,
     "hidden_size": 48,
@@ -34,75 +26,49 @@ SIZES = {
 }
 EXPERTS = {"num_experts": 8, "num_experts_per_tok": 2}
 MODELS = {
-    "qwen3_moe": {**EXPERTS, "moe_intermediate_size": 14, "head_dim": 8, "mlp_only_layers": [1]},
-    "olmoe": EXPERTS,
     "granite": {"embedding_multiplier": 12.0, "logits_scaling": 8.0, "tie_word_embeddings": True},
+    "llama": {},
+    "olmoe": EXPERTS,
+    "qwen3-moe": {**EXPERTS, "moe_intermediate_size": 14, "head_dim": 8, "mlp_only_layers": [1]},
 }
-
-
-def run(*command, cwd=None):
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PYTEST"))}
-    done = subprocess.run(
-        [str(word) for word in command], check=False, cwd=cwd, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory):
-    """The interpreter of the fresh environment."""
-    fresh = tmp_path_factory.mktemp("fresh")
-    venv.create(fresh, symlinks=True)
-    (packages,) = fresh.glob("lib/python*/site-packages")
-    for installed in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
-        for path in Path(installed).iterdir():
-            if not path.name.startswith(("mscvt", "__editable__", "pip")):
-                (packages / path.name).symlink_to(path)
+    """The interpreter of an environment with the core alone."""
+    python, packages = make_environment(tmp_path_factory.mktemp("fresh"))
     (packages / "core.pth").write_text(f"{ROOT / 'core/src'}\n")
     information = packages / "mscvt-0.1.0.dist-info"
     information.mkdir()
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: mscvt\nVersion: 0.1.0\n")
-    return fresh / "bin/python"
+    return python
 
 
-def install(python, folder):
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python]
-    run(*pip, "install", "--no-index", "--no-deps", "--no-build-isolation", folder)
-
-
-def passed(python, folder):
-    return run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests", cwd=folder).splitlines()[-1]
-
-
-def test_plain_plugin_installs_is_found_and_passes(python, tmp_path):
-    target = tmp_path / "mscvt-abacus-2"
-    outcome = run_main("new-plugin", "abacus-2", "--to", target)
+def test_plugins_as_they_are_written_install_are_found_and_pass(python, tmp_path):
+    plain = tmp_path / "mscvt-abacus-2"
+    outcome = run_main("new-plugin", "abacus-2", "--to", plain)
     assert outcome.code == 0, outcome.err
-    assert sorted(str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()) == [
+    assert sorted(str(path.relative_to(plain)) for path in plain.rglob("*") if path.is_file()) == [
         ".github/workflows/test.yml",
         "README.md",
         "pyproject.toml",
         "src/mscvt_abacus_2/__init__.py",
         "tests/test_abacus_2.py",
     ]
-    install(python, target)
+    folders = [plain]
+    for model, config in MODELS.items():
+        random_reference({"model_type": model.replace("-", "_"), **SIZES, **config}, tmp_path / model)
+        folders.append(tmp_path / f"plugin-{model}")
+        outcome = run_main("new-plugin", f"{model}-again", "--from", tmp_path / model, "--to", folders[-1])
+        assert outcome.code == 0, outcome.err
+        assert "not placed" not in outcome.out
+        assert "ForCausalLM" in next((folders[-1] / "tests").glob("*.py")).read_text()
+    run(*PIP, "--python", python, "install", "--no-index", "--no-deps", "--no-build-isolation", *folders)
     plugins = json.loads(run(python, "-m", "mscvt", "plugins", "--json"))["plugins"]
-    assert ("mscvt-abacus-2", ["abacus-2"], None) in [
-        (plugin["distribution"], plugin["model_types"], plugin["error"]) for plugin in plugins
+    assert [(plugin["distribution"], plugin["model_types"], plugin["error"]) for plugin in plugins] == [
+        (f"mscvt-{name}", [name], None) for name in ("abacus-2", *(f"{model}-again" for model in MODELS))
     ]
-    assert " passed" in passed(python, target)
-
-
-@pytest.mark.parametrize("model", MODELS)
-def test_plugin_from_a_checkpoint_passes_against_the_real_class(model, python, tmp_path):
-    random_reference({"model_type": model, **SIZES, **MODELS[model]}, tmp_path / "hf")
-    target, name = tmp_path / "plugin", f"{model.replace('_', '-')}-again"
-    said = run(python, "-m", "mscvt", "new-plugin", name, "--from", tmp_path / "hf", "--to", target)
-    assert "not placed" not in said
-    install(python, target)
-    assert "ForCausalLM" in next((target / "tests").glob("*.py")).read_text()
-    assert " passed" in passed(python, target)
+    assert " passed" in passed(python, *folders)
 
 
 def written(tmp_path, config, tensors, name="mine"):
