@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Any, ClassVar
@@ -42,8 +43,8 @@ def _registry() -> Registry:
 
 
 @cache
-def _tensors(contract: type[Contract]) -> dict[str, torch.Tensor]:
-    return source_tensors(_registry().family(contract.model_type), contract.config)
+def _tensors(model_type: str, config: str) -> Mapping[str, torch.Tensor]:
+    return source_tensors(_registry().family(model_type), json.loads(config))
 
 
 class Contract:
@@ -91,7 +92,7 @@ class Contract:
     @pytest.fixture
     def tensors(self) -> dict[str, torch.Tensor]:
         """The source's tensors."""
-        return dict(_tensors(type(self)))
+        return dict(_tensors(self.model_type, json.dumps(self.config)))
 
     def older_config(self) -> dict[str, Any]:
         """`config` as transformers 4 wrote it."""
