@@ -14,6 +14,9 @@ KEYS = {
     "download": {
         *("command", "target", "source", "repository", "revision", "files", "bytes", "fetched", "seconds", "notes"),
     },
+    "check": {
+        *("command", "target", "is_whole", "model_type", "files", "problems", "tensors", "bytes", "seconds", "notes"),
+    },
     "new-plugin": {"command", "target", "paths", "unplaced", "notes"},
     "plugins": {"command", "plugins"},
     "error": ERROR,
@@ -42,6 +45,8 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "repository": str,
     "revision": str,
     "fetched": int,
+    "is_whole": bool,
+    "problems": list,
     "model_type": (str, type(None)),
     "rows": list,
     "left_over": list,
@@ -51,7 +56,11 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "hint": (str, type(None)),
     "faults": list,
 }
-_FILES = ({"path": str, "bytes": int, "tensors": int}, {"path": str, "bytes": int, "checksum": str})
+_FILES = (
+    {"path": str, "bytes": int, "tensors": int},
+    {"path": str, "bytes": int, "checksum": str},
+    {"path": str, "bytes": int, "compared": list, "problems": list},
+)
 """Keys of a file, and their types."""
 
 

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mscvt.cli.tables import (
+    Checking,
     Compared,
     Direction,
     Folders,
@@ -137,6 +138,16 @@ mscvt convert --load-model-type hf --save-model-type mg \\
         example="mscvt download Qwen/Qwen3-8B --to Qwen3-8B",
         tables=(Repository, Progress, Output),
         positional=("repository",),
+    ),
+    Command(
+        name="check",
+        summary="See that a Hugging Face checkpoint is whole.",
+        text="Every file of the index, sizes and checksums that the hub or a .md5 states, headers, and the tensors "
+        "that config.json describes. Each bad file is named.",
+        example="mscvt check Qwen3-8B",
+        tables=(Folders, Model, Checking, Progress, Output),
+        without=frozenset({"save_dir", "hf_cfg_dir", "iteration"}),
+        positional=("load_dir",),
     ),
     Command(
         name="names",

@@ -11,13 +11,14 @@ from types import MappingProxyType
 
 import typer
 
-from mscvt.cli import results
+from mscvt.cli import folder_results, results
 from mscvt.cli.folders import HF, MG, check_folder, check_kind
 from mscvt.cli.model_types import match_model_type
 from mscvt.cli.original import without_single_ranks
 from mscvt.cli.progress import show_progress
 from mscvt.cli.report import FAILED, INTERRUPTED
 from mscvt.cli.tables import (
+    Checking,
     Compared,
     Direction,
     Folders,
@@ -174,9 +175,36 @@ def run_download(given: Given) -> None:
             progress=progress,
         )
     if given.read(Output).json:
-        results.print_json(given.command.name, results.download_object(done))
+        results.print_json(given.command.name, folder_results.download_object(done))
     else:
-        results.print_download(done)
+        folder_results.print_download(done)
+
+
+def run_check(given: Given) -> None:
+    """Look for what is wrong with a checkpoint, and say it."""
+    from mscvt.jobs.check import check_checkpoint
+
+    folder = given.read(Folders).load_dir
+    check_folder("mscvt check", folder)
+    registry = load_registry()
+    with (
+        _interruptible("nothing was changed"),
+        show_progress("reading headers", wanted=_wants_progress(given)) as (started, progress),
+    ):
+        check = check_checkpoint(
+            folder,
+            registry,
+            _model_type(given.read(Model), registry),
+            quick=given.read(Checking).quick,
+            started=started,
+            progress=progress,
+        )
+    if given.read(Output).json:
+        results.print_json(given.command.name, folder_results.check_object(check))
+    else:
+        folder_results.print_check(check)
+    if not check.is_whole:
+        raise typer.Exit(FAILED)
 
 
 def run_names(given: Given) -> None:
@@ -221,6 +249,7 @@ RUNS: Mapping[str, Callable[[Given], None]] = MappingProxyType(
         "convert": run_convert,
         "verify": run_verify,
         "download": run_download,
+        "check": run_check,
         "names": run_names,
         "new-plugin": run_new_plugin,
         "plugins": run_plugins,

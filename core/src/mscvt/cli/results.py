@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from mscvt.errors import MscvtError, printable
-from mscvt.views.names import lines_of
 
 if TYPE_CHECKING:
     from mscvt.jobs.conversion import Conversion, Result
-    from mscvt.jobs.download import Download
     from mscvt.jobs.names import Names
     from mscvt.jobs.new_plugin import NewPlugin
     from mscvt.jobs.verify import Report
@@ -94,29 +92,6 @@ def names_object(names: Names, notes: Iterable[str]) -> dict[str, Any]:
     }
 
 
-def download_object(done: Download) -> dict[str, Any]:
-    """What was downloaded, as `--json` shows it."""
-    origin = done.origin
-    return {
-        "target": str(done.target),
-        "source": origin.source,
-        "repository": origin.repository,
-        "revision": origin.revision,
-        "files": [
-            {
-                "path": name,
-                "bytes": file.nbytes,
-                "checksum": f"{file.sum.algorithm}:{file.sum.value}" if file.sum else None,
-            }
-            for name, file in origin.files.items()
-        ],
-        "bytes": done.nbytes,
-        "fetched": done.fetched,
-        "seconds": done.seconds,
-        "notes": list(done.notes),
-    }
-
-
 def new_plugin_object(written: NewPlugin) -> dict[str, Any]:
     """A plugin that was written, as `--json` shows it."""
     return {
@@ -140,7 +115,7 @@ def print_plan(conversion: Conversion, target: Path, chosen: Sequence[OutputFile
         typer.echo(f"{file.path}  {counted(len(file.tensors), 'tensor')}, {file.nbytes:,} bytes")
     nbytes = sum(file.nbytes for file in chosen)
     typer.echo(f"would write {counted(len(chosen), 'file')}, {nbytes:,} bytes; every byte is accounted for")
-    _print_notes(notes)
+    print_notes(notes)
     if conversion.training_flags:
         typer.echo(f"to be passed to the training script: {shlex.join(training_flags(conversion, target))}")
 
@@ -161,7 +136,7 @@ def print_result(conversion: Conversion, result: Result, notes: Iterable[str]) -
         typer.echo(f"went on with earlier work: {counted(result.resumed_tensors, 'tensor')} were there already")
     if result.verified:
         typer.echo("verified: every byte was read again and is what was planned")
-    _print_notes(notes)
+    print_notes(notes)
     if not result.is_complete and not result.missing:
         typer.echo(f"another run is completing {target}")
     elif not result.is_complete:
@@ -180,7 +155,7 @@ def print_report(report: Report, notes: Iterable[str]) -> None:
     count = len(report.differences)
     verdict = "equal" if report.is_equal else f"NOT equal: {counted(count, 'differing tensor')}"
     typer.echo(f"{verdict}; compared {report.tensors} tensors, {report.nbytes:,} bytes in {report.seconds:.1f} s")
-    _print_notes(notes)
+    print_notes(notes)
 
 
 def print_plugins(plugins: Sequence[Plugin]) -> None:
@@ -196,23 +171,11 @@ def print_plugins(plugins: Sequence[Plugin]) -> None:
 
 def print_names(names: Names, notes: Iterable[str]) -> None:
     """Show the names of a checkpoint."""
+    from mscvt.views.names import lines_of
+
     for line in lines_of(names.table):
         typer.echo(printable(line))
-    _print_notes((*notes, *names.notes))
-
-
-def print_download(done: Download) -> None:
-    """Say what was fetched, and how to go on."""
-    target, origin = shlex.quote(str(done.target)), done.origin
-    whole = f"{counted(len(origin.files), 'file')}, {done.nbytes:,} bytes"
-    if done.fetched:
-        speed = done.fetched / 1e6 / max(done.seconds, 1e-9)
-        typer.echo(f"fetched {done.fetched:,} bytes in {done.seconds:.1f} s ({speed:,.0f} MB/s)")
-    else:
-        typer.echo("nothing was left to be fetched")
-    typer.echo(f"{target} holds {origin.repository} at {origin.revision}: {whole}, all as the hub states them")
-    _print_notes(done.notes)
-    typer.echo(f"go on with: mscvt hf2mg --load-dir {target} --save-dir {target}-mcore")
+    print_notes((*notes, *names.notes))
 
 
 def print_new_plugin(written: NewPlugin) -> None:
@@ -221,11 +184,12 @@ def print_new_plugin(written: NewPlugin) -> None:
     typer.echo(f"wrote {counted(len(written.paths), 'file')} to {where}")
     for line in written.unplaced:
         typer.echo(f"not placed: {printable(line)}")
-    _print_notes(written.notes)
+    print_notes(written.notes)
     typer.echo(f"go on with: python -m pip install --editable {where} && python -m pytest {where}")
 
 
-def _print_notes(notes: Iterable[str]) -> None:
+def print_notes(notes: Iterable[str]) -> None:
+    """Say what should be known."""
     for note in notes:
         typer.echo(f"note: {note}")
 

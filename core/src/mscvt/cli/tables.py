@@ -114,6 +114,13 @@ class Repository:
 
 
 @dataclass(frozen=True, slots=True)
+class Checking:
+    """How thoroughly a folder is looked at."""
+
+    quick: bool = option(panel=_RUN, help="Leave out checksums, for which every byte is read.")
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """Which model it is."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -20,6 +19,7 @@ from mscvt.hubs.transfer import PART, fetch
 from mscvt.jobs.disk_errors import disk_error
 from mscvt.jobs.download_plan import plan_download
 from mscvt.jobs.prepared import Interrupted
+from mscvt.jobs.stopper import Stopper
 from mscvt.output.download import DownloadFolder, Origin
 
 SOURCES: Mapping[str, tuple[str, str]] = MappingProxyType(
@@ -56,10 +56,6 @@ class Download:
         """What should be known, one line each."""
         unknown = sorted(name for name, file in self.origin.files.items() if file.sum is None)
         return (f"the hub states no checksum of {', '.join(unknown[:_SHOWN])}",) if unknown else ()
-
-
-class _Stopped(BaseException):
-    """Ends the threads of a download that has failed; no library takes it for an error that it could mend."""
 
 
 def open_hub(source: str) -> Hub:
@@ -199,26 +195,21 @@ def _fetch_all(
         MscvtError: The first that happened; what has arrived is kept.
         Interrupted: On Ctrl-C.
     """
-    stop = threading.Event()
-
-    def moved(nbytes: int) -> None:
-        if stop.is_set():
-            raise _Stopped
-        progress(nbytes)
+    stopper = Stopper(progress)
 
     def run(name: str) -> None:
-        moved(0)
-        fetch(hub, origin.repository, origin.revision, origin.files[name], folder.staging / name, moved)
+        stopper.moved(0)
+        fetch(hub, origin.repository, origin.revision, origin.files[name], folder.staging / name, stopper.moved)
         folder.take(name)
 
     pool = ThreadPoolExecutor(connections, thread_name_prefix="mscvt-download")
     futures = [pool.submit(run, name) for name in names]
     try:
         done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-        stop.set()
+        stopper.stop()
         pool.shutdown(cancel_futures=True)
     except KeyboardInterrupt:
-        stop.set()
+        stopper.stop()
         pool.shutdown(wait=False, cancel_futures=True)  # a connection that says nothing would hold this up
         raise Interrupted(_left_behind(folder, origin)) from None
     for error in (future.exception() for future in done):

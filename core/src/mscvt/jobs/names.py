@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mscvt.description.description import Description
 from mscvt.dialects.mindspeed.options import Options
 from mscvt.errors import MscvtError
 from mscvt.formats.huggingface.config import CONFIG, read_config
 from mscvt.formats.huggingface.reader import HuggingFaceSource
-from mscvt.jobs.models import model_from_config
+from mscvt.jobs.models import Model, model_from_config
 from mscvt.model.hyperparameters import hyperparameters
 from mscvt.plugins.family import Family
 from mscvt.plugins.registry import Registry
@@ -42,7 +41,7 @@ def look_at_names(folder: Path, registry: Registry, model_type: str | None = Non
     source = HuggingFaceSource(folder)
     try:
         family = registry.family(model_type) if model_type is not None else registry.recognise(read_config(folder))
-        description = whole_model(family, folder)
+        description = whole_model(family, folder).description
     except MscvtError as error:
         if model_type is not None:
             raise
@@ -51,9 +50,9 @@ def look_at_names(folder: Path, registry: Registry, model_type: str | None = Non
     return Names(family.model_type.name, table, tuple(source.notes))
 
 
-def whole_model(family: Family, folder: Path) -> Description:
-    """The description of the model with all of its MTP layers, on one rank."""
+def whole_model(family: Family, folder: Path, *, with_mtp: bool = True) -> Model:
+    """The model with all of its MTP layers or none, on one rank."""
     config = read_config(folder)
     h = hyperparameters(family.respelled(config), family.model_type, folder / CONFIG)
-    mtp = sum(layer.mtp is not None for layer in family.layers(h))
-    return model_from_config(family, config, Options(mtp_num_layers=mtp or None), folder / CONFIG).description
+    mtp = sum(layer.mtp is not None for layer in family.layers(h)) if with_mtp else 0
+    return model_from_config(family, config, Options(mtp_num_layers=mtp or None), folder / CONFIG)

@@ -100,7 +100,7 @@ def _differences(draft: Draft, source: Path, tensors: Mapping[str, TensorInfo]) 
     """Where the drafted family is not what the checkpoint holds."""
     family = drafted_family(draft)
     try:
-        table = name_table(tensors, whole_model(family, source), family.model_type.ignored)
+        table = name_table(tensors, whole_model(family, source).description, family.model_type.ignored)
     except MscvtError as error:
         reason = "; ".join(error.faults) or error.message
         known = {name for names in draft.blocks.values() for name in names.values()}

@@ -15,7 +15,7 @@ from mscvt.plan.by_shard import ByShard
 from mscvt.plan.contents import Plan
 from mscvt.plan.files import SHARD_BYTES, by_rank, by_size
 from mscvt.plan.joined import Joined
-from mscvt.plan.planner import NameFiles, Tolerated, Words, make_plan
+from mscvt.plan.planner import NameFiles, Tolerated, Words, check_source, make_plan
 from mscvt.tensors.info import TensorInfo
 
 ITERATION = 1
@@ -58,19 +58,34 @@ def plan_to_megatron(
         MscvtError: Where the source lacks a tensor, has one that no rule takes, or one of another shape or dtype than
             the model's; all of them at once.
     """
-    patterns = [(re.compile(translate(pattern)), why) for pattern, why in (left_out or {}).items()]
-    tolerated = Tolerated(
-        repeats={name: alias.of for name, alias in description.aliases.items()},
-        left_out=description.left_out,
-        passed_over=lambda name: next((why for pattern, why in patterns if pattern.match(name)), None),
-    )
     return make_plan(
         ByShard(description),
         source,
         _rank_files(description),
         _HUGGINGFACE,
-        tolerated=tolerated,
+        tolerated=_tolerated(description, left_out),
         dtype=dtype,
+    )
+
+
+def check_tensors(
+    description: Description, source: Mapping[str, TensorInfo], left_out: Mapping[str, str] | None = None
+) -> None:
+    """See that a Hugging Face checkpoint is what a model needs, without a plan.
+
+    Raises:
+        MscvtError: As `plan_to_megatron`.
+    """
+    check_source(ByShard(description), source, _HUGGINGFACE, _tolerated(description, left_out))
+
+
+def _tolerated(description: Description, left_out: Mapping[str, str] | None) -> Tolerated:
+    """What a Hugging Face checkpoint may hold besides what is read."""
+    patterns = [(re.compile(translate(pattern)), why) for pattern, why in (left_out or {}).items()]
+    return Tolerated(
+        repeats={name: alias.of for name, alias in description.aliases.items()},
+        left_out=description.left_out,
+        passed_over=lambda name: next((why for pattern, why in patterns if pattern.match(name)), None),
     )
 
 

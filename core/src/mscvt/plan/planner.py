@@ -79,7 +79,7 @@ def make_plan(
             the model's; all of them at once.
     """
     tolerated = tolerated or Tolerated()
-    left_out = _check_source(grouping, source, words, tolerated)
+    left_out = check_source(grouping, source, words, tolerated)
     faults = Faults()
     grouping.prove(faults)
     faults.raise_if_any("the plan does not hold")
@@ -110,10 +110,17 @@ def make_plan(
     return Plan(tuple(files(entries)), len(work), units, equal, left_out)
 
 
-def _check_source(
+def check_source(
     grouping: Grouping, source: Mapping[Name, TensorInfo], words: Words, tolerated: Tolerated
 ) -> dict[Name, str]:
-    """Prove that the source is what the description needs; returns what is left out and why."""
+    """Prove that the source is what the description needs.
+
+    Returns:
+        What is left out, and why.
+
+    Raises:
+        MscvtError: As `make_plan`.
+    """
     faults = Faults()
     expected = grouping.expected
     left_out = {name: why for name, why in tolerated.left_out.items() if name in source}

@@ -59,7 +59,7 @@ class HuggingFaceSource:
         self.notes = chosen.notes
         found: dict[str, TensorInfo] = {}
         for number, path in enumerate(self.files):
-            for name, info in _read_file(path, number).items():
+            for name, info in read_file(path, number).items():
                 if name in found:
                     other = self.files[found[name].file].name
                     raise MscvtError(f"{folder}: tensor {name!r} is in two files, {other} and {path.name}")
@@ -109,7 +109,12 @@ def _check_index(
     return (f"the index has entries that no file holds ({len(absent)}), for example {min(absent)}",)
 
 
-def _read_file(path: Path, number: int) -> dict[str, TensorInfo]:
+def read_file(path: Path, number: int) -> dict[str, TensorInfo]:
+    """The tensors of file `number` of a checkpoint.
+
+    Raises:
+        MscvtError: Where it is damaged, or of another format.
+    """
     if path.suffix == ".safetensors":
         return read_header(path, number)
     if path.suffix != ".bin":

@@ -1,0 +1,103 @@
+"""What is printed of folders: what was downloaded into them, and whether they are whole."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from mscvt.cli.results import counted, print_notes
+from mscvt.errors import printable
+
+if TYPE_CHECKING:
+    from mscvt.jobs.check import Check
+    from mscvt.jobs.download import Download
+
+
+def download_object(done: Download) -> dict[str, Any]:
+    """What was downloaded, as `--json` shows it."""
+    origin = done.origin
+    return {
+        "target": str(done.target),
+        "source": origin.source,
+        "repository": origin.repository,
+        "revision": origin.revision,
+        "files": [
+            {
+                "path": name,
+                "bytes": file.nbytes,
+                "checksum": f"{file.sum.algorithm}:{file.sum.value}" if file.sum else None,
+            }
+            for name, file in origin.files.items()
+        ],
+        "bytes": done.nbytes,
+        "fetched": done.fetched,
+        "seconds": done.seconds,
+        "notes": list(done.notes),
+    }
+
+
+def print_download(done: Download) -> None:
+    """Say what was fetched, and how to go on."""
+    target, origin = shlex.quote(str(done.target)), done.origin
+    whole = f"{counted(len(origin.files), 'file')}, {done.nbytes:,} bytes"
+    if done.fetched:
+        speed = done.fetched / 1e6 / max(done.seconds, 1e-9)
+        typer.echo(f"fetched {done.fetched:,} bytes in {done.seconds:.1f} s ({speed:,.0f} MB/s)")
+    else:
+        typer.echo("nothing was left to be fetched")
+    typer.echo(f"{target} holds {origin.repository} at {origin.revision}: {whole}, all as the hub states them")
+    print_notes(done.notes)
+    typer.echo(f"go on with: mscvt hf2mg --load-dir {target} --save-dir {target}-mcore")
+
+
+def check_object(check: Check) -> dict[str, Any]:
+    """What a check found, as `--json` shows it."""
+    return {
+        "target": str(check.folder),
+        "is_whole": check.is_whole,
+        "model_type": check.model_type,
+        "files": [
+            {"path": file.path, "bytes": file.nbytes, "compared": file.compared, "problems": file.problems}
+            for file in check.files
+        ],
+        "problems": list(check.problems),
+        "tensors": check.tensors,
+        "bytes": check.nbytes,
+        "seconds": check.seconds,
+        "notes": list(check.notes),
+    }
+
+
+def print_check(check: Check) -> None:
+    """Say what is wrong, file by file, and what to do about it."""
+    bad = [file for file in check.files if file.problems]
+    for file in bad:
+        typer.echo(f"bad: {printable(file.path)}: {printable('; '.join(file.problems))}")
+    for problem in check.problems:
+        typer.echo(f"bad: {printable(problem)}")
+    verdict = "whole" if check.is_whole else f"NOT whole: {counted(len(bad), 'bad file')}"
+    typer.echo(
+        f"{verdict}; looked at {counted(len(check.files), 'file')}, {check.nbytes:,} bytes, in {check.seconds:.1f} s"
+    )
+    for what in dict.fromkeys(what for file in check.files for what in file.compared):
+        count = sum(what in file.compared for file in check.files)
+        typer.echo(f"{what} compared: {counted(count, 'file')}")
+    if check.is_whole and check.model_type:
+        typer.echo(f"{counted(check.tensors, 'tensor')}, all that {check.model_type} needs and config.json describes")
+    print_notes(check.notes)
+    if bad and check.origin:
+        print_repair(check)
+
+
+def print_repair(check: Check) -> None:
+    """Say how to fetch anew what is bad in a download."""
+    assert check.origin is not None
+    origin, folder = check.origin, check.folder
+    spoilt = [shlex.quote(str(folder / file.path)) for file in check.files if file.problems and file.nbytes]
+    words = ["mscvt", "download", origin.repository, "--to", str(folder)]
+    words += [] if origin.source == "huggingface" else ["--source", origin.source]
+    words += ["--revision", origin.asked] if origin.asked else []
+    removed = f"rm {' '.join(spoilt)} && " if spoilt else ""
+    typer.echo(f"to fetch these anew: {removed}{shlex.join(words)}")
