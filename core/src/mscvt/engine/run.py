@@ -220,6 +220,8 @@ def run_plan(
             for thread in threads:
                 thread.start()
             queue.wait()
+            for thread in threads:  # they have done, and are about to end
+                thread.join()
     except BaseException:
         queue.interrupt()
         queue.wait(_LAST_BLOCKS)
