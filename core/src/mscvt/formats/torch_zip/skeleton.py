@@ -13,7 +13,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mscvt.formats.torch_zip.archive import DEFERRED, END, END64, ENTRY, HEADER, LOCATOR, MAX16, MAX32, UTF8
+from mscvt.formats.torch_zip.archive import (
+    DEFERRED,
+    END,
+    END64,
+    ENTRY,
+    ENTRY_CRC,
+    HEADER,
+    LOCATOR,
+    MAX16,
+    MAX32,
+    UTF8,
+)
 from mscvt.formats.torch_zip.checksums import crc32
 
 ALIGNMENT = 64
@@ -33,6 +44,9 @@ class Skeleton:
     """(offset, bytes)."""
     starts: tuple[int, ...]
     """Where the data of each storage begins, by the storage's number."""
+    checksums: tuple[tuple[int, int], ...]
+    """Where the checksum of each storage stands, by its number: behind the data and in the directory; storages without
+    bytes have none, and say 0."""
     length: int
     """Bytes of the whole file."""
 
@@ -58,23 +72,29 @@ def build_skeleton(pickled: bytes, sizes: Sequence[int], root: str = "archive") 
     records.append(("version", 2, b"3\n"))
     pieces: list[tuple[int, bytes]] = []
     starts: list[int] = []
+    places: list[tuple[int, int]] = []
     directory, piece, begun = bytearray(), bytearray(), 0
     for name, size, data in records:
         at = begun + len(piece)
         known = 0 if data is None else crc32(data)
+        entry = len(directory)
         piece += _header(f"{root}/{name}".encode(), at, size)
         directory += _entry(f"{root}/{name}".encode(), at, size, UNKNOWN if data is None else known)
         if name.startswith("data/"):
             starts.append(begun + len(piece))
+            places.append((0, 0))
         if data is None:
             pieces.append((begun, bytes(piece)))
             begun, piece = begun + len(piece) + size, bytearray()
+            places[-1] = begun + 4, entry + ENTRY_CRC
         else:
             piece += data
         if size:
             piece += struct.pack("<4sI2Q" if max(at, size) >= MAX32 else "<4s3I", b"PK\7\b", known, size, size)
-    piece += _end(begun + len(piece), directory, len(records))
-    return Skeleton((*pieces, (begun, bytes(piece))), tuple(starts), begun + len(piece))
+    end = begun + len(piece)
+    piece += _end(end, directory, len(records))
+    checksums = tuple((behind, end + entry if behind else 0) for behind, entry in places)
+    return Skeleton((*pieces, (begun, bytes(piece))), tuple(starts), checksums, begun + len(piece))
 
 
 def _header(name: bytes, at: int, size: int) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from mscvt.errors import MscvtError
@@ -45,13 +45,20 @@ class Unpickler(pickle._Unpickler):
     readline: Callable[[], bytes]
     stack: list[Any]
 
-    def __init__(self, data: bytes, storage_of: Callable[[Any], Storage], work: int = WORK) -> None:
+    def __init__(
+        self,
+        data: bytes,
+        storage_of: Callable[[Any], Storage],
+        work: int = WORK,
+        allowed: Collection[str] | None = None,
+    ) -> None:
         """Prepare to read a pickle.
 
         Args:
             data: The pickle.
             storage_of: Gives a storage by the persistent id that tensors name it by.
             work: How many steps it may take.
+            allowed: The full names that it may hold; None: all but those that are there to do harm.
         """
         stream = io.BytesIO(data)
         super().__init__(stream, encoding="utf-8")
@@ -61,6 +68,7 @@ class Unpickler(pickle._Unpickler):
         self._storage_of = storage_of
         self._copies_left = 2 * len(data)
         self._work_left = work
+        self._allowed = allowed
 
     def load(self) -> Any:
         """What the pickle says.
@@ -105,7 +113,7 @@ class Unpickler(pickle._Unpickler):
         """A stand-in for a name.
 
         Raises:
-            MscvtError: Where the name is there to do harm.
+            MscvtError: Where the name is there to do harm, or not among those that are allowed.
         """
         if len(module) > _NAME_LENGTH or len(name) > _NAME_LENGTH:
             raise MscvtError("its pickle has a name that is too long")
@@ -114,6 +122,11 @@ class Unpickler(pickle._Unpickler):
             raise MscvtError(
                 f"its pickle holds code, not weights: {str(found)[:100]!r}",
                 hint="Nothing of it was run. Use only files from a source you trust, or safetensors.",
+            )
+        if self._allowed is not None and str(found) not in self._allowed:
+            raise MscvtError(
+                f"its pickle names {str(found)[:100]!r}, which no file of this kind that is known has",
+                hint="Nothing of it was run. Is the file what it should be?",
             )
         return found
 
@@ -178,16 +191,22 @@ class Unpickler(pickle._Unpickler):
                 raise MscvtError("its pickle is damaged: it adds items to what is no set")
 
 
-def unpickle(data: bytes, storage_of: Callable[[Any], Storage], work: int = WORK) -> Any:
+def unpickle(
+    data: bytes,
+    storage_of: Callable[[Any], Storage],
+    work: int = WORK,
+    allowed: Collection[str] | None = None,
+) -> Any:
     """What a pickle says, with stand-ins for whatever is not plain.
 
     Args:
         data: The pickle, of any protocol.
         storage_of: Gives a storage by the persistent id that tensors name it by.
         work: How many steps it may take.
+        allowed: The full names that it may hold; None: all but those that are there to do harm.
 
     Raises:
-        MscvtError: Where it names harmful things or asks for too much work.
+        MscvtError: Where it names harmful or other things, or asks for too much work.
         Exception: Anything else where it is damaged; `reading` makes these one.
     """
-    return Unpickler(data, storage_of, work).load()
+    return Unpickler(data, storage_of, work, allowed).load()

@@ -1,0 +1,76 @@
+"""Tensors that lie in parts: chunks of a global tensor, or runs of several tensors one behind the other."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from math import prod
+from typing import TYPE_CHECKING
+
+from mscvt.layout.pairs import Loop, Pair, compose, pair
+from mscvt.tensors.info import TORCH_NAMES
+from mscvt.tensors.sources import SourceTensor
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Elements of a tensor that lie in another one."""
+
+    walk: Pair
+    """Left is the whole, right the part."""
+    open: Callable[[], SourceTensor]
+    """Gives the part's elements."""
+
+    @property
+    def is_run(self) -> bool:
+        """Whether the elements lie side by side in both."""
+        loops = self.walk.loops
+        return not loops or (len(loops) == 1 and loops[0].left == loops[0].right == 1)
+
+
+class Assembled:
+    """A tensor made of parts, which hold each of its elements once."""
+
+    def __init__(self, dtype: str, parts: Sequence[Part]) -> None:
+        """Put parts together.
+
+        Args:
+            dtype: safetensors' name.
+            parts: In any order.
+        """
+        self._dtype = dtype
+        self._parts = sorted(parts, key=lambda part: part.walk.left)
+        self._starts = [part.walk.left for part in self._parts]
+        self._reach = list(accumulate((part.walk.left_end for part in self._parts), max))
+
+    def region(self, offset: int, extents: tuple[int, ...], strides: tuple[int, ...]) -> torch.Tensor:
+        """The elements at `offset + sum(index * stride)`: a view where they lie in one run, else a copy."""
+        end = offset + 1 + sum((extent - 1) * stride for extent, stride in zip(extents, strides, strict=True))
+        met = self._parts[bisect_right(self._reach, offset) : bisect_left(self._starts, end)]
+        for part in met:
+            if part.is_run and part.walk.left <= offset and end <= part.walk.left_end:
+                return part.open().region(offset - part.walk.left + part.walk.right, extents, strides)
+        return self._copied(met, offset, extents, strides)
+
+    def _copied(
+        self, parts: Sequence[Part], offset: int, extents: tuple[int, ...], strides: tuple[int, ...]
+    ) -> torch.Tensor:
+        import torch
+
+        bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # no NaN changes on the way
+        dtype = getattr(torch, TORCH_NAMES[self._dtype])
+        found = torch.empty(prod(extents), dtype=dtype)
+        own = [prod(extents[at + 1 :]) for at in range(len(extents))]
+        wanted = pair(0, offset, [Loop(*loop) for loop in zip(extents, own, strides, strict=True)])
+        for part in parts:
+            for walk in compose(wanted, part.walk):
+                shape = tuple(loop.extent for loop in walk.loops)
+                target = found.as_strided(shape, tuple(loop.left for loop in walk.loops), walk.left)
+                source = part.open().region(walk.right, shape, tuple(loop.right for loop in walk.loops))
+                target.view(bits[dtype.itemsize]).copy_(source.view(bits[dtype.itemsize]))
+        return found.view(extents)

@@ -1,0 +1,129 @@
+"""`.metadata` and `.distcp` that nobody vouches for: read right, or refused at once by name, and nothing is run."""
+
+import os
+import pickle
+import time
+
+import pytest
+import torch
+from dist_checkpoints import pieces, write_folder
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mscvt.errors import MscvtError
+from mscvt.formats.megatron_dist.reader import GlobalSource
+
+FUZZ = settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+WEIGHTS = {"a": torch.arange(24, dtype=torch.float32).reshape(4, 6), "b": torch.arange(5).to(torch.bfloat16)}
+NAMED = (".metadata", ".distcp")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The files of a small checkpoint: name -> bytes."""
+    chunks = {"a": list(pieces(WEIGHTS["a"], [[2], [4]])), "b": list(pieces(WEIGHTS["b"], [[]]))}
+    folder = write_folder(tmp_path_factory.mktemp("whole"), chunks, {"x": [None]})
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def read_or_refuse(folder):
+    """Read every tensor, unless a file is refused by name; any other error is one of the test."""
+    try:
+        source = GlobalSource(folder, lambda name: True)
+        for name, info in source.tensors.items():
+            strides = torch.empty(info.shape, device="meta").stride()
+            assert source.tensor(name).region(0, info.shape, strides).shape == info.shape
+        for name in source.metadata.objects:
+            source.object(name)
+    except MscvtError as error:
+        if not any(name in str(error) for name in NAMED):
+            raise
+
+
+def put(folder, files):
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+
+
+@settings(FUZZ, max_examples=250)
+@given(
+    edits=st.lists(
+        st.tuples(st.floats(0, 1), st.integers(0, 255) | st.sampled_from(b"}])(.0R\x81\x86\x85b\x94")),
+        min_size=1,
+        max_size=4,
+    ),
+    name=st.sampled_from([".metadata", "__0_0.distcp", "__1_0.distcp"]),
+    end=st.integers(0, 9),
+)
+def test_damaged_file_is_read_or_refused(edits, name, end, whole, tmp_path):
+    content = bytearray(whole[name])
+    for place, value in edits:
+        content[int(place * (len(content) - 1))] = value
+    put(tmp_path, whole | {name: bytes(content[: len(content) - max(0, end - 6)])})
+    read_or_refuse(tmp_path)
+
+
+class Harm:
+    def __init__(self, what, *arguments):
+        self.what, self.arguments = what, arguments
+
+    def __reduce__(self):
+        return self.what, self.arguments
+
+
+@pytest.mark.parametrize("what", [os.system, exec, print, torch.load, pickle.loads], ids=lambda what: what.__name__)
+def test_pickle_that_would_call_something_is_refused_by_its_name(what, whole, tmp_path):
+    put(tmp_path, whole | {".metadata": pickle.dumps({"a": Harm(what, "echo harm")})})
+    with pytest.raises(MscvtError, match=rf"\.metadata: its pickle .*{what.__name__}"):
+        GlobalSource(tmp_path, lambda name: True)
+
+
+def test_class_that_no_metadata_has_is_refused_by_its_name(whole, tmp_path):
+    put(tmp_path, whole | {".metadata": pickle.dumps(st.integers)})
+    with pytest.raises(MscvtError, match=r"\.metadata: its pickle names 'hypothesis.*, which no file of this kind"):
+        GlobalSource(tmp_path, lambda name: True)
+
+
+BOMBS = {
+    "dicts": b"\x80\x04(" + b"}" * 1_100_000 + b"t.",
+    "nothing": b"\x80\x04" + b"N0" * 2_100_000 + b"}.",
+    "plain": pickle.dumps({"state_dict_metadata": {}}),
+    "empty": b"",
+    "lists_nested": b"\x80\x04" + b"]" * 100_000 + b"a" * 99_999 + b".",
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_metadata_that_would_blow_up_is_refused_at_once(name, whole, tmp_path):
+    put(tmp_path, whole | {".metadata": BOMBS[name]})
+    began = time.process_time()
+    with pytest.raises(MscvtError, match=r"\.metadata"):
+        GlobalSource(tmp_path, lambda name: True)
+    assert time.process_time() - began < 20
+
+
+@pytest.mark.parametrize("shape", [(1 << 61, 8), (1 << 40, 1 << 40), (3, 1 << 62)])
+def test_absurd_shape_is_refused(shape, tmp_path):
+    def change(metadata):
+        metadata.state_dict_metadata["a"].size = torch.Size(shape)
+
+    write_folder(tmp_path, {"a": [((0, 0), WEIGHTS["a"])]}, change=change)
+    with pytest.raises(MscvtError, match=r"\.metadata"):
+        GlobalSource(tmp_path, lambda name: True)
+
+
+def test_boxes_that_meet_everywhere_are_refused_at_once(tmp_path):
+    parts = [((0, at), torch.zeros(2, 1)) for at in range(600)]
+    write_folder(tmp_path, {"a": parts}, change=lambda metadata: None)
+    GlobalSource(tmp_path, lambda name: True)
+
+    def widen(metadata):
+        chunks = metadata.state_dict_metadata["a"].chunks
+        for chunk in chunks[:300]:
+            chunk.sizes = torch.Size((1, 600 - chunk.offsets[1]))
+
+    write_folder(tmp_path, {"a": parts}, change=widen)
+    began = time.process_time()
+    with pytest.raises(MscvtError, match="in more than one of them"):
+        GlobalSource(tmp_path, lambda name: True)
+    assert time.process_time() - began < 5
