@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -16,6 +16,7 @@ from mscvt.cli.tables import (
     Model,
     NewPlugin,
     Output,
+    Planned,
     Progress,
     Repository,
     Resources,
@@ -44,6 +45,10 @@ class Command:
     """The tables of its options, in the order in which the help shows them."""
     without: frozenset[str] = frozenset()
     """Options of the tables that it doesn't have."""
+    optional: Mapping[str, str] = field(default_factory=dict)
+    """Options that it can do without, though others can't -> what holds where they are not given."""
+    ways: Mapping[str, Command] = field(default_factory=dict)
+    """First word -> the command that the rest is for, in place of this one, which only its help shows."""
     positional: tuple[str, ...] = ()
     """Options whose values may be given without their names, in this order."""
     reads_args: bool = False
@@ -62,6 +67,9 @@ class Command:
     def rows(self) -> Mapping[str, Row]:
         """Its options, by name."""
         found = {name: row for table in self.tables for name, row in rows(table).items()}
+        found |= {
+            name: replace(found[name], is_optional=True, unset=otherwise) for name, otherwise in self.optional.items()
+        }
         return MappingProxyType({name: row for name, row in found.items() if name not in self.without})
 
     def otherwise(self, row: Row) -> str:
@@ -71,7 +79,7 @@ class Command:
 
 _CONVERSION = (Options, Sizes, Values, Writing, Resources, Progress, Output)
 
-COMMANDS: tuple[Command, ...] = (
+_CONVERSIONS: tuple[Command, ...] = (
     Command(
         name="hf2mg",
         summary="Convert a Hugging Face checkpoint to Megatron-Core shards.",
@@ -108,6 +116,39 @@ mscvt mg2mg --load-dir model-mg --save-dir model-tp4 \\
         without=_ONLY_TO_MEGATRON | {"hf_cfg_dir", *rows(Sizes)},
         reads_args=True,
         takes_away=True,
+    ),
+)
+_RUN_ONLY = frozenset({"dry_run", "verify", "overwrite", "resume", *rows(Resources)})
+_NO_TARGET = {"save_dir": "free space is not looked at"}
+
+
+def _planned(command: Command) -> Command:
+    """The plan of a conversion, which takes its options."""
+    return replace(
+        command,
+        name="plan",
+        tables=(Planned, *command.tables),
+        without=command.without | _RUN_ONLY,
+        optional=_NO_TARGET,
+        positional=("direction",),
+    )
+
+
+COMMANDS: tuple[Command, ...] = (
+    *_CONVERSIONS,
+    Command(
+        name="plan",
+        summary="Show what a conversion would write, and where everything goes.",
+        text="The pipeline, which expert lies where, the files and the space that they take; one rank's tensors; one "
+        "tensor's way. Only headers are read, and nothing is written. --dry-run of a conversion shows the same.",
+        example="""\
+mscvt plan hf2mg --load-dir model-hf --tp 2 --pp 4 --ep 8 \\
+    --rank tp=0,pp=1,ep=3""",
+        tables=(Planned, Folders, Model, *_CONVERSION),
+        without=_RUN_ONLY,
+        optional=_NO_TARGET,
+        positional=("direction",),
+        ways={command.name: _planned(command) for command in _CONVERSIONS},
     ),
     Command(
         name="convert",

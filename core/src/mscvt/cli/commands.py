@@ -25,6 +25,7 @@ from mscvt.cli.tables import (
     Model,
     NewPlugin,
     Output,
+    Planned,
     Progress,
     Repository,
     Resources,
@@ -58,14 +59,22 @@ def run_convert(given: Given) -> None:
     run(given)
 
 
+def run_plan(given: Given) -> None:
+    """Show what a conversion would do."""
+    {"hf2mg": run_hf2mg, "mg2hf": run_mg2hf, "mg2mg": run_mg2mg}[given.read(Planned).direction](given)
+
+
 def _convert(load_kind: str, save_kind: str, given: Given) -> None:
+    from mscvt.cli import plans
     from mscvt.jobs.conversion import Settings, run_conversion
     from mscvt.jobs.prepare import prepare_reshard, prepare_to_huggingface, prepare_to_megatron
+    from mscvt.jobs.preview import look_ahead
     from mscvt.jobs.request import Request
     from mscvt.plan.selection import select_files
 
     folders, model, values = given.read(Folders), given.read(Model), given.read(Values)
     writing, resources, output = given.read(Writing), given.read(Resources), given.read(Output)
+    planned = given.read(Planned)
     read = (folders.load_dir, *([model.hf_cfg_dir] if model.hf_cfg_dir else []))
     for flag, folder in zip(("--load-dir", "--hf-cfg-dir"), read, strict=False):
         check_folder(flag, folder)
@@ -95,8 +104,10 @@ def _convert(load_kind: str, save_kind: str, given: Given) -> None:
     ):
         conversion = prepare(request, registry)
         chosen = select_files(conversion.plan.files, writing.only)
-        result = None
-        if not writing.dry_run:
+        result = preview = None
+        if writing.dry_run or planned.direction:
+            preview = look_ahead(conversion, folders.save_dir, chosen, rank=planned.rank, tensor=planned.tensor)
+        else:
             settings = Settings(
                 workers=resources.workers,
                 max_memory=resources.max_memory,
@@ -112,11 +123,12 @@ def _convert(load_kind: str, save_kind: str, given: Given) -> None:
     if output.json:
         shown = results.plan_object(conversion, folders.save_dir, chosen, notes)
         done = results.result_object(result) if result else {}
-        results.print_json(given.command.name, {**shown, "is_dry_run": writing.dry_run, **done})
+        ahead = plans.preview_object(preview) if preview else {}
+        results.print_json(given.command.name, {**shown, "is_dry_run": result is None, **ahead, **done})
     elif result:
         results.print_result(conversion, result, notes)
-    else:
-        results.print_plan(conversion, folders.save_dir, chosen, notes)
+    elif preview:
+        plans.print_preview(conversion, folders.save_dir, preview, notes)
 
 
 def run_verify(given: Given) -> None:
@@ -247,6 +259,7 @@ RUNS: Mapping[str, Callable[[Given], None]] = MappingProxyType(
         "mg2hf": run_mg2hf,
         "mg2mg": run_mg2mg,
         "convert": run_convert,
+        "plan": run_plan,
         "verify": run_verify,
         "download": run_download,
         "check": run_check,

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from mscvt.cli.results import counted, print_notes
+from mscvt.cli.results import print_notes
 from mscvt.errors import printable
+from mscvt.views.sizes import counted
 
 if TYPE_CHECKING:
     from mscvt.jobs.check import Check

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TextIO
 
+from mscvt.views.sizes import size_text
+
 SECONDS = 60.0
 """Between two lines in a log."""
 
@@ -50,8 +52,8 @@ class Meter:
             return ""
         rate = self.done / max(self.seconds() - self.began, 1e-3)
         left = _duration(max(self.total - self.done, 0) / rate) if rate else "?"
-        share = f"{_size(self.done)} of {_size(self.total)} ({self.done / self.total:.0%})"
-        return f"{share}, {_size(rate)}/s, {left} left"
+        share = f"{size_text(self.done)} of {size_text(self.total)} ({self.done / self.total:.0%})"
+        return f"{share}, {size_text(rate)}/s, {left} left"
 
 
 @contextmanager
@@ -95,7 +97,7 @@ class Lines:
         """Begin a phase."""
         with self._lock:
             self._phase, self._meter = what, Meter(nbytes, self.seconds)
-            self._write(_size(nbytes) if nbytes else "")
+            self._write(size_text(nbytes) if nbytes else "")
 
     def moved(self, nbytes: int) -> None:
         """Count bytes."""
@@ -108,14 +110,6 @@ class Lines:
         self._shown = self.seconds()
         self.stream.write(f"{self.clock()} {', '.join(filter(None, (self._phase, text)))}\n")
         self.stream.flush()
-
-
-def _size(nbytes: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if nbytes < 1000:
-            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"
-        nbytes /= 1000
-    return f"{nbytes:.1f} TB"
 
 
 def _duration(seconds: float) -> str:

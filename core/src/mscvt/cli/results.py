@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from mscvt.errors import MscvtError, printable
+from mscvt.views.sizes import counted
 
 if TYPE_CHECKING:
     from mscvt.jobs.conversion import Conversion, Result
@@ -28,11 +29,11 @@ def print_json(command: str, shown: Mapping[str, Any]) -> None:
 
 
 def plan_object(
-    conversion: Conversion, target: Path, chosen: Sequence[OutputFile], notes: Iterable[str]
+    conversion: Conversion, target: Path | None, chosen: Sequence[OutputFile], notes: Iterable[str]
 ) -> dict[str, Any]:
     """What a conversion writes, as `--json` shows it with and without `--dry-run`."""
     return {
-        "target": str(target),
+        "target": None if target is None else str(target),
         "files": [{"path": file.path, "bytes": file.nbytes, "tensors": len(file.tensors)} for file in chosen],
         "bytes": sum(file.nbytes for file in chosen),
         "notes": list(notes),
@@ -102,22 +103,11 @@ def new_plugin_object(written: NewPlugin) -> dict[str, Any]:
     }
 
 
-def training_flags(conversion: Conversion, target: Path) -> list[str]:
+def training_flags(conversion: Conversion, target: Path | None) -> list[str]:
     """What the training script must be told, word by word; empty towards Hugging Face."""
     if not conversion.training_flags:
         return []
-    return ["--load", str(target), *shlex.split(conversion.training_flags)]
-
-
-def print_plan(conversion: Conversion, target: Path, chosen: Sequence[OutputFile], notes: Iterable[str]) -> None:
-    """Say what would be written."""
-    for file in chosen:
-        typer.echo(f"{file.path}  {counted(len(file.tensors), 'tensor')}, {file.nbytes:,} bytes")
-    nbytes = sum(file.nbytes for file in chosen)
-    typer.echo(f"would write {counted(len(chosen), 'file')}, {nbytes:,} bytes; every byte is accounted for")
-    print_notes(notes)
-    if conversion.training_flags:
-        typer.echo(f"to be passed to the training script: {shlex.join(training_flags(conversion, target))}")
+    return [*(["--load", str(target)] if target else []), *shlex.split(conversion.training_flags)]
 
 
 def print_result(conversion: Conversion, result: Result, notes: Iterable[str]) -> None:
@@ -192,8 +182,3 @@ def print_notes(notes: Iterable[str]) -> None:
     """Say what should be known."""
     for note in notes:
         typer.echo(f"note: {note}")
-
-
-def counted(number: int, what: str) -> str:
-    """A number of things, in the plural where it is not one."""
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"

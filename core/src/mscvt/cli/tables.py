@@ -10,8 +10,10 @@ from mscvt.model.values import Bytes
 
 _MODEL = "Checkpoints"
 _VALUES = "Values"
+_SHOWN = "What is shown"
 _RUN = "Running"
 _KINDS = ("hf", "mg")
+_WAYS = ("hf2mg", "mg2hf", "mg2mg")
 _HUBS = ("huggingface", "modelscope")
 
 
@@ -46,6 +48,32 @@ class Direction:
         default="mg",
         choices=_KINDS,
         holds="the other one of the two",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """Which conversion is planned, and what is shown of it."""
+
+    direction: str = option(
+        panel=_MODEL,
+        metavar="|".join(_WAYS),
+        help="The command that would convert; its options are taken.",
+        choices=_WAYS,
+    )
+    rank: str | None = option(
+        panel=_SHOWN,
+        metavar="RANK",
+        help="One rank's keys and shapes, and where each comes from, such as tp=0,pp=1,ep=3; towards Hugging Face of "
+        "what is read.",
+        unset="the pipeline",
+        holds="one rank is so",
+    )
+    tensor: str | None = option(
+        panel=_SHOWN,
+        metavar="NAME",
+        help="The way of one Hugging Face tensor to every rank that holds some of it.",
+        unset="the pipeline",
     )
 
 

@@ -53,6 +53,8 @@ def read_words(command: Command, words: Sequence[str]) -> Given:
         command: The command.
         words: What follows its name.
     """
+    if words and words[0] in command.ways:
+        command = command.ways[words[0]]
     faults, notes = Faults(), list[str]()
     spelt = {spelling: row for row in command.rows.values() for spelling in row.flags}
     values: dict[str, Any] = {}

@@ -24,6 +24,15 @@ from mscvt.plugins.family import Family
 
 
 @dataclass(frozen=True, slots=True)
+class LayerPlace:
+    """A layer, and where it stands in its chunk."""
+
+    layer: Layer
+    number: int
+    """Among the layers of its chunk, decoder layers and MTP layers counted apart; keys have it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Parameter:
     """A tensor of the training stack before it is cut, or, where its key holds an axis, one for each index."""
 
@@ -38,6 +47,8 @@ class Parameter:
     is_copy: bool = False
     """Whether another parameter holds the same tensor, so that the way back has no need of this one."""
     keeps_dtype: bool = False
+    within: LayerPlace | None = None
+    """The layer that it belongs to; None at the ends of the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,13 +196,15 @@ class _Placed:
                 chosen[layer.kind] = [(rule, names) for rule in found]
                 self.roles |= names.keys()
             prefix = (rules.decoder_prefix if layer.mtp is None else rules.mtp_prefix).format(layer=number)
+            within = LayerPlace(layer, number)
             for rule, names in chosen[layer.kind]:
-                yield self.parameter(rule, names, (stage, chunk), prefix + rule.key, layer=layer)
+                yield self.parameter(rule, names, (stage, chunk), prefix + rule.key, within=within)
             if layer.mtp is not None:
-                yield from self.beside(layer, (stage, chunk), number)
+                yield from self.beside(within, (stage, chunk))
 
-    def beside(self, layer: Layer, place: tuple[int, str], number: int) -> Iterator[Parameter]:
+    def beside(self, within: LayerPlace, place: tuple[int, str]) -> Iterator[Parameter]:
         """What an MTP layer has besides the decoder layer in it; what repeats the model's ends is an alias."""
+        layer, number = within.layer, within.number
         names = self.family.names((MTP,), self.h)
         taken = set(names) & set(self.ends)
         self.roles |= names.keys()
@@ -199,7 +212,7 @@ class _Placed:
         for prefix, choices in tables.items():
             for rule in choose_rules(choices, {role: name for role, name in names.items() if role not in taken}):
                 taken |= rule.roles
-                yield self.parameter(rule, names, place, prefix.format(layer=number) + rule.key, layer=layer)
+                yield self.parameter(rule, names, place, prefix.format(layer=number) + rule.key, within=within)
         self.check_taken(set(names), taken, "MTP layers")
         for block, is_written in ((names, True), (self.family.names((MTP_REPEATS,), self.h), False)):
             for role in sorted(block.keys() & self.ends.keys()):
@@ -215,14 +228,15 @@ class _Placed:
         key: str,
         is_copy: bool = False,
         *,
-        layer: Layer | None = None,
+        within: LayerPlace | None = None,
     ) -> Parameter:
+        layer = within.layer if within is not None else None
         try:
             layout = self.book.layout(rule, names, layer.sizes if layer is not None else {})
         except MscvtError as error:
             raise MscvtError(f"{self.plugin}, {error.message}", hint=error.hint, faults=error.faults) from None
         filled = tuple("" if side.is_padding else numbered(names[side.name], layer) for side in layout.right)
-        return Parameter(*place, key, layout, filled, is_copy, rule.keeps_dtype)
+        return Parameter(*place, key, layout, filled, is_copy, rule.keeps_dtype, within)
 
     def check_taken(self, roles: set[str], taken: set[str], where: str) -> None:
         if unknown := sorted(roles - taken):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,7 @@ def _to_shards(
         identity=_identity(direction, request, model.family, source.files, model.options, config),
         notes=tuple(notes),
         training_flags=" ".join(mindspeed.training_flags(model.family, model.options, model.h, model.layers)),
+        target_layout=model.description,
     )
 
 
@@ -124,7 +126,8 @@ def prepare_reshard(request: Request, registry: Registry) -> Conversion:
     )
     absent = absent_of(source.args, wanted)
     notes = (*wanted.notes, "optimizer states are not carried over")
-    return _to_shards("mg2mg", request, wanted, plan, source, absent, None, notes)
+    conversion = _to_shards("mg2mg", request, wanted, plan, source, absent, None, notes)
+    return replace(conversion, source_layout=there.description)
 
 
 def _with_better_type(error: MscvtError, config: Mapping[str, Any], family: Family, registry: Registry) -> MscvtError:
@@ -182,6 +185,7 @@ def prepare_to_huggingface(request: Request, registry: Registry) -> Conversion:
         listed=listed_files,
         identity=_identity("mg2hf", request, model.family, source.files, model.options, config),
         notes=(*model.notes, *notes),
+        source_layout=model.description,
     )
 
 

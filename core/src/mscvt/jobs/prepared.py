@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mscvt.description.description import Description
 from mscvt.plan.contents import Name, OutputFile, Plan
 from mscvt.tensors.sources import Source
 
@@ -32,6 +33,8 @@ class Conversion:
         seal: Completes a file whose tensors are all written, given their CRC-32; None where the format has none.
         notes: What the user should know, one line each.
         training_flags: What to pass to the training script; empty towards Hugging Face.
+        source_layout: The model as the training stack's checkpoint has it that is read, where one is.
+        target_layout: The model as the training stack's checkpoint has it that is written, where one is.
     """
 
     plan: Plan
@@ -46,6 +49,8 @@ class Conversion:
     seal: Callable[[Path, OutputFile, Mapping[Name, int]], None] | None = None
     notes: tuple[str, ...] = ()
     training_flags: str = ""
+    source_layout: Description | None = None
+    target_layout: Description | None = None
 
     def replaceable(self, folder: Path) -> Collection[str]:
         """The exact paths below a folder that `--overwrite` may replace."""

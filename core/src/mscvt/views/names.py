@@ -8,15 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from types import MappingProxyType
 
 from mscvt.description.description import Description
 from mscvt.errors.folding import fold_counted
-from mscvt.layout.rules import EXPERT, EXPERT_TENSOR, TENSOR
 from mscvt.plan.by_huggingface import uses_by_name
 from mscvt.tensors.info import TensorInfo
+from mscvt.views.ranks import cut_text
 
-_SHORT: Mapping[str, str] = MappingProxyType({TENSOR: "tp", EXPERT: "ep", EXPERT_TENSOR: "etp"})
 _FOLDED = 2
 """So many names are worth folding."""
 
@@ -92,17 +90,13 @@ def _parts(description: Description) -> dict[str, Part]:
         mark = tuple((use.parameter.layout, use.number) for use in uses)
         if mark not in shared:
             keys = dict.fromkeys(use.parameter.layout.left[0].name for use in uses)
-            cuts = dict.fromkeys(_cut(use.parameter.layout.cuts) for use in uses)
+            cuts = dict.fromkeys(cut_text(use.parameter.layout.cuts) for use in uses)
             shared[mark] = Part(uses[0].side.name, " + ".join(keys), ", ".join(filter(None, cuts)), uses[0].side.shape)
         parts[name] = shared[mark]
     for name, alias in description.aliases.items():
         original = parts[alias.of]
         parts[name] = Part(original.role, f"repeats {alias.of}", "", original.shape)
     return parts
-
-
-def _cut(cuts: Mapping[str, str]) -> str:
-    return ", ".join(f"{_SHORT[dimension]}: {axis}" for axis, dimension in sorted(cuts.items()))
 
 
 def _rows(found: Iterable[tuple[str, TensorInfo | None, Part | None]]) -> tuple[NameRow, ...]:

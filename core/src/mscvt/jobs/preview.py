@@ -1,0 +1,92 @@
+"""Looking at a conversion before it runs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mscvt.description.description import Description
+from mscvt.errors import MscvtError
+from mscvt.jobs.prepared import Conversion
+from mscvt.parallel.grid import Rank, ShardName
+from mscvt.plan.contents import OutputFile
+from mscvt.plan.shares import Shares
+from mscvt.views.experts import expert_places
+from mscvt.views.files import group_files
+from mscvt.views.pipeline import pipeline_of
+from mscvt.views.preview import Preview, Side
+from mscvt.views.shard import Shard, read_rank, shard_of
+from mscvt.views.way import way_of
+
+
+def look_ahead(
+    conversion: Conversion,
+    target: Path | None,
+    files: Sequence[OutputFile],
+    *,
+    rank: str | None = None,
+    tensor: str | None = None,
+) -> Preview:
+    """What a conversion would write, and where everything goes.
+
+    Args:
+        conversion: The conversion.
+        target: The folder to be made; None where nobody said it yet.
+        files: Those that are to be written.
+        rank: The rank whose shard is wanted, such as `pp=1,tp=0`: of what is written, towards Hugging Face of what is
+            read.
+        tensor: The Hugging Face tensor whose way is wanted.
+
+    Raises:
+        MscvtError: Where there is no such rank or tensor.
+    """
+    sides = [
+        Side(description is conversion.source_layout, pipeline_of(description), expert_places(description))
+        for description in (conversion.source_layout, conversion.target_layout)
+        if description is not None
+    ]
+    asked = [flag for flag, value in (("--rank", rank), ("--tensor", tensor)) if value is not None]
+    layouts = [layout for layout in (conversion.source_layout, conversion.target_layout) if layout is not None]
+    if asked and not layouts:
+        raise MscvtError(
+            f"{' and '.join(asked)}: nothing of this conversion is cut into ranks", hint=f"Leave out {asked[0]}."
+        )
+    return Preview(
+        sides=tuple(sides),
+        groups=group_files(files),
+        files=len(files),
+        nbytes=sum(file.nbytes for file in files),
+        free=None if target is None else free_space(target),
+        shard=None if rank is None else _shard(conversion, layouts[-1], rank),
+        ways=() if tensor is None else tuple(way_of(layout, tensor) for layout in layouts),
+    )
+
+
+def _shard(conversion: Conversion, layout: Description, text: str) -> Shard:
+    rank = read_rank(text, layout)
+    return shard_of(layout, rank, _dtypes(conversion, layout, rank), Shares(layout))
+
+
+def _dtypes(conversion: Conversion, layout: Description, rank: Rank) -> Mapping[ShardName, str]:
+    """The dtypes of a rank's tensors, as they are written or read."""
+    if layout is conversion.target_layout:
+        return {
+            name: dtype
+            for file in conversion.plan.files
+            for name, (dtype, _) in file.tensors.items()
+            if name[0] == rank
+        }
+    return {name: info.dtype for name, info in conversion.source.tensors.items() if name[0] == rank}
+
+
+def free_space(target: Path) -> int:
+    """Bytes that are free where a folder would be made.
+
+    Raises:
+        OSError: Where nobody can say.
+    """
+    there = target.absolute()
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    return shutil.disk_usage(there).free
