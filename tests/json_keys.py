@@ -7,7 +7,7 @@ from typing import Any
 PLAN = {"command", "target", "files", "bytes", "notes", "training_flags", "is_dry_run"}
 ERROR = {"message", "hint", "faults"}
 KEYS = {
-    "plan": PLAN,
+    "plan": PLAN | {"sides", "groups", "free", "shard", "ways"},
     "result": PLAN | {"seconds", "is_complete", "resumed_tensors", "verified", "staging", "written", "missing"},
     "verify": {"command", "is_equal", "differences", "tensors", "bytes", "seconds", "notes"},
     "names": {"command", "model_type", "rows", "left_over", "missing", "notes"},
@@ -24,7 +24,7 @@ KEYS = {
 """What is printed -> its keys."""
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "command": str,
-    "target": str,
+    "target": (str, type(None)),
     "files": list,
     "bytes": int,
     "tensors": int,
@@ -38,6 +38,11 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "staging": str,
     "written": int,
     "missing": list,
+    "sides": list,
+    "groups": list,
+    "free": (int, type(None)),
+    "shard": (dict, type(None)),
+    "ways": list,
     "is_equal": bool,
     "differences": list,
     "plugins": list,

@@ -153,7 +153,7 @@ def test_options_are_taken_under_their_other_names(checkpoints, tmp_path):
             ["--tensor-model-parallel-size=2", "--pipeline-model-parallel-size", "4"],
         )
     ]
-    assert "mp_rank_01_003" in plans[0]
+    assert "mp_rank_{00-01}_003" in plans[0]
     assert plans == plans[:1] * 3
 
 

@@ -11,7 +11,19 @@ from command_line import run_main
 from mscvt import __version__
 from mscvt.cli.command_table import BY_NAME
 
-COMMANDS = ("hf2mg", "mg2hf", "mg2mg", "convert", "verify", "download", "check", "names", "new-plugin", "plugins")
+COMMANDS = (
+    "hf2mg",
+    "mg2hf",
+    "mg2mg",
+    "plan",
+    "convert",
+    "verify",
+    "download",
+    "check",
+    "names",
+    "new-plugin",
+    "plugins",
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

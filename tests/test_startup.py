@@ -24,7 +24,18 @@ QUESTIONS = [
     "plugins",
     *(
         f"{command} --help"
-        for command in ("hf2mg", "mg2hf", "convert", "verify", "download", "check", "names", "new-plugin", "plugins")
+        for command in (
+            "hf2mg",
+            "mg2hf",
+            "plan",
+            "convert",
+            "verify",
+            "download",
+            "check",
+            "names",
+            "new-plugin",
+            "plugins",
+        )
     ),
 ]
 

@@ -82,15 +82,16 @@ def side_text(side: Side, width: int) -> Iterator[Text]:
     what = "the source" if side.is_source else "the result"
     yield Text(
         f"pipeline of {what}: {counted(pipeline.ranks, 'rank')} "
-        f"(tp {pipeline.tensor}, pp {pipeline.stages}, ep {pipeline.expert}); "
-        "a cell has the layer's number in Hugging Face, the column layer that in keys of its chunk",
+        f"(tp {pipeline.tensor}, pp {pipeline.stages}, ep {pipeline.expert})",
         style="bold",
     )
     yield from _grid(pipeline, width)
     legend = Text()
     for kind in pipeline.kinds:
         legend.append(f" {LETTERS[kind]} ", _STYLES[kind]).append(f" {MEANINGS[kind]}{_GAP}")
+    legend.rstrip()
     yield legend
+    yield Text("layer: the number in the keys of the shards; in the cells: the number in Hugging Face", style="dim")
     if side.experts:
         yield Text()
         yield from _experts(side.experts)
