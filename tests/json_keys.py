@@ -17,6 +17,24 @@ KEYS = {
     "check": {
         *("command", "target", "is_whole", "model_type", "files", "problems", "tensors", "bytes", "seconds", "notes"),
     },
+    "status": {"command", "target", "conversion", "download"},
+    "unfinished conversion": {
+        *(
+            "direction",
+            "load_dir",
+            "model_type",
+            "options",
+            "staging",
+            "bytes",
+            "on_disk",
+            "is_running",
+            "files",
+            "only",
+        ),
+    },
+    "unfinished download": {
+        *("source", "repository", "revision", "bytes", "on_disk", "is_running", "files", "missing"),
+    },
     "new-plugin": {"command", "target", "paths", "unplaced", "notes"},
     "plugins": {"command", "plugins"},
     "error": ERROR,
@@ -50,6 +68,14 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "repository": str,
     "revision": str,
     "fetched": int,
+    "conversion": (dict, type(None)),
+    "download": (dict, type(None)),
+    "direction": str,
+    "load_dir": str,
+    "options": dict,
+    "on_disk": int,
+    "is_running": bool,
+    "only": list,
     "is_whole": bool,
     "problems": list,
     "model_type": (str, type(None)),
@@ -65,6 +91,8 @@ _FILES = (
     {"path": str, "bytes": int, "tensors": int},
     {"path": str, "bytes": int, "checksum": str},
     {"path": str, "bytes": int, "compared": list, "problems": list},
+    {"path": str, "bytes": int, "tensors": int, "written": int, "is_whole": bool},
+    {"path": str, "bytes": int, "is_whole": bool},
 )
 """Keys of a file, and their types."""
 

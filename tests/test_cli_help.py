@@ -20,6 +20,8 @@ COMMANDS = (
     "verify",
     "download",
     "check",
+    "status",
+    "discard",
     "names",
     "new-plugin",
     "plugins",

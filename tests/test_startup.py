@@ -32,6 +32,8 @@ QUESTIONS = [
             "verify",
             "download",
             "check",
+            "status",
+            "discard",
             "names",
             "new-plugin",
             "plugins",

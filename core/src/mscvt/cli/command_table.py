@@ -20,6 +20,7 @@ from mscvt.cli.tables import (
     Progress,
     Repository,
     Resources,
+    Target,
     Values,
     Writing,
 )
@@ -189,6 +190,22 @@ mscvt convert --load-model-type hf --save-model-type mg \\
         tables=(Folders, Model, Checking, Progress, Output),
         without=frozenset({"save_dir", "hf_cfg_dir", "iteration"}),
         positional=("load_dir",),
+    ),
+    Command(
+        name="status",
+        summary="Show what is unfinished: how far it is, and what it lacks.",
+        text="Of a conversion or a download that was interrupted, or is at work.",
+        example="mscvt status qwen3-mcore",
+        tables=(Target, Output),
+        positional=("target",),
+    ),
+    Command(
+        name="discard",
+        summary="Give up what is unfinished, and remove exactly that.",
+        text="What a finished run left, and files of others, stay. A run that is at work is not disturbed.",
+        example="mscvt discard qwen3-mcore",
+        tables=(Target, Output),
+        positional=("target",),
     ),
     Command(
         name="names",

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from types import MappingProxyType
 
 import typer
 
-from mscvt.cli import folder_results, results
+from mscvt.cli import folder_commands, results
 from mscvt.cli.folders import HF, MG, check_folder, check_kind
-from mscvt.cli.model_types import match_model_type
 from mscvt.cli.original import without_single_ranks
 from mscvt.cli.progress import show_progress
-from mscvt.cli.report import FAILED, INTERRUPTED
+from mscvt.cli.report import FAILED
+from mscvt.cli.running import chosen_model_type, interruptible, wants_progress
 from mscvt.cli.tables import (
-    Checking,
     Compared,
     Direction,
     Folders,
@@ -26,15 +22,13 @@ from mscvt.cli.tables import (
     NewPlugin,
     Output,
     Planned,
-    Progress,
-    Repository,
     Resources,
     Values,
     Writing,
 )
 from mscvt.cli.words import Given
 from mscvt.dialects.mindspeed.options import Options, Sizes
-from mscvt.plugins.registry import Registry, load_registry
+from mscvt.plugins.registry import load_registry
 
 
 def run_hf2mg(given: Given) -> None:
@@ -86,7 +80,7 @@ def _convert(load_kind: str, save_kind: str, given: Given) -> None:
     request = Request(
         load_dir=folders.load_dir,
         options=given.asked(Options),
-        model_type=_model_type(model, registry),
+        model_type=chosen_model_type(model, registry),
         dtype=values.dtype,
         dequantize=values.dequantize,
         hf_cfg_dir=model.hf_cfg_dir,
@@ -99,8 +93,8 @@ def _convert(load_kind: str, save_kind: str, given: Given) -> None:
         load_kind, save_kind
     ]
     with (
-        _interruptible("nothing was begun; the same command goes on with what earlier runs left"),
-        show_progress("planning", wanted=_wants_progress(given)) as (started, progress),
+        interruptible("nothing was begun; the same command goes on with what earlier runs left"),
+        show_progress("planning", wanted=wants_progress(given)) as (started, progress),
     ):
         conversion = prepare(request, registry)
         chosen = select_files(conversion.plan.files, writing.only)
@@ -143,14 +137,14 @@ def run_verify(given: Given) -> None:
         check_kind(flag, folder, kind, swapped)
     registry = load_registry()
     with (
-        _interruptible("nothing was changed"),
-        show_progress("planning", wanted=_wants_progress(given)) as (started, progress),
+        interruptible("nothing was changed"),
+        show_progress("planning", wanted=wants_progress(given)) as (started, progress),
     ):
         report = verify_checkpoints(
             hf=compared.hf,
             mg=compared.mg,
             registry=registry,
-            model_type=_model_type(model, registry),
+            model_type=chosen_model_type(model, registry),
             iteration=model.iteration,
             dtype=values.dtype,
             dequantize=values.dequantize,
@@ -168,64 +162,13 @@ def run_verify(given: Given) -> None:
         raise typer.Exit(FAILED)
 
 
-def run_download(given: Given) -> None:
-    """Fetch a model, and say what is there now."""
-    from mscvt.jobs.download import download
-
-    asked = given.read(Repository)
-    with (
-        _interruptible("nothing was begun"),
-        show_progress("asking the hub", wanted=_wants_progress(given)) as (started, progress),
-    ):
-        done = download(
-            asked.repository,
-            asked.to,
-            source=asked.source,
-            revision=asked.revision,
-            connections=asked.connections,
-            started=started,
-            progress=progress,
-        )
-    if given.read(Output).json:
-        results.print_json(given.command.name, folder_results.download_object(done))
-    else:
-        folder_results.print_download(done)
-
-
-def run_check(given: Given) -> None:
-    """Look for what is wrong with a checkpoint, and say it."""
-    from mscvt.jobs.check import check_checkpoint
-
-    folder = given.read(Folders).load_dir
-    check_folder("mscvt check", folder)
-    registry = load_registry()
-    with (
-        _interruptible("nothing was changed"),
-        show_progress("reading headers", wanted=_wants_progress(given)) as (started, progress),
-    ):
-        check = check_checkpoint(
-            folder,
-            registry,
-            _model_type(given.read(Model), registry),
-            quick=given.read(Checking).quick,
-            started=started,
-            progress=progress,
-        )
-    if given.read(Output).json:
-        results.print_json(given.command.name, folder_results.check_object(check))
-    else:
-        folder_results.print_check(check)
-    if not check.is_whole:
-        raise typer.Exit(FAILED)
-
-
 def run_names(given: Given) -> None:
     """Show the names of a checkpoint."""
     from mscvt.jobs.names import look_at_names
 
     folder = given.read(Folders).load_dir
     registry = load_registry()
-    names = look_at_names(folder, registry, _model_type(given.read(Model), registry))
+    names = look_at_names(folder, registry, chosen_model_type(given.read(Model), registry))
     if given.read(Output).json:
         results.print_json(given.command.name, results.names_object(names, given.notes))
     else:
@@ -261,35 +204,13 @@ RUNS: Mapping[str, Callable[[Given], None]] = MappingProxyType(
         "convert": run_convert,
         "plan": run_plan,
         "verify": run_verify,
-        "download": run_download,
-        "check": run_check,
+        "download": folder_commands.run_download,
+        "check": folder_commands.run_check,
+        "status": folder_commands.run_status,
+        "discard": folder_commands.run_discard,
         "names": run_names,
         "new-plugin": run_new_plugin,
         "plugins": run_plugins,
     }
 )
 """Command -> what it does."""
-
-
-def _wants_progress(given: Given) -> bool:
-    return not (given.read(Output).json or given.read(Progress).quiet)
-
-
-def _model_type(model: Model, registry: Registry) -> str | None:
-    """The model type that was asked for; a word that nothing is like is left to the registry to refuse."""
-    if model.model_type_hf is None:
-        return None
-    spellings = {name: family.model_type.config_model_types for name, family in registry.families.items()}
-    return match_model_type(model.model_type_hf, spellings) or model.model_type_hf
-
-
-@contextmanager
-def _interruptible(what: str) -> Iterator[None]:
-    """End soon after Ctrl-C, and say what is left."""
-    try:
-        yield
-    except KeyboardInterrupt as interrupt:
-        typer.echo(f"\ninterrupted; {str(interrupt) or what}", err=True)
-        if any(thread.name.startswith("mscvt-") for thread in threading.enumerate()):
-            os._exit(INTERRUPTED)  # a slow disk holds a worker up; an interpreter that ends around it would crash
-        raise typer.Exit(INTERRUPTED) from None

@@ -97,8 +97,5 @@ def print_repair(check: Check) -> None:
     assert check.origin is not None
     origin, folder = check.origin, check.folder
     spoilt = [shlex.quote(str(folder / file.path)) for file in check.files if file.problems and file.nbytes]
-    words = ["mscvt", "download", origin.repository, "--to", str(folder)]
-    words += [] if origin.source == "huggingface" else ["--source", origin.source]
-    words += ["--revision", origin.asked] if origin.asked else []
     removed = f"rm {' '.join(spoilt)} && " if spoilt else ""
-    typer.echo(f"to fetch these anew: {removed}{shlex.join(words)}")
+    typer.echo(f"to fetch these anew: {removed}{shlex.join(origin.command(folder))}")

@@ -142,6 +142,13 @@ class Repository:
 
 
 @dataclass(frozen=True, slots=True)
+class Target:
+    """What was to be made."""
+
+    target: Path = option(panel=_MODEL, metavar="DIR", help="Folder that --save-dir, or --to of a download, named.")
+
+
+@dataclass(frozen=True, slots=True)
 class Checking:
     """How thoroughly a folder is looked at."""
 

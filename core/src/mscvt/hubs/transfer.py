@@ -48,7 +48,7 @@ def fetch(hub: Hub, repository: str, revision: str, file: HubFile, target: Path,
                 f"{file.path}: wrong bytes arrived twice, their {found.algorithm} is {found.value}, the hub states "
                 f"{file.sum.value}",
                 hint="Is a proxy or a mirror in between that changes files? Where the model has changed since the "
-                "download began, begin anew in another folder.",
+                "download began, give it up with `mscvt discard` and begin anew.",
             )
         moved(-file.nbytes)
 

@@ -22,6 +22,7 @@ from mscvt.output.holding import Holding
 from mscvt.output.identity import check_unchanged
 from mscvt.output.journal import Journal
 from mscvt.output.limits import allow_open_files
+from mscvt.output.planned import planned_record
 from mscvt.output.staging import Staging
 from mscvt.plan.contents import Name, OutputFile
 from mscvt.plan.selection import select_files
@@ -48,7 +49,12 @@ def run_conversion(conversion: Conversion, target: Path, settings: Settings) -> 
     allow_open_files(2 * len(chosen) + 2 * len(conversion.identity["source"]["files"]) + _OTHER_FILES)
     run: _Run | None = None
     try:
-        staging = Staging(target, conversion.identity, conversion.replaceable)
+        staging = Staging(
+            target,
+            conversion.identity,
+            conversion.replaceable,
+            planned_record(conversion.plan.files, conversion.finishing),
+        )
         _check_apart(staging.target, conversion.sources)
         run = _Run(conversion, staging, chosen, settings)
         missing = run.run()
@@ -226,5 +232,5 @@ class _Run:
         nbytes, root = sum(file.nbytes for file in self.chosen), self.staging.root
         return (
             f"{kept:,} of {nbytes:,} bytes are kept in {root}; the same command goes on from there, "
-            f"rm -r {shlex.quote(str(root))} gives them up"
+            f"mscvt discard {shlex.quote(str(self.staging.target))} gives them up"
         )

@@ -22,9 +22,10 @@ from mscvt.errors import MscvtError
 from mscvt.formats.json_files import parse_json
 from mscvt.formats.sums import make_sum
 from mscvt.hubs.hub import HubFile
+from mscvt.hubs.transfer import PART
 from mscvt.output.disk import sync, write_whole
 from mscvt.output.locks import open_lock
-from mscvt.output.tree import entries, make_folders, remove_files
+from mscvt.output.tree import entries, make_folders, remove_files, size_of
 
 RECORD = ".mscvt-download.json"
 STAGING = ".mscvt-download"
@@ -47,6 +48,12 @@ class Origin:
     """By path below the folder."""
     kept: tuple[str, ...] = ()
     """Those that were there before the download began."""
+
+    def command(self, folder: Path) -> list[str]:
+        """The words of the command that fills a folder with it."""
+        source = [] if self.source == "huggingface" else ["--source", self.source]
+        revision = ["--revision", self.asked] if self.asked else []
+        return ["mscvt", "download", self.repository, "--to", str(folder), *source, *revision]
 
 
 def read_origin(folder: Path) -> Origin | None:
@@ -180,10 +187,45 @@ class DownloadFolder:
 
     def discard(self) -> None:
         """Remove what this download has brought, and nothing else."""
-        brought = [] if self.origin is None else [name for name in self.origin.files if name not in self.origin.kept]
+        if self.origin is None:
+            return
+        others = {*self.origin.kept, *self.missing()}  # what has another size now, somebody else has changed
         self._remove_staging()
-        remove_files(self.folder, [*brought, RECORD])
+        remove_files(self.folder, [*(name for name in self.origin.files if name not in others), RECORD])
         self.origin = None
+
+
+@dataclass(frozen=True, slots=True)
+class UnfinishedDownload:
+    """What a folder still lacks."""
+
+    folder: Path
+    origin: Origin
+    missing: tuple[str, ...]
+    """Files that are not there."""
+    arrived: int
+    """Bytes that are there, of whole files and of others."""
+    is_running: bool
+    """Whether a run is at work on it."""
+
+
+def look_at_download(folder: Path) -> UnfinishedDownload | None:
+    """The unfinished download into a folder; None where there is none.
+
+    Raises:
+        MscvtError: Where its record is damaged.
+    """
+    origin = read_origin(folder)
+    staging = folder / STAGING
+    if origin is None or not staging.is_dir():
+        return None
+    missing = tuple(missing_files(folder, origin))
+    parts = (staging / f"{name}{ending}" for name in missing for ending in ("", PART))
+    whole = sum(file.nbytes for name, file in origin.files.items() if name not in missing)
+    lock = open_lock(staging / "lock")
+    if lock is not None:
+        os.close(lock)
+    return UnfinishedDownload(folder, origin, missing, whole + sum(size_of(part) or 0 for part in parts), lock is None)
 
 
 def missing_files(folder: Path, origin: Origin) -> list[str]:

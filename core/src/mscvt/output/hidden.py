@@ -24,6 +24,7 @@ from urllib.parse import quote
 
 from mscvt.errors import MscvtError
 from mscvt.output.disk import sync, write_whole
+from mscvt.output.planned import PlannedFile, planned_files
 from mscvt.output.tree import entries, remove_files, size_of
 
 _MARK = "an unfinished conversion of mscvt"
@@ -70,16 +71,36 @@ class HiddenFolder:
         Raises:
             MscvtError: Where the record is not one of ours.
         """
+        identity = self._read_record().get("identity")
+        return identity if isinstance(identity, dict) else None
+
+    def planned(self) -> tuple[PlannedFile, ...]:
+        """The files that the conversion is to write.
+
+        Raises:
+            MscvtError: Where the record is not one of ours.
+        """
+        files = planned_files(self._read_record().get("files", []))
+        if files is None:
+            raise self._foreign("its conversion.json is damaged")
+        return files
+
+    def finishing(self) -> tuple[str, ...]:
+        """The files beside those, which are written last of all."""
+        names = self._read_record().get("finishing")
+        return tuple(map(str, names)) if isinstance(names, list) else ()
+
+    def _read_record(self) -> dict[str, Any]:
+        """The record; empty where there is none."""
         try:
             record = json.loads(self._record.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            return None
+            return {}
         except (ValueError, RecursionError):
             record = None
         if not isinstance(record, dict) or record.get("what") != _MARK:
             raise self._foreign("its conversion.json is damaged, or another program's")
-        identity = record.get("identity")
-        return identity if isinstance(identity, dict) else None
+        return record
 
     def _foreign(self, why: str) -> MscvtError:
         return MscvtError(
@@ -87,17 +108,17 @@ class HiddenFolder:
             hint="Move it away, or choose another --save-dir.",
         )
 
-    def begin(self, identity: Mapping[str, Any]) -> None:
+    def begin(self, identity: Mapping[str, Any], planned: Mapping[str, Any]) -> None:
         """Make it the folder of this conversion; whatever was in it is gone."""
-        self._write_record(None)  # from here on there is nothing worth keeping, and that is known
+        self._write_record({"identity": None})  # from here on there is nothing worth keeping, and that is known
         self._remove_work()
         self._commit.unlink(missing_ok=True)
         self.data.mkdir()
         self.parts.mkdir()
-        self._write_record(identity)
+        self._write_record({**planned, "identity": identity})
 
-    def _write_record(self, identity: Mapping[str, Any] | None) -> None:
-        write_whole(self._record, json.dumps({"what": _MARK, "identity": identity}, indent=1, sort_keys=True))
+    def _write_record(self, record: Mapping[str, Any]) -> None:
+        write_whole(self._record, json.dumps({"what": _MARK, **record}, indent=1, sort_keys=True))
 
     def is_bare(self) -> bool:
         """Whether there is nothing worth keeping."""

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from mscvt.errors import MscvtError
@@ -30,7 +31,11 @@ class Staging:
     """
 
     def __init__(
-        self, target: Path, identity: Mapping[str, Any], replaceable: Callable[[Path], Collection[str]]
+        self,
+        target: Path,
+        identity: Mapping[str, Any],
+        replaceable: Callable[[Path], Collection[str]],
+        planned: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         """Place it beside the target; a link is followed, so that its folder is replaced and not the link.
 
@@ -38,6 +43,7 @@ class Staging:
             target: Where the output will be.
             identity: Everything that its bytes depend on.
             replaceable: Given a folder with a checkpoint, the paths below it that `--overwrite` may replace.
+            planned: What `planned_record` says of the output, for who looks at unfinished work.
         """
         self.target = Path(os.path.realpath(target))
         self.records: dict[str, Record] = {}
@@ -45,7 +51,7 @@ class Staging:
         self._hidden = HiddenFolder(self.target)
         self.root, self.data = self._hidden.root, self._hidden.data
         self._identity: dict[str, Any] = json.loads(json.dumps(comparable(identity), sort_keys=True))
-        self._replaceable = replaceable
+        self._replaceable, self._planned = replaceable, planned
         self._lock: int | None = None
 
     def open(self, *, overwrite: bool, resume: bool, files: Sequence[str], again: bool = False) -> None:
@@ -182,11 +188,11 @@ class Staging:
                 f"{self.target}: an unfinished conversion is there and differs from this one in "
                 f"{', '.join(sorted({line.split(',')[0].split(':')[0] for line in found}))}",
                 faults=found[:_SHOWN],
-                hint="Repeat the command that began it, or discard its work with --overwrite.",
+                hint="Repeat the command that began it, or discard its work with --overwrite or `mscvt discard`.",
             )
         if not is_alone:
             raise self._taken()
-        hidden.begin(self._identity)
+        hidden.begin(self._identity, self._planned)
 
     def _lock_files(self, files: Iterable[str], again: bool) -> None:
         """Make sure that no other run writes the same files."""
