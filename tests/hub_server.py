@@ -32,6 +32,8 @@ class Repository:
     """File -> how many of the next answers have a byte that is another one."""
     statuses: dict[str, list[int]] = field(default_factory=dict)
     """File -> statuses of the next answers."""
+    stalls: dict[str, int] = field(default_factory=dict)
+    """File -> after how many bytes its next answer waits for the end of the other side."""
     knows_ranges: bool = True
     sends_more: bool = False
     """Whether answers go on after the last byte."""
@@ -49,6 +51,8 @@ class Hub:
     """Method, path, and the range of each request for a file's bytes."""
     foreign_tokens: list[str] = field(default_factory=list)
     """Tokens that were sent to where the bytes of large files lie, which nobody should."""
+
+    is_stalled: threading.Event = field(default_factory=threading.Event)
 
     def fetched(self) -> list[str]:
         """The files of which bytes were asked for."""
@@ -202,6 +206,9 @@ class _Handler(BaseHTTPRequestHandler):
         if repository.sends_more:
             data += bytes(100)
         cut = repository.cuts[file].pop(0) if repository.cuts.get(file) else None
+        if file in repository.stalls and with_body:
+            self._send(status, data, headers, repository.stalls.pop(file), stalls=True)
+            return
         self._send(status, data if with_body else b"", headers, cut)
 
     def _send_json(self, shown: Any, status: int = 200) -> None:
@@ -210,7 +217,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _send_error(self, status: int, code: str) -> None:
         self._send(status, b"{}", {"X-Error-Code": code, "Content-Type": "application/json"})
 
-    def _send(self, status: int, data: bytes, headers: dict[str, str], cut: int | None = None) -> None:
+    def _send(
+        self, status: int, data: bytes, headers: dict[str, str], cut: int | None = None, *, stalls: bool = False
+    ) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
@@ -221,4 +230,8 @@ class _Handler(BaseHTTPRequestHandler):
         if cut is not None:
             self.close_connection = True
             self.wfile.flush()
-            self.connection.shutdown(2)
+            if stalls:
+                self.hub.is_stalled.set()
+                self.connection.recv(1)  # until the other side is gone
+            else:
+                self.connection.shutdown(2)

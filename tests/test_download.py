@@ -3,9 +3,11 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
+import time
 
 import huggingface_hub.constants as hub_constants
 import pytest
@@ -323,3 +325,38 @@ def test_usual_variables_of_the_hub_are_honoured_by_a_program_of_its_own(hub, tm
         result = subprocess.run(program, capture_output=True, text=True, env=environment, check=False)
         assert result.returncode == code, result.stderr
     check_whole(tmp_path / "hf")
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
+def test_run_that_is_ended_leaves_nothing_that_looks_whole_and_the_next_one_goes_on(how, hub, tmp_path):
+    hub.repositories[NAME].stalls = {SHARD: 3000}
+    hub.is_stalled.clear()
+    program = [sys.executable, "-m", "mscvt", "download", NAME, "--to", str(tmp_path / "hf")]
+    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}
+    with subprocess.Popen(program, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        assert hub.is_stalled.wait(60)
+        part = tmp_path / "hf" / ".mscvt-download" / f"{SHARD}.part"
+        deadline = time.monotonic() + 10
+        while (not part.exists() or part.stat().st_size < 3000) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(how)
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == (-signal.SIGKILL if how == signal.SIGKILL else 130)
+    assert how == signal.SIGKILL or f"bytes are kept in {tmp_path / 'hf'}; the same command goes on from there" in said
+    assert SHARD not in names_in(tmp_path / "hf")
+    assert "check" in run_main("hf2mg", "--load-dir", tmp_path / "hf", "--save-dir", tmp_path / "mg").err
+    hub.requests.clear()
+    assert run_main("download", NAME, "--to", tmp_path / "hf").code == 0
+    assert ("GET", SHARD, f"bytes=3000-{len(model_files()[SHARD]) - 1}") in hub.requests
+    check_whole(tmp_path / "hf")
+
+
+@pytest.mark.parametrize("where", ["folder", "inside"])
+def test_link_in_the_place_of_what_is_on_its_way_is_not_followed(where, hub, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    staging = tmp_path / "hf" / ".mscvt-download"
+    link = staging if where == "folder" else staging / "sub"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path / "elsewhere")
+    assert "which no download makes" in refused(NAME, "--to", tmp_path / "hf")
+    assert list((tmp_path / "elsewhere").iterdir()) == []

@@ -235,3 +235,14 @@ def test_download_that_is_at_work_is_shown_and_not_disturbed(download):
 def test_finished_download_is_said_with_what_it_is(download):
     shutil.rmtree(download / ".mscvt-download")
     assert run_main("status", download).out == f"{download}: nothing is unfinished; it holds mine/Small at v1\n"
+
+
+def test_discard_removes_nothing_through_a_link(download, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "thesis.tex").write_text("years")
+    (download / "sub").symlink_to(tmp_path / "elsewhere")
+    record = json.loads((download / ".mscvt-download.json").read_text())
+    record["files"]["sub/thesis.tex"] = {"bytes": 5}
+    (download / ".mscvt-download.json").write_text(json.dumps(record))
+    assert run_main("discard", download).code == 0
+    assert (tmp_path / "elsewhere" / "thesis.tex").read_text() == "years"

@@ -97,7 +97,8 @@ def _print_conversion(work: UnfinishedConversion, where: str) -> None:
     identity = work.identity
     of = f" of {shlex.quote(printable(_source(work)))}" if _source(work) else ""
     typer.echo(f"{where}: unfinished {printable(identity.get('direction', 'conversion'))}{of}")
-    if options := identity.get("options"):
+    options = identity.get("options")
+    if isinstance(options, dict) and options:
         given = {flag(name): value for name, value in options.items() if value not in (None, False, [])}
         words = (name if value is True else f"{name} {_said(value)}" for name, value in given.items())
         typer.echo(f"options: {printable(' '.join(words))}")

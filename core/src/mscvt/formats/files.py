@@ -34,10 +34,11 @@ def file_inside(folder: Path, name: str, why: str) -> Path:
         status = path.stat()
     except FileNotFoundError:
         is_link = path.is_symlink()
+        missing = "Is the download complete? `mscvt check` names everything that is missing."
         raise MscvtError(
             f"{why}: {path} "
             + (f"is a link to {shown(path.readlink())}, which does not exist" if is_link else "does not exist"),
-            hint="Is the disk there that it leads to?" if is_link else "Is the download complete?",
+            hint="Is the disk there that it leads to?" if is_link else missing,
         ) from None
     except (OSError, RuntimeError, ValueError) as error:  # loops of links, names that no file can have
         raise MscvtError(f"{why}: {path} can't be opened: {shown(error)}") from None

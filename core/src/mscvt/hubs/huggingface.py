@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from huggingface_hub import HfApi, hf_hub_url
+from huggingface_hub import HfApi, constants, hf_hub_url
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -32,8 +32,8 @@ _TRANSPORT: tuple[type[Exception], ...] = (HfHubHTTPError.__mro__[1], OSError)
 httpx up to its version 1 and is httpx2 since."""
 _ANSWERS: tuple[type[Exception], ...] = (*_TRANSPORT, ValueError)
 """The same, and what is raised by answers that make no sense."""
-_TIMEOUT = 30.0
-"""Seconds without a byte, after which a connection counts as broken."""
+_TIMEOUT = 30
+"""Seconds without a byte, after which a connection counts as broken; HF_HUB_DOWNLOAD_TIMEOUT may be more."""
 _RETRIES = 2
 """Of an answer that is another one a little later; then the transfer counts as broken."""
 _SUGGESTED = 20
@@ -57,7 +57,7 @@ class HuggingFaceHub:
             MscvtError: Where it is not there, not for everybody, or the hub can't be reached.
         """
         try:
-            info = self._api.model_info(repository, revision=revision, files_metadata=True, timeout=_TIMEOUT)
+            info = self._api.model_info(repository, revision=revision, files_metadata=True, timeout=_timeout())
         except _ANSWERS as error:
             raise self._error(error, repository, revision) from None
         return Listing(info.sha or revision or "main", tuple(map(_hub_file, info.siblings or ())))
@@ -78,7 +78,7 @@ class HuggingFaceHub:
         opened = False
         try:
             with http_stream_backoff(  # it waits as long as an answer 429 asks for
-                "GET", url, headers=headers, timeout=_TIMEOUT, retry_on_exceptions=(), max_retries=_RETRIES
+                "GET", url, headers=headers, timeout=_timeout(), retry_on_exceptions=(), max_retries=_RETRIES
             ) as response:
                 hf_raise_for_status(response)
                 opened = True
@@ -156,6 +156,10 @@ class HuggingFaceHub:
             found = self._api.list_models(search=repository.rpartition("/")[2], limit=_SUGGESTED)
             return did_you_mean(repository, [model.id for model in found])
         return None
+
+
+def _timeout() -> int:
+    return max(_TIMEOUT, constants.HF_HUB_DOWNLOAD_TIMEOUT)
 
 
 def _hub_file(sibling: Any) -> HubFile:

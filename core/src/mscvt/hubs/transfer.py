@@ -94,7 +94,10 @@ def _append(
 ) -> int:
     """Ask once for what is missing, and write what comes; returns how many bytes are there now."""
     end = min(file.nbytes, done + _LONGEST)
-    with hub.open_at(repository, revision, file.path, done, end) as (start, chunks), part.open("r+b") as writing:
+    with (
+        hub.open_at(repository, revision, file.path, done, end) as (start, chunks),
+        part.open("r+b", buffering=0) as writing,
+    ):
         if start != done:  # the server sends it all from the beginning
             moved(start - done)
         writing.seek(start)
@@ -106,7 +109,9 @@ def _append(
                     f"{file.path}: the server sends more than the {file.nbytes:,} bytes that the hub states",
                     hint="Is a proxy or a mirror in between that answers for the hub?",
                 )
-            writing.write(chunk)
+            rest = memoryview(chunk)
+            while rest:  # unbuffered, so that a process that is killed leaves all of it
+                rest = rest[writing.write(rest) :]
             done += len(chunk)
             moved(len(chunk))
     return done

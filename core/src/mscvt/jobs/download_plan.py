@@ -35,6 +35,8 @@ def plan_download(
         MscvtError: Where the hub lacks one of them, or the folder holds others in their place.
     """
     listing = hub.listing(asked.repository, asked.asked)
+    if not listing.revision.isprintable():
+        raise MscvtError(f"{asked.repository}: the hub calls its commit {shown(repr(listing.revision))}")
     files = {file.path: file for file in listing.files if is_inside(file.path) and file.nbytes >= 0}
     names = sorted(name for name in files if "/" not in name)
     entry = weights_entry(names)

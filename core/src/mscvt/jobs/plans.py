@@ -23,7 +23,7 @@ ITERATION = 1
 
 _HUGGINGFACE = Words(
     message="the checkpoint is not what the model needs",
-    missing="Is the download complete, and the model type right?",
+    missing="Is the download complete (`mscvt check` looks), and the model type right?",
     unknown="no rule takes",
     unknown_hint="A tensor that nothing takes would be lost; is the model type right?",
     shape="config.json",

@@ -88,7 +88,7 @@ def _parse(record: Any) -> Origin | None:
         files[name] = HubFile(name, size, next(filter(None, stated), None))
     source, repository, revision = (record.get(name) for name in ("source", "repository", "revision"))
     asked, kept = record.get("asked"), record.get("kept")
-    if not all(isinstance(word, str) for word in (source, repository, revision, asked or "")):
+    if not all(isinstance(word, str) and word.isprintable() for word in (source, repository, revision, asked or "")):
         return None
     if not isinstance(kept, list) or not set(map(str, kept)) <= files.keys():
         return None
@@ -122,6 +122,8 @@ class DownloadFolder:
         Raises:
             MscvtError: Where another run fills it, or it can't be made.
         """
+        if self.staging.is_symlink():
+            raise MscvtError(f"{self.staging}: is a link, which no download makes", hint="Remove it.")
         try:
             for path in (*reversed(self.folder.parents), self.folder, self.staging):
                 if not path.exists():
@@ -130,6 +132,8 @@ class DownloadFolder:
             self._lock = open_lock(self.staging / "lock")
         except OSError as error:
             raise MscvtError(f"{error.filename or self.folder}: can't be made: {error.strerror}") from None
+        if any(entry.kind == "other" for entry in entries(self.staging)):
+            raise MscvtError(f"{self.staging}: holds a link or a socket, which no download makes", hint="Remove it.")
         if self._lock is None:
             raise MscvtError(
                 f"{self.folder}: another run is downloading into it", hint="Wait for it, or stop it first."
@@ -190,9 +194,15 @@ class DownloadFolder:
         if self.origin is None:
             return
         others = {*self.origin.kept, *self.missing()}  # what has another size now, somebody else has changed
+        files = [name for name in self.origin.files if name not in others and _is_below(self.folder, name)]
         self._remove_staging()
-        remove_files(self.folder, [*(name for name in self.origin.files if name not in others), RECORD])
+        remove_files(self.folder, [*files, RECORD])
         self.origin = None
+
+
+def _is_below(folder: Path, name: str) -> bool:
+    """Whether a file lies in the folder itself, by no link to another one."""
+    return (folder / name).parent.resolve().is_relative_to(folder.resolve())
 
 
 @dataclass(frozen=True, slots=True)

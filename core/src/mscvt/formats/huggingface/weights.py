@@ -111,7 +111,8 @@ def _no_weights(folder: Path, names: list[str]) -> MscvtError:
         )
     return MscvtError(
         f"{folder}: no weights found, neither model*.safetensors nor pytorch_model*.bin",
-        hint="Is the download complete? The folder of a Hugging Face checkpoint holds its weights beside config.json.",
+        hint="Is the download complete? The folder of a Hugging Face checkpoint holds its weights beside config.json; "
+        "`mscvt status` knows a download that was interrupted.",
     )
 
 
