@@ -76,6 +76,7 @@ def test_help_puts_folders_first_and_running_last():
         "Layers:",
         "Sizes that config.json lacks:",
         "Values:",
+        "LoRA:",
         "Running:",
     ]
     flags = [line.split()[0] for line in text.splitlines() if line.startswith("  -")]

@@ -28,7 +28,7 @@ def is_lora(script):
     return "lora-" in script["options"]
 
 
-@pytest.mark.parametrize("script", [s for s in SCRIPTS if not is_lora(s)], ids=lambda script: script["script"])
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script["script"])
 def test_command_line_of_the_original_is_understood(script):
     given = read(script)
     assert given.error is None
@@ -39,16 +39,6 @@ def test_command_line_of_the_original_is_understood(script):
     strangers = [flag for flag in flags if flag not in own]
     assert [note.split()[0] for note in given.notes] == strangers
     assert set(strangers) <= {"--params-dtype", "--save-layer-by-layer", "--ai-framework"}
-
-
-@pytest.mark.parametrize("script", [s for s in SCRIPTS if is_lora(s)], ids=lambda script: script["script"])
-def test_lora_is_refused_with_one_error(script):
-    error = read(script).error
-    assert error.message.endswith(": LoRA and QLoRA weights can't be converted")
-    assert {word for word in error.message.replace(",", "").replace(":", "").split() if word.startswith("--")} == {
-        word for word in script["options"].split() if "lora" in word and word.startswith("--")
-    }
-    assert error.hint.startswith("Merge the adapter into the model first")
 
 
 def test_scripts_of_every_kind_are_there():

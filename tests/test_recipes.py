@@ -18,11 +18,16 @@ from command_line import run_main
 from mscvt.cli.command_table import BY_NAME
 from mscvt.cli.original import without_single_ranks
 from mscvt.cli.words import read_words
+from mscvt.description.factors import FactorBook
+from mscvt.dialects import mindspeed
 from mscvt.dialects.mindspeed import make_args
 from mscvt.formats.huggingface.writer import allocate
+from mscvt.formats.peft.names import factor_names
 from mscvt.jobs.models import model_from_args, model_from_config
-from mscvt.jobs.plans import plan_to_huggingface
+from mscvt.jobs.plans import plan_to_adapter, plan_to_huggingface
 from mscvt.jobs.request import Request
+from mscvt.jobs.trained_factors import read_trained
+from mscvt.model.lora import Lora
 from mscvt.plan.by_huggingface import ByHuggingFace
 from mscvt.tensors.info import TensorInfo
 from mscvt.testing import Options, load_registry, source_shapes
@@ -196,18 +201,51 @@ def test_script_towards_huggingface_is_planned_from_what_a_checkpoint_records(ro
     assert {name for file in plan.files for name in file.tensors} == expected
 
 
-def options_of(save, options):
+def read_script(save, options):
     kinds = ["--load-model-type", "mg" if save == "hf" else "hf", "--save-model-type", save]
     folders = ["--load-dir", "a", "--save-dir", "b"]
     given = read_words(BY_NAME["convert"], [*kinds, *folders, *shlex.split(options)])
     assert given.error is None, given.error
+    return given
+
+
+def options_of(save, options):
+    given = read_script(save, options)
     values = without_single_ranks(given.values)[0] if save == "hf" else given.values
     return replace(given, values=values).asked(Options)
 
 
 @pytest.mark.parametrize("row", LORA, ids=script)
-def test_script_with_lora_is_refused_by_name(row, tmp_path):
-    (tmp_path / "latest_checkpointed_iteration.txt").write_text("1")
-    outcome = convert("mg", "hf", tmp_path, tmp_path / "hf", row["options"])
-    assert outcome.code == 2
-    assert "LoRA" in outcome.err
+def test_script_with_lora_is_planned_from_what_a_training_run_saves(row, monkeypatch):
+    given = read_script("hf", row["options"])
+    there = next(other for other in ROWS if other["family"] == row["family"] and other in TO_MEGATRON)
+    config, registry = configuration(size_of(there["options"])), load_registry()
+    family = registry.family(size_of(there["options"]).model_type)
+    saved = model_from_config(family, config, options_of("mg", there["options"]), "config.json")
+    lora = given.asked(Lora)
+    args = {**make_args(family, saved.h, saved.options, saved.kept, ()), "lora_alpha": lora.lora_alpha}
+    args |= {"lora_r": lora.lora_r, "lora_target_modules": [*lora.lora_target_modules]}
+    read = model_from_args(args, None, Request(Path(), options_of("hf", row["options"])), registry)
+    book = FactorBook(mindspeed.factor_keys, factor_names)
+    targets = [w for w in read.description.parameters if mindspeed.target_module(w.key) in lora.lora_target_modules]
+    ranks = {w: lora.lora_r for w in targets if book.units(w.layout) and mindspeed.factor_keys(w.key)}
+    described = book.describe(read.description, book.as_trained(read.description, ranks))
+    factors = {n: TensorInfo("BF16", s, 0, 0) for n, s in ByHuggingFace(described).expected.items()}
+    weights = {n: TensorInfo("BF16", s, 0, 0) for n, s in ByHuggingFace(read.description).expected.items()}
+    base, trained = (Headers(args, tensors, Path(name)) for name, tensors in (("a", weights), ("b", factors)))
+    if lora.lora_load is None:
+        base = Headers(args, weights | factors, Path("a"))
+    monkeypatch.setattr("mscvt.jobs.trained_factors.open_factors", lambda folder, model: trained)
+    found = read_trained(Request(Path(), options_of("hf", row["options"]), lora=lora), read, base)
+    merged = plan_to_huggingface(read.description, found.merged().tensors)
+    names = {name for file in merged.files for name in file.tensors}
+    assert names == {name for name in source_shapes(family, config) if name not in saved.description.left_out}
+    adapter = plan_to_adapter(described, found.factors().tensors)
+    assert len(adapter.files[0].tensors) == 2 * 7 * config["num_hidden_layers"]
+
+
+class Headers:
+    """A checkpoint that has headers alone."""
+
+    def __init__(self, args, tensors, folder):
+        self.args, self.tensors, self.folder, self.files = args, tensors, folder, []

@@ -25,6 +25,7 @@ from mscvt.cli.tables import (
     Writing,
 )
 from mscvt.dialects.mindspeed.options import Options, Sizes
+from mscvt.model.lora import Lora
 from mscvt.model.options import Row, rows
 
 RECORDED = "what args record"
@@ -78,7 +79,7 @@ class Command:
         return RECORDED if self.reads_args and row.recorded else row.otherwise
 
 
-_CONVERSION = (Options, Sizes, Values, Writing, Resources, Progress, Output)
+_CONVERSION = (Options, Sizes, Values, Lora, Writing, Resources, Progress, Output)
 
 _CONVERSIONS: tuple[Command, ...] = (
     Command(
@@ -92,7 +93,7 @@ mscvt hf2mg --load-dir model-hf --save-dir model-mg \\
     --num-layers-per-virtual-pipeline-stage 8 --noop-layers 94,95 \\
     --moe-grouped-gemm""",
         tables=(Folders, Model, *_CONVERSION),
-        without=frozenset({"hf_cfg_dir", "iteration", "replicas"}),
+        without=frozenset({"hf_cfg_dir", "iteration", "replicas", "save_lora_to_hf"}),
     ),
     Command(
         name="mg2hf",
@@ -102,7 +103,7 @@ mscvt hf2mg --load-dir model-hf --save-dir model-mg \\
 mscvt mg2hf --load-dir model-mg --save-dir model-back \\
     --hf-cfg-dir model-hf""",
         tables=(Folders, Model, *_CONVERSION),
-        without=_ONLY_TO_MEGATRON,
+        without=_ONLY_TO_MEGATRON | {"save_lora_to_mg"},
         reads_args=True,
     ),
     Command(
@@ -114,7 +115,7 @@ mscvt mg2hf --load-dir model-mg --save-dir model-back \\
 mscvt mg2mg --load-dir model-mg --save-dir model-tp4 \\
     --target-tensor-parallel-size 4 --noop-layers none""",
         tables=(Folders, Model, *_CONVERSION),
-        without=_ONLY_TO_MEGATRON | {"hf_cfg_dir", *rows(Sizes)},
+        without=_ONLY_TO_MEGATRON | {"hf_cfg_dir", *rows(Sizes), *rows(Lora)},
         reads_args=True,
         takes_away=True,
     ),

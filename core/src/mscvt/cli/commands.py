@@ -28,6 +28,7 @@ from mscvt.cli.tables import (
 )
 from mscvt.cli.words import Given
 from mscvt.dialects.mindspeed.options import Options, Sizes
+from mscvt.model.lora import Lora
 from mscvt.plugins.registry import load_registry
 
 
@@ -87,6 +88,7 @@ def _convert(load_kind: str, save_kind: str, given: Given) -> None:
         iteration=model.iteration,
         replicas=values.replicas,
         removed=given.removed,
+        lora=given.asked(Lora),
         given={name: value for name, value in asdict(given.asked(Sizes)).items() if value is not None},
     )
     prepare = {(HF, MG): prepare_to_megatron, (MG, HF): prepare_to_huggingface, (MG, MG): prepare_reshard}[

@@ -33,25 +33,6 @@ class Foreign:
 
 
 _CUT = "args of the checkpoint record it"
-_LORA = Foreign(
-    "LoRA and QLoRA weights can't be converted",
-    least=0,
-    most=None,
-    instead="Merge the adapter into the model first, and convert that.",
-    is_refused=True,
-)
-_LORA_OPTIONS = (
-    "--lora-load",
-    "--lora-r",
-    "--lora-alpha",
-    "--lora-target-modules",
-    "--lora-fusion",
-    "--lora-ckpt-filter",
-    "--save-lora-to-hf",
-    "--qlora-nf4",
-    "--qlora-save-dequantize",
-)
-
 ORIGINAL: Mapping[str, Foreign] = MappingProxyType(
     {
         "--params-dtype": Foreign(
@@ -68,14 +49,23 @@ ORIGINAL: Mapping[str, Foreign] = MappingProxyType(
             instead="--num-layer-list gives each stage its number of layers.",
             is_refused=True,
         ),
-        **dict.fromkeys(_LORA_OPTIONS, _LORA),
+        "--lora-fusion": Foreign("it changes the speed of training alone", least=0, most=0),
+        "--lora-ckpt-filter": Foreign("factors are found with and without weights beside them", least=0, most=0),
+        "--qlora-nf4": Foreign(
+            "weights are not quantised on the way",
+            least=0,
+            most=None,
+            instead="Leave it out; --dequantize reads weights that bitsandbytes quantised.",
+            is_refused=True,
+        ),
+        "--qlora-save-dequantize": Foreign("what is written is not quantised", least=0, most=0),
     }
 )
 """Option -> what is known of it."""
 
 _RANKS = ("target_tensor_parallel_size", "target_pipeline_parallel_size", "target_expert_parallel_size")
 _DIRECTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"mg": ("hf_cfg_dir", "iteration", "replicas"), "hf": ("dequantize",)}
+    {"mg": ("hf_cfg_dir", "iteration", "replicas", "save_lora_to_hf"), "hf": ("dequantize", "save_lora_to_mg")}
 )
 """What is made -> options that mean nothing then."""
 

@@ -107,7 +107,7 @@ def training_flags(conversion: Conversion, target: Path | None) -> list[str]:
     """What the training script must be told, word by word; empty towards Hugging Face."""
     if not conversion.training_flags:
         return []
-    return [*(["--load", str(target)] if target else []), *shlex.split(conversion.training_flags)]
+    return [*([conversion.load_flag, str(target)] if target else []), *shlex.split(conversion.training_flags)]
 
 
 def print_result(conversion: Conversion, result: Result, notes: Iterable[str]) -> None:

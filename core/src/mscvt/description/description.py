@@ -50,6 +50,11 @@ class Parameter:
     within: LayerPlace | None = None
     """The layer that it belongs to; None at the ends of the model."""
 
+    @property
+    def is_padding(self) -> bool:
+        """Whether it is no tensor, but zeros that a Hugging Face tensor has where no other parameter fills it."""
+        return self.layout.left[0].is_padding
+
 
 @dataclass(frozen=True, slots=True)
 class Alias:

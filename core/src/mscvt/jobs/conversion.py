@@ -139,7 +139,7 @@ class _Run:
         missing = [file for file in self.chosen if not staging.is_whole(file.path)]
         if missing:
             _check_space(staging, missing)
-            check_equal_sources(conversion.plan, conversion.source.tensor)
+            check_equal_sources(conversion.plan, (conversion.compared or conversion.source).tensor)
             self.is_begun = True
             self._fill(missing)
             self._seal(missing)

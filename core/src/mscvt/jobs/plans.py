@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from fnmatch import translate
 
 from mscvt.description.description import Description
 from mscvt.formats.huggingface.writer import file_name
 from mscvt.formats.megatron_torch.paths import SHARD, iteration_folder, rank_folder
+from mscvt.formats.peft.names import WEIGHTS
 from mscvt.parallel.grid import Rank, ShardName
 from mscvt.plan.by_huggingface import ByHuggingFace
 from mscvt.plan.by_shard import ByShard
@@ -148,6 +150,34 @@ def plan_to_huggingface(
         ByHuggingFace(description),
         source,
         lambda entries: by_size(entries, file_name, shard_bytes),
+        _MEGATRON,
+        dtype=dtype,
+        replicas=replicas,
+    )
+
+
+def plan_to_adapter(
+    description: Description,
+    source: Mapping[ShardName, TensorInfo],
+    *,
+    dtype: str | None = None,
+    replicas: bool = True,
+) -> Plan:
+    """Plan the one file of an adapter.
+
+    Args:
+        description: The factors.
+        source: Every factor of the Megatron checkpoint.
+        dtype: Convert the factors to this dtype; None keeps each one's own.
+        replicas: Whether what several ranks hold must be equal.
+
+    Raises:
+        MscvtError: As `plan_to_huggingface`.
+    """
+    return make_plan(
+        ByHuggingFace(description),
+        source,
+        lambda entries: by_size(entries, lambda number, count: WEIGHTS, sys.maxsize),
         _MEGATRON,
         dtype=dtype,
         replicas=replicas,

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from math import prod
 from pathlib import Path
 from typing import Any
 
-from mscvt import __version__
-from mscvt.dialects import mindspeed
-from mscvt.dialects.mindspeed.options import Options
 from mscvt.errors import MscvtError
-from mscvt.formats.huggingface.config import read_config
-from mscvt.jobs.models import Model, check_options, model_from_args, model_from_config
-from mscvt.jobs.plans import ITERATION, plan_reshard, plan_to_huggingface, plan_to_megatron
+from mscvt.jobs.identity import folders_of, identity_of
+from mscvt.jobs.opened import open_checkpoint, open_model
+from mscvt.jobs.plans import plan_reshard, plan_to_huggingface, plan_to_megatron
+from mscvt.jobs.prepare_adapter import prepare_adapter
+from mscvt.jobs.prepare_factors import prepare_factors
 from mscvt.jobs.prepared import Conversion
 from mscvt.jobs.request import Request
-from mscvt.output.identity import source_identity
-from mscvt.plan.contents import OutputFile, Plan
+from mscvt.jobs.shards_written import Recorded, to_shards
+from mscvt.jobs.trained_factors import has_factors, read_trained
 from mscvt.plugins.family import Family
 from mscvt.plugins.registry import Registry
 from mscvt.tensors.info import TORCH_NAMES
 from mscvt.tensors.renamed import renamed
-from mscvt.tensors.sources import Source
+from mscvt.tensors.sources import NotedSource, Source
 
 
 def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
@@ -36,11 +32,15 @@ def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
     """
     from mscvt.formats.huggingface.reader import open_source
 
-    config = read_config(request.load_dir)
-    family = registry.family(request.model_type) if request.model_type else registry.recognise(config)
-    model = model_from_config(family, config, request.options, request.load_dir / "config.json", given=request.given)
+    if request.lora.save_lora_to_mg:
+        return prepare_factors(request, registry)
+    wanted = open_model(request, registry)
+    config, model, adapter = wanted.config, wanted.model, wanted.adapter
+    family = model.family
     original = open_source(request.load_dir, dequantize=request.dequantize, config=config)
-    source = renamed(original, family.model_type.spellings)
+    source: NotedSource = renamed(original, family.model_type.spellings)
+    if adapter is not None:
+        source = adapter.merged(source)
     try:
         plan = plan_to_megatron(
             model.description, source.tensors, left_out=family.left_out(model.h), dtype=request.dtype_name
@@ -52,56 +52,13 @@ def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
     repeats = {
         name: f"equal to {alias.of}" for name, alias in aliases if not alias.is_written and name in source.tensors
     }
-    notes = (*model.notes, *source.notes, *_left_out_notes({**plan.left_out, **repeats}))
-    return _to_shards("hf2mg", request, model, plan, source, absent, config, notes)
-
-
-def _to_shards(
-    direction: str,
-    request: Request,
-    model: Model,
-    plan: Plan,
-    source: Source,
-    absent: Sequence[str],
-    config: Mapping[str, Any] | None,
-    notes: Sequence[str],
-) -> Conversion:
-    """A conversion that writes a Megatron checkpoint."""
-    from mscvt.formats.megatron_torch.existing import listed_files
-    from mscvt.formats.megatron_torch.paths import TRACKER
-    from mscvt.formats.megatron_torch.writer import Allocator, write_tracker
-    from mscvt.formats.torch_zip.sealing import write_checksums
-
-    args = mindspeed.make_args(model.family, model.h, model.options, model.kept, absent)
-    args["params_dtype"] = TORCH_NAMES[plan.largest_dtype]
-    topology = model.description.topology
-
-    allocator = Allocator(args, ITERATION)
-
-    def allocate(path: Path, file: OutputFile) -> dict[Any, int]:
-        return allocator.allocate(path, file.tensors, topology.chunks_of(file.labels["pp"]))
-
-    def seal(path: Path, file: OutputFile, checksums: Mapping[Any, int]) -> None:
-        offsets = allocator.offsets(path, file.tensors)
-        write_checksums(
-            path, {offsets[name]: checksums[name] for name, (_, shape) in file.tensors.items() if prod(shape)}
-        )
-
-    return Conversion(
-        plan=plan,
-        source=source,
-        allocate=allocate,
-        offsets=lambda path, file: allocator.offsets(path, file.tensors),
-        seal=seal,
-        finish=lambda folder: write_tracker(folder, ITERATION),
-        finishing=(TRACKER,),
-        sources=_sources(request),
-        listed=lambda folder: listed_files(folder, ITERATION),
-        identity=_identity(direction, request, model.family, source.files, model.options, config),
-        notes=tuple(notes),
-        training_flags=" ".join(mindspeed.training_flags(model.family, model.options, model.h, model.layers)),
-        target_layout=model.description,
+    notes = (
+        *model.notes,
+        *(adapter.notes if adapter else ()),
+        *source.notes,
+        *_left_out_notes({**plan.left_out, **repeats}),
     )
+    return to_shards("hf2mg", request, model, plan, source, config, notes, Recorded(absent))
 
 
 def prepare_reshard(request: Request, registry: Registry) -> Conversion:
@@ -117,6 +74,12 @@ def prepare_reshard(request: Request, registry: Registry) -> Conversion:
     there, wanted = models_of(source.args, request, registry)
     grid = there.description.topology.grid
     source.open_ranks(list(grid.ranks()), grid.pipeline, grid.expert)
+    if has_factors(source):
+        raise MscvtError(
+            f"{request.load_dir}: has factors of LoRA, whose layout can't be changed",
+            hint="Export them with mg2hf --save-lora-to-hf and import them in the other layout with hf2mg "
+            "--save-lora-to-mg, or merge them with mg2hf.",
+        )
     plan = plan_reshard(
         there.description,
         wanted.description,
@@ -126,7 +89,7 @@ def prepare_reshard(request: Request, registry: Registry) -> Conversion:
     )
     absent = absent_of(source.args, wanted)
     notes = (*wanted.notes, "optimizer states are not carried over")
-    conversion = _to_shards("mg2mg", request, wanted, plan, source, absent, None, notes)
+    conversion = to_shards("mg2mg", request, wanted, plan, source, None, notes, Recorded(absent))
     return replace(conversion, source_layout=there.description)
 
 
@@ -152,17 +115,15 @@ def prepare_to_huggingface(request: Request, registry: Registry) -> Conversion:
     from mscvt.formats.huggingface.config_files import adapt_config, copy_config_files, find_config_files
     from mscvt.formats.huggingface.existing import listed_files
     from mscvt.formats.huggingface.writer import INDEX, allocate, offsets_in, write_index
-    from mscvt.formats.megatron_torch.reader import MegatronSource
 
-    check_options(request.options)
-    source = MegatronSource(request.load_dir, request.iteration)
-    config = read_config(request.hf_cfg_dir) if request.hf_cfg_dir else None
+    if request.lora.save_lora_to_hf:
+        return prepare_adapter(request, registry)
+    source, model, config = open_checkpoint(request, registry)
     config_files = find_config_files(request.hf_cfg_dir) if request.hf_cfg_dir else []
-    model = model_from_args(source.args, config, request, registry)
-    grid = model.description.topology.grid
-    source.open_ranks(list(grid.ranks()), grid.pipeline, grid.expert)
+    trained = read_trained(request, model, source)
+    shards: Source = source if trained is None else trained.merged()
     replicas = request.replicas == "equal"
-    plan = plan_to_huggingface(model.description, source.tensors, dtype=request.dtype_name, replicas=replicas)
+    plan = plan_to_huggingface(model.description, shards.tensors, dtype=request.dtype_name, replicas=replicas)
 
     adapted = None
     notes: tuple[str, ...] = ("config.json and the tokenizer are not written; --hf-cfg-dir DIR copies them",)
@@ -175,48 +136,19 @@ def prepare_to_huggingface(request: Request, registry: Registry) -> Conversion:
         write_index(folder, plan.files)
 
     return Conversion(
-        plan=plan,
-        source=source,
+        plan=plan if trained is None else trained.compared(plan),
+        source=shards,
+        compared=None if trained is None else trained.shards,
         allocate=lambda path, file: allocate(path, file.tensors),
         offsets=lambda path, file: offsets_in(path),
         finish=finish,
         finishing=(INDEX, *(path.name for path in config_files)),
-        sources=_sources(request),
+        sources=folders_of(request),
         listed=listed_files,
-        identity=_identity("mg2hf", request, model.family, source.files, model.options, config),
-        notes=(*model.notes, *notes),
+        identity=identity_of("mg2hf", request, model.family, shards.files, model.options, config),
+        notes=(*model.notes, *(trained.notes if trained else ()), *notes),
         source_layout=model.description,
     )
-
-
-def _sources(request: Request) -> tuple[Path, ...]:
-    """The folders that are read."""
-    return tuple(folder for folder in (request.load_dir, request.hf_cfg_dir) if folder is not None)
-
-
-def _identity(
-    direction: str,
-    request: Request,
-    family: Family,
-    files: Sequence[Path],
-    options: Options,
-    config: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    """What the output's bytes depend on: the source as it is now, and all that was asked for."""
-    configuration = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
-    return {
-        "direction": direction,
-        "mscvt": __version__,
-        "plugin": f"{family.plugin.distribution} {family.plugin.version}",
-        "model type": family.model_type.name,
-        "options": {name: getattr(options, name) for name in options.__dataclass_fields__},
-        "given": dict(request.given),
-        "dtype": request.dtype,
-        "dequantize": request.dequantize,
-        "replicas": request.replicas,
-        "configuration": configuration,
-        "source": source_identity(request.load_dir, files),
-    }
 
 
 def _left_out_notes(left_out: Mapping[str, str]) -> list[str]:

@@ -35,6 +35,8 @@ class Conversion:
         training_flags: What to pass to the training script; empty towards Hugging Face.
         source_layout: The model as the training stack's checkpoint has it that is read, where one is.
         target_layout: The model as the training stack's checkpoint has it that is written, where one is.
+        load_flag: How the training script is told the folder.
+        compared: Where the tensors are that must be equal, where that is not the source.
     """
 
     plan: Plan
@@ -51,6 +53,8 @@ class Conversion:
     training_flags: str = ""
     source_layout: Description | None = None
     target_layout: Description | None = None
+    load_flag: str = "--load"
+    compared: Source | None = None
 
     def replaceable(self, folder: Path) -> Collection[str]:
         """The exact paths below a folder that `--overwrite` may replace."""

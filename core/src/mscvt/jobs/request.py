@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mscvt.dialects.mindspeed.options import Options
+from mscvt.model.lora import Lora
 
 DTYPES: Mapping[str, str] = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}
 """Values of `--dtype` -> safetensors' names."""
@@ -30,6 +31,7 @@ class Request:
     """From Megatron to Megatron: options that the source has and the target shall not have."""
     replicas: str = "equal"
     """`equal`: what several ranks hold must be the same; `first`: the first rank's is wanted."""
+    lora: Lora = field(default_factory=Lora)
 
     @property
     def dtype_name(self) -> str | None:

@@ -73,6 +73,7 @@ class ByHuggingFace:
         return {
             name: cut.share.shape
             for parameter in self.description.parameters
+            if not parameter.is_padding
             for cut in self.shares.of(parameter.layout)
             for name in self.shares.names(parameter, cut.share)
         }
@@ -99,7 +100,7 @@ class ByHuggingFace:
         if mark not in self._copies:
             wanted: dict[tuple[int, int], int] = {}
             copies = tuple(
-                Copy(wanted.setdefault((number, share), len(wanted)), walk)
+                Copy(None if use.parameter.is_padding else wanted.setdefault((number, share), len(wanted)), walk)
                 for number, use in enumerate(uses)
                 for share, walk in self.shares.inside(use.parameter.layout).get((use.number, use.held), ())
             )
@@ -110,6 +111,8 @@ class ByHuggingFace:
         """Replicas of the shares that are read, and parameters that repeat others."""
         kept = {parameter.names: parameter for parameter in self.description.parameters if not parameter.is_copy}
         for parameter in self.description.parameters:
+            if parameter.is_padding:
+                continue
             original = kept[parameter.names] if parameter.is_copy else parameter
             for ours, theirs in zip(self.shares.of(original.layout), self.shares.of(parameter.layout), strict=True):
                 first = self.shares.names(original, ours.share)[0]

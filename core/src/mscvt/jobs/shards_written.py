@@ -1,0 +1,94 @@
+"""A conversion that writes a checkpoint of a training stack, from a plan of its shards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from mscvt.dialects import mindspeed
+from mscvt.jobs.identity import folders_of, identity_of
+from mscvt.jobs.models import Model
+from mscvt.jobs.plans import ITERATION
+from mscvt.jobs.prepared import Conversion
+from mscvt.jobs.request import Request
+from mscvt.plan.contents import OutputFile, Plan
+from mscvt.tensors.info import TORCH_NAMES
+from mscvt.tensors.sources import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What a checkpoint records of itself besides the model."""
+
+    absent: Sequence[str] = ()
+    """What the source's MTP layers could have repeated and did not."""
+    args: Mapping[str, Any] = field(default_factory=dict)
+    flags: str | None = None
+    """What the training script must be told; None for what follows from the model."""
+    load_flag: str = "--load"
+    """How it is told the folder."""
+
+
+def to_shards(
+    direction: str,
+    request: Request,
+    model: Model,
+    plan: Plan,
+    source: Source,
+    config: Mapping[str, Any] | None,
+    notes: Sequence[str],
+    recorded: Recorded,
+) -> Conversion:
+    """A conversion that writes a Megatron checkpoint.
+
+    Args:
+        direction: From what to what.
+        request: What was asked for.
+        model: The model in the layout that is written.
+        plan: Its shards.
+        source: What they are made from.
+        config: The configuration that was read, or None.
+        notes: What the user should know.
+        recorded: What the checkpoint records.
+    """
+    from mscvt.formats.megatron_torch.existing import listed_files
+    from mscvt.formats.megatron_torch.paths import TRACKER
+    from mscvt.formats.megatron_torch.writer import Allocator, write_tracker
+    from mscvt.formats.torch_zip.sealing import write_checksums
+
+    args = mindspeed.make_args(model.family, model.h, model.options, model.kept, recorded.absent)
+    args["params_dtype"] = TORCH_NAMES[plan.largest_dtype]
+    allocator = Allocator(dict(sorted({**args, **recorded.args}.items())), ITERATION)
+    topology = model.description.topology
+
+    def allocate(path: Path, file: OutputFile) -> dict[Any, int]:
+        return allocator.allocate(path, file.tensors, topology.chunks_of(file.labels["pp"]))
+
+    def seal(path: Path, file: OutputFile, checksums: Mapping[Any, int]) -> None:
+        offsets = allocator.offsets(path, file.tensors)
+        write_checksums(
+            path, {offsets[name]: checksums[name] for name, (_, shape) in file.tensors.items() if prod(shape)}
+        )
+
+    flags = recorded.flags
+    if flags is None:
+        flags = " ".join(mindspeed.training_flags(model.family, model.options, model.h, model.layers))
+    return Conversion(
+        plan=plan,
+        source=source,
+        allocate=allocate,
+        offsets=lambda path, file: allocator.offsets(path, file.tensors),
+        seal=seal,
+        finish=lambda folder: write_tracker(folder, ITERATION),
+        finishing=(TRACKER,),
+        sources=folders_of(request),
+        listed=lambda folder: listed_files(folder, ITERATION),
+        identity=identity_of(direction, request, model.family, source.files, model.options, config),
+        notes=tuple(notes),
+        training_flags=flags,
+        target_layout=model.description,
+        load_flag=recorded.load_flag,
+    )

@@ -1,0 +1,194 @@
+"""The factors that a training run saved: found among its tensors, checked against what is recorded and asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from mscvt.description.factors import FactorBook
+from mscvt.dialects import mindspeed
+from mscvt.errors import Faults, MscvtError
+from mscvt.formats.peft.names import factor_names
+from mscvt.jobs.models import Model
+from mscvt.jobs.request import Request
+from mscvt.model.hyperparameters import shown_value
+from mscvt.model.lora import Lora
+from mscvt.parallel.grid import ShardName
+from mscvt.plan.contents import Plan, shown
+from mscvt.plan.factors import Found, find_factors, updates
+from mscvt.tensors.adapted import AdaptedSource
+from mscvt.tensors.overlaid import Overlaid, overlaid
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mscvt.formats.megatron_torch.reader import MegatronSource
+
+_NO_ALPHA = "--lora-alpha N says it; the training script's --lora-alpha was the same number."
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Factors, and the weights beside them."""
+
+    model: Model
+    book: FactorBook
+    found: Found
+    alpha: float
+    shards: Overlaid
+    """Every tensor under the key that it has without PEFT's wrapping, and the factors."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was found."""
+        modules = sorted({mindspeed.target_module(one.weight.key) for one in self.found.factored})
+        return (
+            f"LoRA: factors of {len(self.found.factored)} Megatron weights ({', '.join(modules)}), "
+            f"r {self.found.rank}, alpha {self.alpha:g}",
+        )
+
+    def merged(self) -> AdaptedSource:
+        """The weights with their factors added, each shard with its own copies."""
+        changes = updates(self.model.description, self.book, self.found, self.alpha)
+        factors = {name for update in changes.values() for name in (update.left, update.right)}
+        missing = sorted(shard for shard in changes if shard not in self.shards.tensors)
+        if missing:
+            raise MscvtError(
+                f"{shown(missing[0])} is not there, only its factors, as for {len(missing) - 1} others",
+                hint="Give the weights that were trained on with --load-dir and these factors with --lora-load, or "
+                "write the factors alone with --save-lora-to-hf.",
+            )
+        base = replace(self.shards, tensors={n: i for n, i in self.shards.tensors.items() if n not in factors})
+        return AdaptedSource(base, changes, self.shards)
+
+    def factors(self) -> Overlaid:
+        """The factors alone."""
+        names = {name: info for name, info in self.shards.tensors.items() if mindspeed.is_factor(name[2])}
+        return replace(self.shards, tensors=names)
+
+    def compared(self, plan: Plan) -> Plan:
+        """A plan that compares copies before anything is added to them, and the copies of their factors by name."""
+        pairs: dict[tuple[ShardName, ShardName], int] = {}
+        changes = updates(self.model.description, self.book, self.found, self.alpha)
+        for kept, other, numel in plan.equal:
+            for ours, theirs in zip(_factors(changes, kept), _factors(changes, other), strict=True):
+                pairs[ours, theirs] = self.shards.tensors[ours].numel
+            pairs[kept, other] = numel
+        return replace(plan, equal=tuple((*pair, numel) for pair, numel in pairs.items()))
+
+
+def _factors(changes: Mapping[ShardName, Any], shard: ShardName) -> tuple[ShardName, ...]:
+    return (changes[shard].left, changes[shard].right) if shard in changes else ()
+
+
+def read_trained(request: Request, model: Model, base: MegatronSource) -> Trained | None:
+    """The factors of `--lora-load`, or of the source itself.
+
+    Args:
+        request: What was asked for.
+        model: The model.
+        base: The checkpoint of `--load-dir`, its ranks opened.
+
+    Returns:
+        The factors, or None where there are none and none were asked for.
+
+    Raises:
+        MscvtError: Where there should be some and are none, or they contradict what is recorded or was asked for.
+    """
+    lora, args, layers = request.lora, base.args, [base]
+    if lora.lora_load is not None:
+        layers.append(open_factors(lora.lora_load, model))
+        args = layers[-1].args
+    with_factors = list(filter(has_factors, layers))
+    if not with_factors:
+        if lora.is_asked:
+            where = layers[-1].folder
+            raise MscvtError(
+                f"{where}: has no factors, none of its keys speaks of LoRA",
+                hint="Leave out the options of LoRA, or give the folder that the training saved with --lora-load.",
+            )
+        return None
+    if len(with_factors) > 1:
+        raise MscvtError(
+            f"{with_factors[0].folder} and {with_factors[1].folder} both have factors",
+            hint="Leave out --lora-load to take those of --load-dir, or merge them first and give the result.",
+        )
+    shards = overlaid(*((source, _plain_name) for source in layers))
+    names = {name for name in shards.tensors if mindspeed.is_factor(name[2])}
+    if mtp := sorted(name for name in names if name[2].startswith("mtp.")):
+        raise MscvtError(f"{shown(mtp[0])}: training with LoRA has no MTP layers", hint="Report how it was trained.")
+    book = FactorBook(mindspeed.factor_keys, factor_names)
+    found = find_factors(model.description, book, shards.tensors, names)
+    alpha = _checked(lora, args, found)
+    return Trained(model, book, found, alpha, shards)
+
+
+def has_factors(source: MegatronSource) -> bool:
+    """Whether a checkpoint has factors, which its keys say."""
+    return any(mindspeed.is_factor(key) for _, _, key in source.tensors)
+
+
+def _plain_name(name: ShardName) -> ShardName:
+    rank, chunk, key = name
+    return rank, chunk, mindspeed.plain_key(key)
+
+
+def open_factors(folder: Path, model: Model) -> MegatronSource:
+    """Open the checkpoint of a training run with LoRA, which has the ranks of the model."""
+    from mscvt.formats.megatron_torch.reader import MegatronSource
+
+    source = MegatronSource(folder)
+    grid = model.description.topology.grid
+    source.open_ranks(list(grid.ranks()), grid.pipeline, grid.expert)
+    return source
+
+
+def _checked(lora: Lora, args: Mapping[str, Any], found: Found) -> float:
+    """The alpha of factors, after everything that is said of them was compared with what they are."""
+    faults = Faults()
+    others = {rank: weight for weight, rank in found.ranks.items() if rank != found.rank}
+    for rank, weight in others.items():
+        faults.add(f"the factors of {weight.key} have the rank {rank}, others {found.rank}")
+    ranks: dict[str, Any] = {"--lora-r": lora.lora_r, "lora_r in the checkpoint's args,": args.get("lora_r")}
+    for said, rank in ranks.items():
+        if rank is not None and rank != found.rank:
+            faults.add(
+                f"{said} {shown_value(rank)} contradicts the shapes of the factors, which have the rank {found.rank}",
+                hint="Leave out --lora-r: shapes say it.",
+            )
+    recorded = args.get("lora_alpha")
+    if recorded is not None and (isinstance(recorded, bool) or not isinstance(recorded, (int, float))):
+        faults.add(f"the checkpoint's args record lora_alpha = {shown_value(recorded)}, expected a number")
+        recorded = None
+    if None not in (recorded, lora.lora_alpha) and recorded != lora.lora_alpha:
+        faults.add(
+            f"--lora-alpha {lora.lora_alpha} contradicts the checkpoint, whose args record {recorded}",
+            hint="Leave the option out: what args record is the default.",
+        )
+    alpha: float | None = lora.lora_alpha if recorded is None else recorded
+    if alpha is None:
+        faults.add("the checkpoint's args don't record lora_alpha, and nothing else says it", hint=_NO_ALPHA)
+    _check_targets(lora, args, found, faults)
+    faults.raise_if_any("the factors and what is said of them contradict each other")
+    return float(alpha or 0)
+
+
+def _check_targets(lora: Lora, args: Mapping[str, Any], found: Found, faults: Faults) -> None:
+    """Compare `--lora-target-modules` with what args record, or else with the modules that have factors."""
+    if lora.lora_target_modules is None:
+        return
+    asked, recorded = set(lora.lora_target_modules), args.get("lora_target_modules")
+    keys = [one.weight.key for one in found.factored]
+    there = {mindspeed.target_module(key) for key in keys if not mindspeed.is_grouped(key)}
+    always = {mindspeed.target_module(key) for key in keys if mindspeed.is_grouped(key)}
+    if isinstance(recorded, (list, tuple)) and recorded and asked != set(recorded):
+        said = f"the checkpoint, whose args record {' '.join(sorted(map(str, recorded)))}"
+    elif not there <= asked or not asked <= there | always:
+        said = f"the factors, which are those of {' '.join(sorted(there | always))}"
+    else:
+        return
+    faults.add(
+        f"--lora-target-modules {' '.join(sorted(asked))} contradicts {said}",
+        hint="Leave out --lora-target-modules: the factors say it.",
+    )
