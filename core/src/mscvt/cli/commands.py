@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from types import MappingProxyType
@@ -63,7 +64,7 @@ def _convert(load_kind: str, save_kind: str, given: Given) -> None:
     from mscvt.cli import plans
     from mscvt.jobs.conversion import Settings, run_conversion
     from mscvt.jobs.prepare import prepare_reshard, prepare_to_huggingface, prepare_to_megatron
-    from mscvt.jobs.preview import look_ahead
+    from mscvt.jobs.preview import look_ahead, write_page
     from mscvt.jobs.request import Request
     from mscvt.plan.selection import select_files
 
@@ -103,6 +104,8 @@ def _convert(load_kind: str, save_kind: str, given: Given) -> None:
         result = preview = None
         if writing.dry_run or planned.direction:
             preview = look_ahead(conversion, folders.save_dir, chosen, rank=planned.rank, tensor=planned.tensor)
+            if planned.html:
+                write_page(planned.html, conversion, preview, planned.tensor)
         else:
             settings = Settings(
                 workers=resources.workers,
@@ -125,6 +128,8 @@ def _convert(load_kind: str, save_kind: str, given: Given) -> None:
         results.print_result(conversion, result, notes)
     elif preview:
         plans.print_preview(conversion, folders.save_dir, preview, notes)
+        if planned.html:
+            typer.echo(f"wrote {shlex.quote(str(planned.html))}")
 
 
 def run_verify(given: Given) -> None:

@@ -75,6 +75,13 @@ class Planned:
         help="The way of one Hugging Face tensor to every rank that holds some of it.",
         unset="the pipeline",
     )
+    html: Path | None = option(
+        panel=_SHOWN,
+        metavar="FILE",
+        help="Write all of it as one page too, with the tensors drawn as they are cut; an earlier page is replaced.",
+        unset="no page",
+        holds="it ends in .html",
+    )
 
 
 @dataclass(frozen=True, slots=True)

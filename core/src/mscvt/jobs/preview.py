@@ -6,18 +6,24 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mscvt import __version__
 from mscvt.description.description import Description
 from mscvt.errors import MscvtError
 from mscvt.jobs.prepared import Conversion
 from mscvt.parallel.grid import Rank, ShardName
 from mscvt.plan.contents import OutputFile
 from mscvt.plan.shares import Shares
+from mscvt.views.drawing import drawings_of
 from mscvt.views.experts import expert_places
 from mscvt.views.files import group_files
+from mscvt.views.page import page_text
 from mscvt.views.pipeline import pipeline_of
 from mscvt.views.preview import Preview, Side
 from mscvt.views.shard import Shard, read_rank, shard_of
+from mscvt.views.sizes import size_text
 from mscvt.views.way import way_of
+
+_PAGES = (".html", ".htm")
 
 
 def look_ahead(
@@ -41,13 +47,9 @@ def look_ahead(
     Raises:
         MscvtError: Where there is no such rank or tensor.
     """
-    sides = [
-        Side(description is conversion.source_layout, pipeline_of(description), expert_places(description))
-        for description in (conversion.source_layout, conversion.target_layout)
-        if description is not None
-    ]
+    layouts = _layouts(conversion)
+    sides = [Side(layout is conversion.source_layout, pipeline_of(layout), expert_places(layout)) for layout in layouts]
     asked = [flag for flag, value in (("--rank", rank), ("--tensor", tensor)) if value is not None]
-    layouts = [layout for layout in (conversion.source_layout, conversion.target_layout) if layout is not None]
     if asked and not layouts:
         raise MscvtError(
             f"{' and '.join(asked)}: nothing of this conversion is cut into ranks", hint=f"Leave out {asked[0]}."
@@ -61,6 +63,10 @@ def look_ahead(
         shard=None if rank is None else _shard(conversion, layouts[-1], rank),
         ways=() if tensor is None else tuple(way_of(layout, tensor) for layout in layouts),
     )
+
+
+def _layouts(conversion: Conversion) -> list[Description]:
+    return [layout for layout in (conversion.source_layout, conversion.target_layout) if layout is not None]
 
 
 def _shard(conversion: Conversion, layout: Description, text: str) -> Shard:
@@ -78,6 +84,42 @@ def _dtypes(conversion: Conversion, layout: Description, rank: Rank) -> Mapping[
             if name[0] == rank
         }
     return {name: info.dtype for name, info in conversion.source.tensors.items() if name[0] == rank}
+
+
+def write_page(path: Path, conversion: Conversion, preview: Preview, tensor: str | None = None) -> None:
+    """Write a plan as one page, which replaces an earlier one.
+
+    Args:
+        path: The page.
+        conversion: The conversion.
+        preview: What `look_ahead` gave.
+        tensor: The Hugging Face tensor that is drawn; None draws one of each kind.
+
+    Raises:
+        MscvtError: Where the path is not that of a page.
+        OSError: Where it can't be written.
+    """
+    if path.suffix not in _PAGES:
+        raise MscvtError(f"--html {path}: is no name of a page", hint=f"Let it end in {_PAGES[0]}.")
+    said = conversion.identity
+    facts = {
+        "model type": said["model type"],
+        "files": f"{preview.files:,}",
+        "bytes": f"{preview.nbytes:,} ({size_text(preview.nbytes)})",
+    }
+    if preview.free is not None:
+        facts["free there"] = f"{size_text(preview.free)}, {'enough' if preview.fits else 'NOT enough'}"
+    made = page_text(
+        preview,
+        [tuple(drawings_of(layout, tensor)) for layout in _layouts(conversion)],
+        facts,
+        heading=f"{said['direction']} of {conversion.sources[0].absolute().name}",
+        about="What this conversion would write, and where everything goes. Every byte is accounted for.",
+        version=__version__,
+    )
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(made, encoding="utf-8")
+    unfinished.replace(path)
 
 
 def free_space(target: Path) -> int:
