@@ -57,7 +57,7 @@ def test_whole_checkpoint_is_said_to_be_whole(folder):
     outcome = run_main("check", folder)
     assert outcome.code == 0
     assert outcome.out.startswith("whole; looked at 4 files, ")
-    assert "sha256 compared: 4 files" in outcome.out
+    assert "compared: size of 4 files, sha256 of 4 files\n" in outcome.out
     assert " tensors, all that llama2 needs and config.json describes" in outcome.out
 
 

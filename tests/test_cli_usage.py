@@ -64,7 +64,7 @@ ALL = "`mscvt hf2mg --help` shows all options."
         (
             [*FOLDERS, "--dtype", "bfloat16"],
             "--dtype bfloat16: must be one of bf16, fp16, fp32",
-            "Choose one of these, or leave out --dtype. ",
+            "Did you mean bf16? ",
         ),
         (
             [*FOLDERS, "--transformer-impl", "te"],

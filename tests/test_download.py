@@ -50,6 +50,8 @@ def test_weights_in_one_format_and_configuration_are_fetched_and_convert(hub, tm
     check_whole(tmp_path / "hf")
     assert sorted(hub.fetched()) == sorted(NEEDED)
     assert f"holds {NAME} at {COMMIT}: 6 files, " in outcome.out
+    fetched = sum(path.stat().st_size for path in (tmp_path / "hf").iterdir() if path.name in NEEDED)
+    assert outcome.out.startswith(f"fetched {fetched:,} bytes in ")
     go_on = outcome.out.partition("go on with: mscvt ")[2].split()
     assert run_main(*go_on).code == 0
 

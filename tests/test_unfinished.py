@@ -166,7 +166,7 @@ def test_name_that_is_nearly_that_of_unfinished_work_is_suggested(target):
 def test_discard_of_what_is_finished_is_refused(sources, tmp_path):
     convert("hf2mg", sources, tmp_path / "out")
     before = tree(tmp_path)
-    assert "nothing is unfinished there" in refused("discard", tmp_path / "out")
+    assert refused("discard", tmp_path / "out") == f"error: {tmp_path / 'out'}: nothing is unfinished there\n"
     assert tree(tmp_path) == before
 
 

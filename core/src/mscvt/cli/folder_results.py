@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from mscvt.cli.results import print_notes
 from mscvt.errors import printable
-from mscvt.views.sizes import counted
+from mscvt.views.sizes import counted, size_text
 
 if TYPE_CHECKING:
     from mscvt.jobs.check import Check
@@ -44,11 +45,13 @@ def print_download(done: Download) -> None:
     target, origin = shlex.quote(str(done.target)), done.origin
     whole = f"{counted(len(origin.files), 'file')}, {done.nbytes:,} bytes"
     if done.fetched:
-        speed = done.fetched / 1e6 / max(done.seconds, 1e-9)
-        typer.echo(f"fetched {done.fetched:,} bytes in {done.seconds:.1f} s ({speed:,.0f} MB/s)")
+        speed = size_text(done.fetched / max(done.seconds, 1e-9))
+        typer.echo(
+            f"fetched {done.fetched:,} bytes in {done.seconds:.1f} s ({speed}/s); all of it is what the hub states"
+        )
     else:
-        typer.echo("nothing was left to be fetched")
-    typer.echo(f"{target} holds {origin.repository} at {origin.revision}: {whole}, all as the hub states them")
+        typer.echo(f"nothing was left to be fetched; mscvt check {target} compares checksums")
+    typer.echo(f"{target} holds {origin.repository} at {origin.revision}: {whole}")
     print_notes(done.notes)
     typer.echo(f"go on with: mscvt hf2mg --load-dir {target} --save-dir {target}-mcore")
 
@@ -82,9 +85,10 @@ def print_check(check: Check) -> None:
     typer.echo(
         f"{verdict}; looked at {counted(len(check.files), 'file')}, {check.nbytes:,} bytes, in {check.seconds:.1f} s"
     )
-    for what in dict.fromkeys(what for file in check.files for what in file.compared):
-        count = sum(what in file.compared for file in check.files)
-        typer.echo(f"{what} compared: {counted(count, 'file')}")
+    compared = Counter(what for file in check.files for what in file.compared)
+    compared_texts = [f"{what} of {counted(count, 'file')}" for what, count in compared.items()]
+    if compared_texts:
+        typer.echo(f"compared: {', '.join(compared_texts)}")
     if check.is_whole and check.model_type:
         typer.echo(f"{counted(check.tensors, 'tensor')}, all that {check.model_type} needs and config.json describes")
     print_notes(check.notes)

@@ -127,8 +127,9 @@ def download(
             folder.begin(origin)
         _check_same(origin, Origin(source, repository, revision, "", {}), target)
         if missing := folder.missing():
-            fetched = _check_space(folder, origin, missing)
-            started("downloading", sum(origin.files[name].nbytes for name in missing))
+            total, lacking = sum(origin.files[name].nbytes for name in missing), _check_space(folder, origin, missing)
+            fetched = total if hub else lacking  # a run that asks for the list has the index from there already
+            started("downloading", total)
             _fetch_all(hub or open_hub(source), folder, origin, _in_order(missing), connections, progress)
             folder.finish()
     except OSError as error:

@@ -75,4 +75,5 @@ def _nearest(target: Path) -> str | None:
         return None
     names = sorted(path.name for path in target.parent.iterdir())
     begun = [match[1] for match in map(_HIDDEN.fullmatch, names) if match]
-    return did_you_mean(target.name, [*begun, *(name for name in names if not name.startswith("."))])
+    there = [*begun, *(name for name in names if not name.startswith("."))]
+    return did_you_mean(target.name, [name for name in there if name != target.name])

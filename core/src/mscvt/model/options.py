@@ -17,6 +17,7 @@ from types import MappingProxyType, NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from mscvt.errors import Faults
+from mscvt.errors.nearest import did_you_mean
 from mscvt.model.values import KINDS, SWITCH, Kind, shown
 
 _KEY = "option"
@@ -162,7 +163,7 @@ def check_values(options: Any, faults: Faults) -> None:
         if row.choices and value not in row.choices:
             faults.add(
                 f"{row.flag} {value}: must be one of {', '.join(row.choices)}",
-                hint=f"Choose one of these, or leave out {row.flag}.",
+                hint=did_you_mean(str(value), row.choices) or f"Choose one of these, or leave out {row.flag}.",
             )
 
 
