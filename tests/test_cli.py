@@ -70,6 +70,13 @@ def test_convert_goes_to_megatron_by_default(checkpoints, tmp_path):
     assert megatron_digests(tmp_path / "mg") == megatron_digests(mg)
 
 
+def handed_over(outcome):
+    """The words that are printed to be pasted into a training script, each option on a line of its own."""
+    text = outcome.out.partition("pass to the training script")[2].partition("\n")[2]
+    assert all(line.startswith("    --") for line in text.splitlines())
+    return shlex.split(text)
+
+
 def test_results_are_on_stdout_when_all_is_well(checkpoints, tmp_path):
     hf, mg = checkpoints
     outcome = run_main("hf2mg", "--load-dir", hf, "--save-dir", tmp_path / "mg", "--target-tensor-parallel-size", 2)
@@ -77,7 +84,7 @@ def test_results_are_on_stdout_when_all_is_well(checkpoints, tmp_path):
     phases = [line.split(maxsplit=1)[1] for line in outcome.err.splitlines()]
     assert [phase.split(",")[0] for phase in phases] == ["allocating", "converting"]
     assert outcome.out.startswith("wrote 2 files, ")
-    flags = outcome.out.partition("pass to the training script: ")[2].split()
+    flags = handed_over(outcome)
     assert flags[:2] == ["--load", str(tmp_path / "mg")]
     assert flags[flags.index("--tensor-model-parallel-size") + 1] == "2"
     assert run_main("verify", "--hf", hf, "--mg", mg).out.startswith("equal; compared ")
@@ -125,7 +132,16 @@ def test_what_is_printed_to_be_pasted_is_quoted(checkpoints, tmp_path):
     target = tmp_path / "with blanks" / "and 'quotes'"
     outcome = run_main("hf2mg", "--load-dir", checkpoints[0], "--save-dir", target)
     assert shlex.split(outcome.out.partition(" to ")[2].splitlines()[0]) == [str(target)]
-    assert shlex.split(outcome.out.partition("pass to the training script: ")[2])[:2] == ["--load", str(target)]
+    assert handed_over(outcome)[:2] == ["--load", str(target)]
+
+
+def test_zero_that_was_asked_for_is_handed_over(tmp_path):
+    hf = make_source("deepseek3", tmp_path / "hf")
+    options = ["--num-layers", 4, "--first-k-dense-replace", 0, "--dry-run"]
+    flags = handed_over(run_main("hf2mg", "--load-dir", hf, "--save-dir", tmp_path / "mg", *options))
+    assert flags[flags.index("--first-k-dense-replace") + 1] == "0"
+    assert flags[flags.index("--num-experts") + 1] == "8"
+    assert {"--multi-latent-attention", "--moe-router-topk", "--qk-layernorm"} <= set(flags)
 
 
 def test_quiet_shows_no_progress(checkpoints, tmp_path):

@@ -6,8 +6,8 @@ from pathlib import Path
 import mscvt
 from mscvt.plugins.registry import load_registry
 
-OPTIONS = re.compile(r"mamba_(?:state_dim|head_dim|num_groups)")
-"""Options and arguments of the training stack that are called after a family; their dialect alone knows them."""
+OPTIONS = re.compile(r'mamba_(?:state_dim|head_dim|num_groups)|"llama3"')
+"""Options, arguments and their values that the training stack calls after a family; its dialect alone knows them."""
 
 
 def test_core_names_no_installed_family():

@@ -76,7 +76,7 @@ def test_answer_of_a_wrong_kind_names_plugin_and_function(what, answer, message)
 def test_flags_are_those_of_the_models_sizes_and_end_the_training_flags():
     made = family_of(model_type=replace(ACME, flags=lambda h: [f"--width {h['hidden_size']}", "--swap"]))
     model = model_from_config(made, CONFIG, Options(), "config.json")
-    assert training_flags(made, model.options, model.h, model.layers)[-2:] == ("--width 8", "--swap")
+    assert training_flags(made, model.options, model.h, model.kept, {})[-2:] == ("--width 8", "--swap")
 
 
 def test_tensors_that_hold_no_weights_are_left_out_before_what_a_model_has_besides():

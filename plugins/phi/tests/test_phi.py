@@ -176,7 +176,7 @@ def test_training_is_told_of_rotary_embeddings_for_long_contexts(tmp_path):
 
 def test_training_is_told_nothing_of_rotary_embeddings_that_are_plain(tmp_path):
     _, conversion, _ = convert("phi3.5", CONFIG, tmp_path)
-    assert "rope" not in conversion.training_flags
+    assert "--rope-" not in conversion.training_flags
     assert "--rotary-percent" not in conversion.training_flags
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
 from rich.console import Console
 from rich.text import Text
 
-from mscvt.cli.results import print_notes, training_flags
+from mscvt.cli.results import print_notes
+from mscvt.cli.training import print_training_flags, training_flags
 from mscvt.views.preview import Preview, preview_object
 from mscvt.views.terminal import preview_text
 
@@ -28,8 +27,7 @@ def print_preview(conversion: Conversion, target: Path | None, preview: Preview,
     if preview.is_detail:
         return
     print_notes(notes)
-    if conversion.training_flags:
-        typer.echo(f"to be passed to the training script: {shlex.join(training_flags(conversion, target))}")
+    print_training_flags(training_flags(conversion, target))
 
 
 def print_lines(console: Console, lines: Iterable[Text]) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from mscvt.cli.training import print_training_flags, training_flags
 from mscvt.errors import MscvtError, printable
 from mscvt.views.sizes import counted
 
@@ -103,13 +104,6 @@ def new_plugin_object(written: NewPlugin) -> dict[str, Any]:
     }
 
 
-def training_flags(conversion: Conversion, target: Path | None) -> list[str]:
-    """What the training script must be told, word by word; empty towards Hugging Face."""
-    if not conversion.training_flags:
-        return []
-    return [*([conversion.load_flag, str(target)] if target else []), *shlex.split(conversion.training_flags)]
-
-
 def print_result(conversion: Conversion, result: Result, notes: Iterable[str]) -> None:
     """Say what was written."""
     target = shlex.quote(str(result.target))
@@ -134,8 +128,8 @@ def print_result(conversion: Conversion, result: Result, notes: Iterable[str]) -
         typer.echo(
             f"{counted(len(result.missing), 'file')} still to be written: {rest}; {target} appears when all of them are"
         )
-    elif conversion.training_flags:
-        typer.echo(f"pass to the training script: {shlex.join(training_flags(conversion, result.target))}")
+    else:
+        print_training_flags(training_flags(conversion, result.target))
 
 
 def print_report(report: Report, notes: Iterable[str]) -> None:

@@ -89,7 +89,8 @@ def prepare_reshard(request: Request, registry: Registry) -> Conversion:
     )
     absent = absent_of(source.args, wanted)
     notes = (*wanted.notes, "optimizer states are not carried over")
-    conversion = to_shards("mg2mg", request, wanted, plan, source, None, notes, Recorded(absent))
+    recorded = Recorded(absent, source=source.args)
+    conversion = to_shards("mg2mg", request, wanted, plan, source, None, notes, recorded)
     return replace(conversion, source_layout=there.description)
 
 

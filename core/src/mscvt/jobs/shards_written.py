@@ -28,6 +28,8 @@ class Recorded:
     args: Mapping[str, Any] = field(default_factory=dict)
     flags: str | None = None
     """What the training script must be told; None for what follows from the model."""
+    source: Mapping[str, Any] = field(default_factory=dict)
+    """The `args` of the source, which say what a configuration would."""
     load_flag: str = "--load"
     """How it is told the folder."""
 
@@ -60,8 +62,17 @@ def to_shards(
     from mscvt.formats.torch_zip.sealing import write_checksums
 
     args = mindspeed.make_args(model.family, model.h, model.options, model.kept, recorded.absent)
-    args["params_dtype"] = TORCH_NAMES[plan.largest_dtype]
-    allocator = Allocator(dict(sorted({**args, **recorded.args}.items())), ITERATION)
+    has_experts, settings = "num_experts" in model.h, dict[str, Any]()
+    if recorded.flags is not None:
+        flags = recorded.flags
+    else:
+        settings = mindspeed.recorded_settings(recorded.source, has_experts=has_experts)
+        if config is not None:
+            settings = mindspeed.settings_of(config, has_experts=has_experts)
+            notes = (*notes, *mindspeed.unsaid(config))
+        flags = " ".join(mindspeed.training_flags(model.family, model.options, model.h, model.kept, settings))
+    args |= {**settings, "params_dtype": TORCH_NAMES[plan.largest_dtype], **recorded.args}
+    allocator = Allocator(dict(sorted(args.items())), ITERATION)
     topology = model.description.topology
 
     def allocate(path: Path, file: OutputFile) -> dict[Any, int]:
@@ -73,9 +84,6 @@ def to_shards(
             path, {offsets[name]: checksums[name] for name, (_, shape) in file.tensors.items() if prod(shape)}
         )
 
-    flags = recorded.flags
-    if flags is None:
-        flags = " ".join(mindspeed.training_flags(model.family, model.options, model.h, model.layers))
     return Conversion(
         plan=plan,
         source=source,

@@ -20,6 +20,7 @@ from mscvt.dialects.mindspeed.lora import (
 from mscvt.dialects.mindspeed.options import Options
 from mscvt.dialects.mindspeed.pipeline import topology
 from mscvt.dialects.mindspeed.rules import rules
+from mscvt.dialects.mindspeed.settings import recorded_settings, settings_of, unsaid
 from mscvt.dialects.mindspeed.sizes import sizes, uneven
 
 __all__ = [
@@ -40,10 +41,13 @@ __all__ = [
     "read_hyperparameters",
     "read_model_type",
     "read_options",
+    "recorded_settings",
     "rules",
+    "settings_of",
     "sizes",
     "target_module",
     "topology",
     "training_flags",
     "uneven",
+    "unsaid",
 ]

@@ -1,0 +1,41 @@
+"""What is handed over to the training script, one option a line, ready to be pasted."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from mscvt.jobs.conversion import Conversion
+
+_YOURS = "data, tokenizer, batch, sequence length, precision, optimizer, losses and --spec are its own"
+
+
+def training_flags(conversion: Conversion, target: Path | None) -> list[str]:
+    """What the training script must be told, word by word; empty towards Hugging Face."""
+    if not conversion.training_flags:
+        return []
+    return [*([conversion.load_flag, str(target)] if target else []), *shlex.split(conversion.training_flags)]
+
+
+def print_training_flags(words: Sequence[str]) -> None:
+    """Show what to pass to the training script, if there is anything."""
+    if not words:
+        return
+    typer.echo(f"pass to the training script ({_YOURS}):")
+    typer.echo(" \\\n".join(f"    {line}" for line in _lines(words)))
+
+
+def _lines(words: Iterable[str]) -> Iterator[str]:
+    """Each option with its values; a negative number is a value."""
+    line: list[str] = []
+    for word in words:
+        if word.startswith("--") and line:
+            yield shlex.join(line)
+            line = []
+        line.append(word)
+    yield shlex.join(line)

@@ -1,0 +1,72 @@
+"""What the training script is told, and what a configuration says that no tensor shows."""
+
+import pytest
+
+from mscvt.dialects.mindspeed import recorded_settings, settings_of, unsaid
+
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+YARN = {"type": "yarn", "factor": 40, "beta_fast": 32, "beta_slow": 1, "mscale": 1.0, "mscale_all_dim": 1.0}
+ROUTED = {"num_experts_per_tok": 8, "n_group": 8, "topk_group": 4, "routed_scaling_factor": 2.5}
+
+
+@pytest.mark.parametrize("name", ["rope_scaling", "rope_parameters"])
+def test_scaling_of_llama3_is_said_from_either_spelling(name):
+    assert settings_of({name: LLAMA3}, has_experts=False) == {
+        "rope_scaling_type": "llama3",
+        "rope_scaling_factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    }
+
+
+def test_original_length_is_taken_from_the_configuration_where_the_scaling_lacks_it():
+    config = {"rope_scaling": YARN, "original_max_position_embeddings": 4096}
+    found = settings_of(config, has_experts=False)
+    assert found["rope_scaling_original_max_position_embeddings"] == 4096
+    assert (found["beta_fast"], found["rope_scaling_mscale_all_dim"]) == (32, 1.0)
+
+
+def test_routing_is_said_of_models_with_experts_alone_and_without_what_holds_anyway():
+    config = {**ROUTED, "norm_topk_prob": True, "scoring_func": "softmax"}
+    assert settings_of(config, has_experts=False) == {}
+    assert settings_of(config, has_experts=True) == {
+        "moe_router_topk": 8,
+        "moe_router_num_groups": 8,
+        "moe_router_group_topk": 4,
+        "moe_router_topk_scaling_factor": 2.5,
+        "norm_topk_prob": True,
+    }
+
+
+def test_settings_are_the_same_from_what_was_recorded_of_them():
+    found = settings_of({**ROUTED, "rope_scaling": YARN}, has_experts=True)
+    assert found == recorded_settings({**found, "num_layers": 3}, has_experts=True)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({}, ()),
+        ({"rope_scaling": {"rope_type": "default"}}, ()),
+        ({"rope_scaling": LLAMA3}, ()),
+        ({"rope_scaling": {"type": "dynamic"}}, ("(dynamic)",)),
+        ({"rope_scaling": {"type": ["yarn"]}}, ("(['yarn'])",)),
+    ],
+    ids=["none", "default", "llama3", "dynamic", "a list"],
+)
+def test_scaling_that_training_has_no_option_for_is_noted(config, said):
+    notes = unsaid(config)
+    assert len(notes) == len(said)
+    assert all(word in note for word, note in zip(said, notes, strict=True))
+
+
+def test_recorded_values_of_another_kind_are_passed_over():
+    args = {"rope_scaling_type": ["yarn"], "moe_router_topk": {"a": 1}, "norm_topk_prob": None}
+    assert recorded_settings(args, has_experts=True) == {}
