@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mscvt import DECODER_FIELDS, ROLES
 from mscvt.dialects import mindspeed
-from mscvt.dialects.mindspeed.options import Options
+from mscvt.dialects.options import Options
 from mscvt.model.options import with_defaults
 
 PAGE = Path(__file__).parents[1] / "docs/writing-a-plugin.md"
@@ -23,7 +23,7 @@ def fields() -> str:
 
 def roles() -> str:
     """The rows of the core's roles, with the keys that they stand in."""
-    rules = mindspeed.rules(with_defaults(Options()), is_tied=False)
+    rules = mindspeed.rules(with_defaults(Options()), {})
     keyed = [("", end.rule) for end in (*rules.first, *rules.last)]
     keyed += [("", rule) for table in rules.layer for rule in table]
     keyed += [(prefix, rule) for prefix, table in rules.mtp.items() for rule in table]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 from golden_cases import CASES, build_source, load_case
-from mscvt.dialects.mindspeed.options import Options
+from mscvt.dialects.options import Options
 from mscvt.jobs.conversion import Conversion, Result, Settings, run_conversion
 from mscvt.jobs.plans import plan_to_huggingface
 from mscvt.jobs.prepare import prepare_to_huggingface, prepare_to_megatron

@@ -13,7 +13,7 @@ from hypothesis import Phase, given, settings
 
 from golden_cases import CASES as GOLDEN
 from golden_cases import load_case
-from mscvt.dialects.mindspeed.options import Options
+from mscvt.dialects.options import Options
 from mscvt.model.options import FEATURES, rows
 from mscvt.plugins.family import Family
 from mscvt.plugins.registry import load_registry

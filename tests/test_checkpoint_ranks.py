@@ -7,7 +7,7 @@ from argparse import Namespace
 import pytest
 import torch
 
-from mscvt.dialects.mindspeed.options import Options
+from mscvt.dialects.options import Options
 from mscvt.errors import MscvtError
 from reference_converter import expected_return
 from small_configurations import DEEPSEEK, LLAMA, MIXTURE, QWEN

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mscvt.dialects.mindspeed.options import Options
+from mscvt.dialects.options import Options
 from mscvt.engine.sinks import FileSink
 from mscvt.errors import MscvtError
 from mscvt.jobs.conversion import Settings, run_conversion

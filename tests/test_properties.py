@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from golden_cases import CASES, build_source, load_case
 from mscvt.cli.main import app
-from mscvt.dialects.mindspeed.options import Options
+from mscvt.dialects.options import Options
 from mscvt.errors import MscvtError
 from mscvt.jobs.conversion import Settings, run_conversion
 from mscvt.jobs.prepare import prepare_to_huggingface, prepare_to_megatron

@@ -6,8 +6,8 @@ import shutil
 import pytest
 
 from command_line import SOURCES, check_refused, make_source
-from mscvt.dialects.mindspeed.options import Options
 from mscvt.dialects.mindspeed.pipeline import topology
+from mscvt.dialects.options import Options
 from mscvt.errors import MscvtError
 from mscvt.model.options import with_defaults
 

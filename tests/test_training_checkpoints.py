@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from mscvt.dialects.mindspeed.options import Options
+from mscvt.dialects.options import Options
 from mscvt.errors import MscvtError
 from small_configurations import DEEPSEEK, LLAMA, MIXTURE, QWEN
 from trained_checkpoint import EP, PP, TP, Run, forget, nothing

@@ -4,7 +4,7 @@ from argparse import Namespace
 
 import torch
 
-from mscvt.dialects.mindspeed.options import Options
+from mscvt.dialects.options import Options
 from mscvt.jobs.conversion import Settings, run_conversion
 from mscvt.jobs.prepare import prepare_to_huggingface, prepare_to_megatron
 from mscvt.jobs.request import Request

@@ -2,7 +2,7 @@
 
 from mscvt.description.description import describe
 from mscvt.dialects import mindspeed
-from mscvt.dialects.mindspeed.options import Options
+from mscvt.dialects.options import Options
 from mscvt.model.family import DENSE, MOE, MTP, Layer, ModelType
 from mscvt.model.layers import select_layers
 from mscvt.model.options import with_defaults

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mscvt.dialects.mindspeed.args_meaning import check_meaning
+from mscvt.dialects.args_meaning import check_meaning
 from mscvt.errors import MscvtError
 
 PARTS = frozenset({"attention", "mlp"})

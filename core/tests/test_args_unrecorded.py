@@ -3,8 +3,8 @@
 import pytest
 from trained_args import EXPERT_FIELDS, EXPERTS, TRAINED, H, family, options_of, sizes_of, words
 
-from mscvt.dialects.mindspeed.args_read import absent_copies, read_model_type, read_options
-from mscvt.dialects.mindspeed.options import Options
+from mscvt.dialects.args_read import absent_copies, read_model_type, read_options
+from mscvt.dialects.options import Options
 from mscvt.errors import MscvtError
 from mscvt.model.fields import count
 

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from walks import places
 
-from mscvt.dialects.mindspeed import check, rules, sizes, uneven
-from mscvt.dialects.mindspeed.options import Options
+from mscvt.dialects.mindspeed import check, rules
+from mscvt.dialects.options import Options
+from mscvt.dialects.sizes import sizes, uneven
 from mscvt.errors import MscvtError
 from mscvt.layout.layout import resolve
 from mscvt.layout.notation import axes_of
@@ -35,7 +36,7 @@ LATENT = {
 
 
 def rules_of(is_tied=False, **options):
-    return rules(with_defaults(Options(**options)), is_tied=is_tied)
+    return rules(with_defaults(Options(**options)), {"tie_word_embeddings": is_tied})
 
 
 def holding(table, h, fused=False):
@@ -262,5 +263,5 @@ def test_vocabulary_that_needs_no_padding_has_none():
 
 def test_transformer_engine_and_mtp_contradict_each_other():
     with pytest.raises(MscvtError, match="--transformer-impl transformer_engine and --mtp-num-layers 1"):
-        check(with_defaults(Options(transformer_impl="transformer_engine", mtp_num_layers=1)))
-    check(with_defaults(Options(transformer_impl="transformer_engine")))
+        check(with_defaults(Options(transformer_impl="transformer_engine", mtp_num_layers=1)), {}, ())
+    check(with_defaults(Options(transformer_impl="transformer_engine")), {}, ())

@@ -7,11 +7,11 @@ from small_plugins import H, family_of, raises
 
 from mscvt import DECODER, DENSE, Layer, MscvtError, Rule, Source, whole
 from mscvt.dialects import mindspeed
-from mscvt.dialects.mindspeed.options import Options
 from mscvt.dialects.mindspeed.rule_blocks import Blocks
+from mscvt.dialects.options import Options
 from mscvt.model.options import with_defaults
 
-BLOCKS, PREFIXES = Blocks(with_defaults(Options())), ("decoder.layers.", "mtp.layers.")
+BLOCKS, PREFIXES = Blocks("mindspeed", options=with_defaults(Options())), ("decoder.layers.", "mtp.layers.")
 
 
 def topology(layers=4, **options):

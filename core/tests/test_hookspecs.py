@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from mscvt import DECODER, ModelType, hookimpl
-from mscvt.dialects.mindspeed.options import Options
+from mscvt.dialects.options import Options
 from mscvt.jobs.models import model_from_config
 from mscvt.plugins import defaults, hookspecs
 from mscvt.plugins.registry import load_registry

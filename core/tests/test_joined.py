@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from walks import numbered, run
 
-from mscvt.dialects.mindspeed.options import Options
+from mscvt.dialects.options import Options
 from mscvt.errors import Faults, MscvtError
 from mscvt.jobs.models import Model, model_from_config
 from mscvt.model.options import rows

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_plugins import family_of
 
-from mscvt.dialects.mindspeed.options import Options
+from mscvt.dialects.options import Options
 from mscvt.errors import MscvtError
 from mscvt.model.family import DENSE, MOE, Layer
 from mscvt.model.layers import select_layers

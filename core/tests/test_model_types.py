@@ -7,7 +7,7 @@ from small_plugins import ACME, CONFIG, H, family_of, raises, registry_of
 
 from mscvt import DECODER, DENSE, Layer, MscvtError, whole
 from mscvt.dialects.mindspeed import training_flags
-from mscvt.dialects.mindspeed.options import Options
+from mscvt.dialects.options import Options
 from mscvt.jobs.models import model_from_config
 
 LAYERS = [Layer(0, DENSE), Layer(1, DENSE)]

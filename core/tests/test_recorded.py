@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mscvt.dialects.mindspeed.args_read import absent_copies, read_hyperparameters, read_model_type
-from mscvt.dialects.mindspeed.args_read import read_options as read_options_and_notes
+from mscvt.dialects.args_read import absent_copies, read_hyperparameters, read_model_type
+from mscvt.dialects.args_read import read_options as read_options_and_notes
 from mscvt.dialects.mindspeed.args_written import make_args
-from mscvt.dialects.mindspeed.options import Options
+from mscvt.dialects.options import Options
 from mscvt.errors import MscvtError
 from mscvt.model.family import DENSE, MODEL, Layer, ModelType
 from mscvt.model.fields import count

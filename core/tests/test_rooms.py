@@ -155,23 +155,21 @@ STRANGERS = {
         {"eh_proj", "final_layernorm", "output_layer", "pre_mlp_layernorm"},
         "public checkpoints have the names too",
     ),
-    "jobs/names.py": ({"mindspeed"}, "a model as one stack would have it without any splitting"),
     "formats/huggingface/folders.py": ({"megatron", "mp_rank"}, "says what a folder is that is no such checkpoint"),
     "jobs/models.py": (
-        {"mindspeed", "make_vocab_size_divisible_by", "_parallel_size", "noop_layers"},
-        "chooses the dialect",
+        {"make_vocab_size_divisible_by", "_parallel_size", "noop_layers", "megatron"},
+        "chooses the dialect and its version",
     ),
-    "jobs/reshard.py": ({"mindspeed", "make_vocab_size_divisible_by", "_parallel_size"}, "chooses the dialect"),
+    "jobs/reshard.py": ({"make_vocab_size_divisible_by", "_parallel_size"}, "chooses the dialect"),
     "formats/peft/config.py": ({"megatron"}, "fields of adapter_config.json are called megatron_config and so on"),
     "jobs/prepare.py": ({"megatron"}, "chooses the format"),
     "jobs/opened.py": ({"megatron"}, "chooses the format"),
-    "jobs/shards_written.py": ({"mindspeed", "megatron"}, "chooses the dialect and the format"),
+    "jobs/shards_written.py": ({"megatron"}, "chooses the format"),
     "jobs/trained_factors.py": ({"mindspeed", "megatron"}, "chooses the dialect and the format"),
     "jobs/prepare_factors.py": ({"mindspeed", "megatron"}, "chooses the dialect and the format"),
     "jobs/fused_factors.py": ({"mindspeed"}, "asks the dialect what training can adapt"),
     "jobs/plans.py": ({"megatron"}, "chooses the format"),
-    "jobs/verify.py": ({"megatron", "mindspeed"}, "chooses the format"),
-    "jobs/request.py": ({"mindspeed"}, "holds the dialect's options"),
+    "jobs/verify.py": ({"megatron"}, "chooses the format"),
 }
 """Module -> words that it may say, and why."""
 

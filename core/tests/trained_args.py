@@ -1,8 +1,8 @@
 """What a training run of a small model records, and how the way back reads it."""
 
-from mscvt.dialects.mindspeed.args_read import read_hyperparameters, read_options
+from mscvt.dialects.args_read import read_hyperparameters, read_options
 from mscvt.dialects.mindspeed.args_words import in_our_words
-from mscvt.dialects.mindspeed.options import Options
+from mscvt.dialects.options import Options
 from mscvt.model.family import Layer, ModelType
 from mscvt.model.fields import count
 from mscvt.model.options import with_defaults
@@ -62,7 +62,7 @@ def mixture(dense=0):
 
 
 def words(args, *, has_experts=False):
-    return in_our_words(args, has_experts=has_experts)
+    return in_our_words(args, {"num_experts"} if has_experts else ())
 
 
 def options_of(args, *, has_experts=False, **asked):

@@ -24,12 +24,14 @@ from mscvt.cli.tables import (
     Values,
     Writing,
 )
-from mscvt.dialects.mindspeed.options import Options, Sizes
+from mscvt.dialects.options import MEGATRON, Options, Sizes
 from mscvt.model.lora import Lora
 from mscvt.model.options import Row, rows
 
 RECORDED = "what args record"
 """The default, on the way back, of all that a checkpoint's `args` record."""
+_NEW = frozenset(row.name for row in rows(Options).values() if row.dialects == (MEGATRON,)) | {"dialect"}
+"""Options that MindSpeed-LLM's script doesn't have, nor anything to do with."""
 _ONLY_TO_MEGATRON = frozenset({"num_layers", "first_k_dense_replace", "dequantize"})
 
 
@@ -162,6 +164,7 @@ mscvt convert --load-model-type hf --save-model-type mg \\
     --load-dir model-hf --save-dir model-mg \\
     --target-tensor-parallel-size 2""",
         tables=(Folders, Direction, Model, *_CONVERSION),
+        without=_NEW,
         takes_original=True,
     ),
     Command(

@@ -28,7 +28,7 @@ from mscvt.cli.tables import (
     Writing,
 )
 from mscvt.cli.words import Given
-from mscvt.dialects.mindspeed.options import Options, Sizes
+from mscvt.dialects.options import Options, Sizes
 from mscvt.model.lora import Lora
 from mscvt.plugins.registry import load_registry
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from mscvt.cli.command_table import COMMANDS, Command
 from mscvt.cli.original import ORIGINAL, check_direction, take_original
-from mscvt.dialects.mindspeed.options import Options
+from mscvt.dialects.options import Options
 from mscvt.errors import Faults, MscvtError
 from mscvt.errors.nearest import did_you_mean
 from mscvt.model.options import Row, check_values, flag, rows, with_defaults

@@ -12,6 +12,7 @@ from typing import Any
 
 from mscvt.description.chosen import RuleBook, choose_rules
 from mscvt.dialects.dialect import Dialect
+from mscvt.dialects.sizes import sizes, uneven
 from mscvt.errors import Faults, MscvtError
 from mscvt.layout.layout import Layout
 from mscvt.layout.rules import Rule, fields_in
@@ -111,14 +112,20 @@ def describe(
     faults.raise_if_any("options that mean nothing to this model")
     _check_reduced(family, h, options, selection)
     is_tied = bool(h.get("tie_word_embeddings"))
-    rules = dialect.rules(options, is_tied=is_tied)
+    rules = dialect.rules(options, h)
     own = family.rules(h, rules.blocks, rules.prefixes)
+    if own and not (dialect.IS_USUAL or dialect.NAME in family.model_type.dialects):
+        raise MscvtError(
+            f"--dialect {dialect.NAME}: {family.plugin.distribution} has rules of its own for "
+            f"{family.model_type.name}, and not for this dialect",
+            hint="Leave out --dialect.",
+        )
     family.check_fields(selection.kept, h, own)
-    book = RuleBook(rules, own, {**dialect.sizes(h), **family.sizes(h)})
+    book = RuleBook(rules, own, {**sizes(h), **family.sizes(h)})
     placed = _Placed(family, h, topology, book, faults)
     parameters = (*placed.first(), *placed.layers(selection.kept), *placed.last(is_tied=is_tied))
     for axis, size, dimension, count in book.uneven(topology.grid.counts):
-        fault, hint = dialect.uneven(options, axis, size, dimension, count)
+        fault, hint = uneven(options, axis, size, dimension, count)
         faults.add(fault, hint=hint)
     faults.raise_if_any("the model can't be laid out")
     if absent is None:
@@ -173,7 +180,6 @@ class _Placed:
             yield self.parameter(end.rule, self.ends, (chunk.stage, chunk.name), end.rule.key, end.is_copy)
 
     def last(self, *, is_tied: bool) -> Iterator[Parameter]:
-        chunk = self.topology.last
         if is_tied and "head" in self.ends:
             self.aliases[self.ends["head"]] = Alias(self.ends["embedding"], is_written=False)
         taken = {role for end in self.book.rules.first for role in end.rule.roles} | ({"head"} if is_tied else set())
@@ -181,9 +187,11 @@ class _Placed:
         taken |= {role for rule in own for role in rule.roles}
         ends = [end for end in self.book.rules.last if end.is_copy or not end.rule.roles & taken]
         for end in ends:
-            if end.rule.roles <= self.ends.keys():
+            chunk = getattr(self.topology, end.place)
+            if end.rule.roles <= self.ends.keys() and not (end.is_copy and chunk == self.topology.first):
                 yield self.parameter(end.rule, self.ends, (chunk.stage, chunk.name), end.rule.key, end.is_copy)
                 taken |= end.rule.roles
+        chunk = self.topology.last
         for rule in own:
             yield self.parameter(rule, self.ends, (chunk.stage, chunk.name), rule.key)
         self.check_taken(set(self.ends), taken, "the model's ends")

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from mscvt.layout.rules import Rule
-from mscvt.model.family import Hyperparameters
+from mscvt.model.family import Hyperparameters, Layer
 from mscvt.parallel.topology import Topology
+from mscvt.plugins.family import Family
 from mscvt.plugins.rule_blocks import RuleBlocks
+
+
+class Recorded(NamedTuple):
+    """`args` in our words."""
+
+    args: Mapping[str, Any]
+    notes: tuple[str, ...]
+    """What was passed over, one line each."""
+
+
+Place = Literal["last", "last_layer", "mtp"]
 
 
 class End(NamedTuple):
@@ -17,7 +29,10 @@ class End(NamedTuple):
 
     rule: Rule
     is_copy: bool = False
-    """Whether another rank holds the same tensor, so that the way back has no need of this one."""
+    """Whether another rank holds the same tensor, so that the way back has no need of this one. In the first chunk
+    there is no copy: that has the original."""
+    place: Place = "last"
+    """Which chunk it stands in: the one after the last layer, that of the last layer itself, or that of MTP."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +44,7 @@ class Rules:
     first: tuple[End, ...]
     """What stands in the first chunk."""
     last: tuple[End, ...]
-    """What stands in the chunk after the last layer."""
+    """What stands behind the layers."""
     mtp: Mapping[str, tuple[Rule, ...]]
     """Prefix -> rules for what an MTP layer has besides its decoder layer."""
     decoder_prefix: str
@@ -48,25 +63,81 @@ class Rules:
 class Dialect(Protocol):
     """What the rest of the program asks a training stack. A dialect is a package with these functions."""
 
-    def check(self, options: Any) -> None:
-        """Refuse options that contradict one another.
+    @property
+    def NAME(self) -> str:  # noqa: N802  # a constant of the package
+        """How `--dialect` calls it."""
+
+    @property
+    def IS_USUAL(self) -> bool:  # noqa: N802
+        """Whether it is the one that families' own rules, args and flags speak of."""
+
+    @property
+    def ITERATION(self) -> int | str:  # noqa: N802
+        """The iteration that a converted checkpoint is said to be of, as its tracker has it."""
+
+    def check(self, options: Any, h: Hyperparameters, roles: Collection[str]) -> None:
+        """Refuse options that contradict one another, or a model that the stack has no modules for under them.
+
+        Args:
+            options: The options, with defaults.
+            h: The model's sizes.
+            roles: The roles of all of its tensors.
 
         Raises:
             MscvtError: All faults at once.
         """
 
-    def rules(self, options: Any, *, is_tied: bool) -> Rules:
+    def rules(self, options: Any, h: Hyperparameters) -> Rules:
         """The rules under these options; every option that changes names or layouts is decided here."""
 
-    def sizes(self, h: Hyperparameters) -> Mapping[str, int]:
-        """The sizes of all axes that the rules speak of, as far as the model has them."""
-
-    def topology(self, options: Any, layers: int) -> Topology:
+    def topology(self, options: Any, layers: int, there: Collection[tuple[int, int]] | None = None) -> Topology:
         """Lay out so many real layers.
+
+        Args:
+            options: The options, with defaults.
+            layers: The decoder layers.
+            there: The (tensor, expert) ranks that a checkpoint has which exists already; None for one to be written.
 
         Raises:
             MscvtError: Where options contradict each other or the number of layers; all faults at once.
         """
 
-    def uneven(self, options: Any, axis: str, size: int, dimension: str, count: int) -> tuple[str, str]:
-        """Say that an axis can't be cut evenly, and what to do about it."""
+    def empty_states(self, options: Any, keys: Sequence[str]) -> Sequence[str]:
+        """Keys without a value that the training loader expects in a chunk besides these keys of tensors."""
+
+    def in_our_words(self, args: Mapping[str, Any], fields: Collection[str]) -> Recorded:
+        """What a checkpoint recorded, in the words that `mscvt.dialects.args_read` reads.
+
+        Args:
+            args: What it recorded.
+            fields: The hyperparameters that models of this type have.
+
+        Raises:
+            MscvtError: Where something is recorded that can't be said in our words.
+        """
+
+    def make_args(
+        self, family: Family, h: Hyperparameters, options: Any, kept: Sequence[Layer], absent: Sequence[str]
+    ) -> dict[str, Any]:
+        """Everything that the training loader and the way back want to know, as plain values.
+
+        Args:
+            family: The family whose model it is.
+            h: The sizes of the model as it was converted.
+            options: Validated, with defaults.
+            kept: The layers that are kept.
+            absent: What the source's MTP layers could have repeated and did not.
+        """
+
+    def training_flags(
+        self, family: Family, options: Any, h: Hyperparameters, kept: Sequence[Layer], settings: Mapping[str, Any]
+    ) -> tuple[str, ...]:
+        """What the training script must be told so that it loads the checkpoint, an option and its value each.
+
+        Args:
+            family: The family whose model it is.
+            options: With defaults.
+            h: The sizes of the model as it was converted.
+            kept: The layers that are kept.
+            settings: How tokens are routed and positions scaled, as `mscvt.dialects.settings` gives it.
+        """

@@ -2,25 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 from mscvt.description.description import Description, describe
-from mscvt.dialects import mindspeed
-from mscvt.dialects.mindspeed.options import Options
+from mscvt.dialects.args_meaning import check_meaning
+from mscvt.dialects.args_read import absent_copies, read_hyperparameters, read_model_type, read_options
+from mscvt.dialects.dialect import Dialect
+from mscvt.dialects.known import Recognised, dialect_of, recognise
+from mscvt.dialects.options import Options
 from mscvt.errors import Faults, MscvtError
 from mscvt.jobs.request import Request
 from mscvt.model.family import Hyperparameters, Layer
 from mscvt.model.hyperparameters import check_given, hyperparameters, model_fields, pad_vocabulary, with_given
 from mscvt.model.layers import Selection, select_layers
-from mscvt.model.options import check_features, check_refused, check_values, flag, notes_on, with_defaults
+from mscvt.model.options import (
+    check_dialect,
+    check_features,
+    check_refused,
+    check_values,
+    flag,
+    notes_on,
+    with_defaults,
+)
 from mscvt.model.values import shown
 from mscvt.parallel.topology import Topology
 from mscvt.plugins.family import Family
 from mscvt.plugins.registry import Registry
+
+
+class Existing(Protocol):
+    """A checkpoint that is there already."""
+
+    @property
+    def args(self) -> Mapping[str, Any]:
+        """What it recorded."""
+
+    @property
+    def some_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Key -> shape of some of its tensors, by which the dialect is told."""
+
+    @property
+    def ranks(self) -> Collection[tuple[int, int]]:
+        """The (tensor, expert) ranks that it has."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +62,13 @@ class Model:
     description: Description
     kept: tuple[Layer, ...]
     """The layers that are kept."""
-    layers: int
-    """How many of them are decoder layers."""
     notes: tuple[str, ...] = ()
     """What was passed over or should be known, one line each."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """Whose names its description has."""
+        return dialect_of(self.options)
 
 
 def check_options(options: Options) -> None:
@@ -76,20 +106,35 @@ def model_from_config(
     h = hyperparameters(family.respelled(with_given(config, given, family.model_type)), family.model_type, where)
     check_given(h, given, where)
     layers = family.layers(h)
-    faults = Faults()
-    check_features(asked, family.features(layers, h), family.model_type.name, faults)
-    check_refused(asked, family.model_type.refused, family.model_type.name, faults)
-    faults.raise_if_any("options that mean nothing to this model")
+    check_meant(asked, family, h)
     options = with_defaults(asked)
-    mindspeed.check(options)
+    dialect = dialect_of(options)
+    dialect.check(options, h, family.roles(layers, h) | family.end_names(h).keys())
     h = pad_vocabulary(h, options.make_vocab_size_divisible_by, options.target_tensor_parallel_size or 1)
     selection = select_layers(layers, options)
-    topology = mindspeed.topology(options, selection.decoder_count)
-    description = describe(family, h, options, topology, selection, mindspeed)
+    topology = dialect.topology(options, selection.decoder_count)
+    description = describe(family, h, options, topology, selection, dialect)
     h = {**h, "mtp_num_layers": options.mtp_num_layers or 0}
     notes = _shifted_layers(family, {**h, **family.args(h, selection.kept)}, options, topology, selection)
-    notes += notes_on(asked, family.model_type.noted, family.model_type.name)
-    return Model(family, h, options, description, selection.kept, selection.decoder_count, notes)
+    if dialect.IS_USUAL:
+        notes += notes_on(asked, family.model_type.noted, family.model_type.name)
+    return Model(family, h, options, description, selection.kept, notes)
+
+
+def check_meant(asked: Options, family: Family, h: Hyperparameters) -> None:
+    """Refuse options that mean nothing to a model, or that its dialect doesn't have.
+
+    Raises:
+        MscvtError: All of them at once.
+    """
+    faults, name, dialect = Faults(), family.model_type.name, dialect_of(asked)
+    refused = family.model_type.refused
+    if not dialect.IS_USUAL:  # the rest is said of the usual dialect's modules
+        refused = {option: why for option, why in refused.items() if option == "dialect"}
+    check_dialect(asked, dialect.NAME, faults)
+    check_features(asked, family.features(family.layers(h), h), name, faults)
+    check_refused(asked, refused, name, faults)
+    faults.raise_if_any("options that mean nothing to this model")
 
 
 def _shifted_layers(
@@ -116,7 +161,7 @@ def _shifted_layers(
 
 
 def model_from_args(
-    args: Mapping[str, Any],
+    source: Existing,
     config: Mapping[str, Any] | None,
     request: Request,
     registry: Registry,
@@ -126,7 +171,7 @@ def model_from_args(
     """The model of a checkpoint, from its args and, where given, a `config.json`.
 
     Args:
-        args: The checkpoint's args.
+        source: The checkpoint.
         config: The configuration, or None.
         request: What was asked for.
         registry: The plugins.
@@ -136,16 +181,18 @@ def model_from_args(
     Raises:
         MscvtError: Where the checkpoint doesn't say enough, or what it says contradicts what was asked for.
     """
+    args = source.args
     family = _family_of(args, config, request, registry)
     args = {**args, **{name: value for name, value in request.given.items() if args.get(name) is None}}
-    args, notes = mindspeed.in_our_words(args, has_experts="num_experts" in model_fields(family.model_type))
-    options, more = mindspeed.read_options(args, request.options)
+    asked, dialect, told = _recognised(recognise(args, source.some_shapes), request.options)
+    args, notes = dialect.in_our_words(args, model_fields(family.model_type))
+    options, more = read_options(args, asked)
     options = with_defaults(options)
     configured = None
     if config is not None:
         where = f"{request.hf_cfg_dir}/config.json"
         configured = hyperparameters(family.respelled(config), family.model_type, where)
-    h = mindspeed.read_hyperparameters(args, family, options, configured)
+    h = read_hyperparameters(args, family, options, configured)
     check_given(h, request.given, "the checkpoint")
     enumerated = configured if against_original and configured else h
     fewer = {
@@ -155,17 +202,39 @@ def model_from_args(
     }
     reduced = replace(options, **fewer)
     selection = select_layers(family.layers(enumerated), reduced)
-    topology = mindspeed.topology(options, selection.decoder_count)
-    mindspeed.check_meaning(args, family.args(h, selection.kept), family.features(selection.kept, h))
-    absent = mindspeed.absent_copies(args)
-    description = describe(family, h, reduced, topology, selection, mindspeed, absent=absent)
-    return Model(family, h, options, description, selection.kept, selection.decoder_count, (*notes, *more))
+    dialect.check(options, h, family.roles(selection.kept, h) | family.end_names(h).keys())
+    topology = dialect.topology(options, selection.decoder_count, source.ranks)
+    check_meaning(args, family.args(h, selection.kept), family.features(selection.kept, h))
+    description = describe(family, h, reduced, topology, selection, dialect, absent=absent_copies(args))
+    return Model(family, h, options, description, selection.kept, (*told, *notes, *more))
+
+
+def _recognised(found: Recognised, asked: Options) -> tuple[Options, Dialect, tuple[str, ...]]:
+    """What was asked for, with the dialect and version that a checkpoint is of, and what to say of these.
+
+    Raises:
+        MscvtError: Where another dialect was asked for.
+    """
+    if asked.dialect not in (None, found.dialect):
+        if found.why:
+            raise MscvtError(
+                f"--dialect {asked.dialect}: the checkpoint speaks {found.dialect}, because {found.why}",
+                hint="Leave the option out: the dialect is recognised.",
+            )
+        found = Recognised(asked.dialect or "", None, "")
+    version = found.version if asked.megatron_core_version is None else asked.megatron_core_version
+    asked = replace(asked, dialect=found.dialect, megatron_core_version=version)
+    dialect = dialect_of(asked)
+    if dialect.IS_USUAL:
+        return asked, dialect, ()
+    said = f"recognised as {found.dialect}{f', names of megatron-core {version}' if version else ''}"
+    return asked, dialect, (f"{said}, because {found.why}" if found.why else said,)
 
 
 def _family_of(
     args: Mapping[str, Any], config: Mapping[str, Any] | None, request: Request, registry: Registry
 ) -> Family:
-    recorded = mindspeed.read_model_type(args)
+    recorded = read_model_type(args)
     name = request.model_type or recorded
     if name is None and config is None:
         raise MscvtError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mscvt.dialects.mindspeed.options import Options
+from mscvt.dialects.options import Options
 from mscvt.errors import MscvtError
 from mscvt.formats.huggingface.config import CONFIG, read_config
 from mscvt.formats.huggingface.reader import HuggingFaceSource

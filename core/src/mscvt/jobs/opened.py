@@ -30,7 +30,7 @@ def open_checkpoint(request: Request, registry: Registry) -> tuple[MegatronSourc
     check_options(request.options)
     source = MegatronSource(request.load_dir, request.iteration)
     config = read_config(request.hf_cfg_dir) if request.hf_cfg_dir else None
-    model = model_from_args(source.args, config, request, registry)
+    model = model_from_args(source, config, request, registry)
     grid = model.description.topology.grid
     source.open_ranks(list(grid.ranks()), grid.pipeline, grid.expert)
     return source, model, config

@@ -20,9 +20,6 @@ from mscvt.plan.joined import Joined
 from mscvt.plan.planner import NameFiles, Tolerated, Words, check_source, make_plan
 from mscvt.tensors.info import TensorInfo
 
-ITERATION = 1
-"""The iteration of what is written."""
-
 _HUGGINGFACE = Words(
     message="the checkpoint is not what the model needs",
     missing="Is the download complete (`mscvt check` looks), and the model type right?",
@@ -45,6 +42,7 @@ def plan_to_megatron(
     description: Description,
     source: Mapping[str, TensorInfo],
     *,
+    iteration: int | str = 1,
     left_out: Mapping[str, str] | None = None,
     dtype: str | None = None,
 ) -> Plan:
@@ -53,6 +51,7 @@ def plan_to_megatron(
     Args:
         description: The model.
         source: Every tensor of the Hugging Face checkpoint.
+        iteration: What the shards are said to be of.
         left_out: Pattern (`fnmatch`) of source tensors that no rule takes and that are left out -> why.
         dtype: Convert floating-point tensors to this dtype; None keeps each one's own.
 
@@ -63,7 +62,7 @@ def plan_to_megatron(
     return make_plan(
         ByShard(description),
         source,
-        _rank_files(description),
+        _rank_files(description, iteration),
         _HUGGINGFACE,
         tolerated=_tolerated(description, left_out),
         dtype=dtype,
@@ -96,6 +95,7 @@ def plan_reshard(
     target_model: Description,
     source: Mapping[ShardName, TensorInfo],
     *,
+    iteration: int | str = 1,
     dtype: str | None = None,
     replicas: bool = True,
 ) -> Plan:
@@ -105,6 +105,7 @@ def plan_reshard(
         source_model: The model as the source has it.
         target_model: The same model as it is wanted; it may lack layers of the source.
         source: Every tensor of the source.
+        iteration: What the shards are said to be of.
         dtype: Convert floating-point tensors to this dtype; None keeps each one's own.
         replicas: Whether what several ranks hold must be equal.
 
@@ -112,15 +113,15 @@ def plan_reshard(
         MscvtError: As `plan_to_huggingface`.
     """
     joined = Joined(source_model, target_model)
-    files = _rank_files(target_model)
+    files = _rank_files(target_model, iteration)
     return make_plan(joined, source, files, _MEGATRON, dtype=dtype, replicas=replicas)
 
 
-def _rank_files(description: Description) -> NameFiles:
+def _rank_files(description: Description, iteration: int | str) -> NameFiles:
     grid = description.topology.grid
 
     def path_of(rank: Rank) -> str:
-        return f"{iteration_folder(ITERATION)}/{rank_folder(rank, grid.pipeline, grid.expert)}/{SHARD}"
+        return f"{iteration_folder(iteration)}/{rank_folder(rank, grid.pipeline, grid.expert)}/{SHARD}"
 
     return lambda entries: by_rank(entries, grid, path_of)
 

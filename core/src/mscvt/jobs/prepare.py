@@ -43,7 +43,11 @@ def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
         source = adapter.merged(source)
     try:
         plan = plan_to_megatron(
-            model.description, source.tensors, left_out=family.left_out(model.h), dtype=request.dtype_name
+            model.description,
+            source.tensors,
+            iteration=model.dialect.ITERATION,
+            left_out=family.left_out(model.h),
+            dtype=request.dtype_name,
         )
     except MscvtError as error:
         raise _with_better_type(error, config, family, registry) from None
@@ -71,7 +75,7 @@ def prepare_reshard(request: Request, registry: Registry) -> Conversion:
     from mscvt.jobs.reshard import absent_of, models_of
 
     source = MegatronSource(request.load_dir, request.iteration)
-    there, wanted = models_of(source.args, request, registry)
+    there, wanted = models_of(source, request, registry)
     grid = there.description.topology.grid
     source.open_ranks(list(grid.ranks()), grid.pipeline, grid.expert)
     if has_factors(source):
@@ -84,6 +88,7 @@ def prepare_reshard(request: Request, registry: Registry) -> Conversion:
         there.description,
         wanted.description,
         source.tensors,
+        iteration=wanted.dialect.ITERATION,
         dtype=request.dtype_name,
         replicas=request.replicas == "equal",
     )

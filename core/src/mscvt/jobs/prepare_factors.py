@@ -29,6 +29,11 @@ def prepare_factors(request: Request, registry: Registry) -> Conversion:
     model, adapter = wanted.model, wanted.adapter
     if adapter is None:
         raise MscvtError("--save-lora-to-mg needs an adapter", hint="Give its folder with --lora-load.")
+    if not model.dialect.IS_USUAL:
+        raise MscvtError(
+            f"--save-lora-to-mg: --dialect {model.dialect.NAME} has no factors whose names are known",
+            hint="Merge the adapter: leave out --save-lora-to-mg.",
+        )
     mindspeed.check_lora(model.options)
     book = FactorBook(mindspeed.factor_keys, factor_names)
     fused = fuse(adapter, model.description, book)

@@ -7,22 +7,24 @@ from dataclasses import replace
 from typing import Any
 
 from mscvt.description.description import describe
-from mscvt.dialects import mindspeed
-from mscvt.dialects.mindspeed.options import Options
-from mscvt.errors import Faults, MscvtError
-from mscvt.jobs.models import Model, check_options, model_from_args
+from mscvt.dialects.args_read import absent_copies
+from mscvt.dialects.known import dialect_of
+from mscvt.dialects.options import Options
+from mscvt.errors import MscvtError
+from mscvt.jobs.models import Existing, Model, check_meant, check_options, model_from_args
 from mscvt.jobs.request import Request
 from mscvt.model.hyperparameters import pad_vocabulary
 from mscvt.model.layers import select_layers
-from mscvt.model.options import check_features, check_refused, rows, with_defaults
+from mscvt.model.options import rows, rows_in, with_defaults
+from mscvt.model.values import shown
 from mscvt.plugins.registry import Registry
 
 
-def models_of(args: Mapping[str, Any], request: Request, registry: Registry) -> tuple[Model, Model]:
+def models_of(there: Existing, request: Request, registry: Registry) -> tuple[Model, Model]:
     """The model as it is, and as it is wanted: what isn't asked for stays as the checkpoint has it.
 
     Args:
-        args: What the checkpoint recorded.
+        there: The checkpoint.
         request: Its options are those of the target.
         registry: The plugins.
 
@@ -30,26 +32,25 @@ def models_of(args: Mapping[str, Any], request: Request, registry: Registry) -> 
         MscvtError: Where the checkpoint doesn't say enough, or the options contradict it or one another.
     """
     check_options(request.options)
-    source = model_from_args(args, None, replace(request, options=Options()), registry)
-    options = _wanted(source.options, request, args)
-    family, faults = source.family, Faults()
+    source = model_from_args(there, None, replace(request, options=Options()), registry)
+    options = _wanted(source.options, request, there.args)
+    family, dialect = source.family, dialect_of(options)
     layers = [layer for layer in source.kept if layer.mtp is None]
     every = family.layers(source.h)
-    check_features(request.options, family.features(every, source.h), family.model_type.name, faults)
-    check_refused(request.options, family.model_type.refused, family.model_type.name, faults)
-    faults.raise_if_any("options that mean nothing to this model")
-    mindspeed.check(options)
+    check_meant(replace(request.options, dialect=options.dialect), family, source.h)
+    dialect.check(options, source.h, family.roles(every, source.h) | family.end_names(source.h).keys())
     h = source.h
     if options.make_vocab_size_divisible_by:
         h = pad_vocabulary(h, options.make_vocab_size_divisible_by, options.target_tensor_parallel_size or 1)
     elif "make_vocab_size_divisible_by" in request.removed:
         h = {**h, "padded_vocab_size": h["vocab_size"]}
     selection = select_layers(every, options)
-    topology = mindspeed.topology(options, len(layers))
-    absent = mindspeed.absent_copies(args)
-    description = describe(family, h, options, topology, selection, mindspeed, absent=absent)
+    topology = dialect.topology(options, len(layers))
+    description = describe(family, h, options, topology, selection, dialect, absent=absent_copies(there.args))
     h = {**h, "mtp_num_layers": options.mtp_num_layers or 0}
-    return source, Model(family, h, options, description, selection.kept, len(layers), source.notes)
+    return source, Model(
+        family, h, options, description, selection.kept, (*source.notes, *_lost(source.options, options))
+    )
 
 
 def absent_of(args: Mapping[str, Any], wanted: Model) -> list[str]:
@@ -61,10 +62,21 @@ def absent_of(args: Mapping[str, Any], wanted: Model) -> list[str]:
         wanted: The model as it is wanted.
     """
     marks = {alias.mark for alias in wanted.description.aliases.values()}
-    recorded = mindspeed.absent_copies(args)
+    recorded = absent_copies(args)
     if recorded is None:
         recorded = () if wanted.family.model_type.repeats_ends else tuple(marks)
     return [mark for mark in recorded if mark in marks]
+
+
+def _lost(there: Options, wanted: Options) -> list[str]:
+    """Say which options of the source the target's dialect doesn't have."""
+    dialect = dialect_of(wanted).NAME
+    lost = [
+        f"{row.flag} {shown(getattr(there, row.name))}"
+        for row in rows(Options).values()
+        if row.dialects and dialect not in row.dialects and getattr(there, row.name) not in (None, row.default)
+    ]
+    return [f"{', '.join(lost)} of the source: is left out, {dialect} has no such option"] if lost else []
 
 
 def _wanted(there: Options, request: Request, args: Mapping[str, Any]) -> Options:
@@ -76,12 +88,13 @@ def _wanted(there: Options, request: Request, args: Mapping[str, Any]) -> Option
                 f"{rows(Options)[name].flag} {getattr(asked, name)}: layers can't be left out on this way",
                 hint="mscvt hf2mg takes a part of a model's layers.",
             )
-    values = {}
+    values: dict[str, Any] = {}
     recorded = args.get("make_vocab_size_divisible_by")
-    for name, row in rows(Options).items():
+    dialect = asked.dialect or (None if "dialect" in request.removed else there.dialect)
+    for name, row in rows_in(Options, dialect_of(Options(dialect=dialect)).NAME).items():
         wanted = getattr(asked, name)
         if name in request.removed:
-            values[name] = row.default
+            values[name] = None
         elif wanted is not None:
             values[name] = wanted
         elif name == "make_vocab_size_divisible_by":

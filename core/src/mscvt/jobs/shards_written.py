@@ -8,10 +8,9 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from mscvt.dialects import mindspeed
+from mscvt.dialects.settings import recorded_settings, settings_of, unsaid
 from mscvt.jobs.identity import folders_of, identity_of
 from mscvt.jobs.models import Model
-from mscvt.jobs.plans import ITERATION
 from mscvt.jobs.prepared import Conversion
 from mscvt.jobs.request import Request
 from mscvt.plan.contents import OutputFile, Plan
@@ -61,18 +60,20 @@ def to_shards(
     from mscvt.formats.megatron_torch.writer import Allocator, write_tracker
     from mscvt.formats.torch_zip.sealing import write_checksums
 
-    args = mindspeed.make_args(model.family, model.h, model.options, model.kept, recorded.absent)
+    dialect = model.dialect
+    args = dialect.make_args(model.family, model.h, model.options, model.kept, recorded.absent)
     has_experts, settings = "num_experts" in model.h, dict[str, Any]()
     if recorded.flags is not None:
         flags = recorded.flags
     else:
-        settings = mindspeed.recorded_settings(recorded.source, has_experts=has_experts)
+        settings = recorded_settings(recorded.source, has_experts=has_experts)
         if config is not None:
-            settings = mindspeed.settings_of(config, has_experts=has_experts)
-            notes = (*notes, *mindspeed.unsaid(config))
-        flags = " ".join(mindspeed.training_flags(model.family, model.options, model.h, model.kept, settings))
+            settings = settings_of(config, has_experts=has_experts)
+            notes = (*notes, *unsaid(config))
+        flags = " ".join(dialect.training_flags(model.family, model.options, model.h, model.kept, settings))
     args |= {**settings, "params_dtype": TORCH_NAMES[plan.largest_dtype], **recorded.args}
-    allocator = Allocator(dict(sorted(args.items())), ITERATION)
+    args = dict(sorted(args.items()))
+    allocator = Allocator(args, dialect.ITERATION, lambda keys: dialect.empty_states(model.options, keys))
     topology = model.description.topology
 
     def allocate(path: Path, file: OutputFile) -> dict[Any, int]:
@@ -90,10 +91,10 @@ def to_shards(
         allocate=allocate,
         offsets=lambda path, file: allocator.offsets(path, file.tensors),
         seal=seal,
-        finish=lambda folder: write_tracker(folder, ITERATION),
+        finish=lambda folder: write_tracker(folder, dialect.ITERATION),
         finishing=(TRACKER,),
         sources=folders_of(request),
-        listed=lambda folder: listed_files(folder, ITERATION),
+        listed=lambda folder: listed_files(folder, dialect.ITERATION),
         identity=identity_of(direction, request, model.family, source.files, model.options, config),
         notes=tuple(notes),
         training_flags=flags,

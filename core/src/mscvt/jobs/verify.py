@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mscvt.dialects.mindspeed.options import Options
+from mscvt.dialects.options import Options
 from mscvt.errors import Faults
 from mscvt.formats.huggingface.config import read_config
 from mscvt.jobs.comparison import check_equal_sources
@@ -87,7 +87,7 @@ def verify_checkpoints(
     existing = MegatronSource(mg, iteration)
     config = read_config(hf) if (hf / "config.json").exists() else None
     request = Request(mg, Options(), model_type=model_type, dtype=dtype, hf_cfg_dir=hf)
-    model = model_from_args(existing.args, config, request, registry, against_original=True)
+    model = model_from_args(existing, config, request, registry, against_original=True)
     grid = model.description.topology.grid
     existing.open_ranks(list(grid.ranks()), grid.pipeline, grid.expert)
     source = renamed(open_source(hf, dequantize=dequantize, config=config), model.family.model_type.spellings)
@@ -107,7 +107,7 @@ def verify_checkpoints(
             progress=progress,
         )
         differences = [_difference(name, element, existing, mg) for name, element in sorted(sink.differences.items())]
-    notes = {*source.notes, *(f"left out: {why}" for why in plan.left_out.values())}
+    notes = {*model.notes, *source.notes, *(f"left out: {why}" for why in plan.left_out.values())}
     if sink.padded:
         notes.add(f"{_PADDING} ({len(sink.padded)} tensors have some that is not zero)")
     return Report(

@@ -78,6 +78,7 @@ class ModelType:
         repeats_ends: Whether checkpoints have the tensors of the ends that the block `mtp` names again, where nothing
             is recorded of the original.
         left_out: Patterns of further source tensors that are not converted -> why, for its hyperparameters.
+        dialects: Dialects besides the usual one for which `mscvt_split_rules` gives rules too, where it gives any.
     """
 
     name: str
@@ -96,3 +97,4 @@ class ModelType:
     spellings: Mapping[str, str] = field(default_factory=dict)
     repeats_ends: bool = True
     left_out: Callable[[Hyperparameters], Mapping[str, str]] = _nothing
+    dialects: tuple[str, ...] = ()

@@ -48,6 +48,10 @@ class Row:
     metavar: str = ""
     default: Any = None
     """The value that holds where nothing was asked for."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Dialect -> the value that holds there instead."""
+    dialects: tuple[str, ...] = ()
+    """The dialects that have the option; empty where all do."""
     same_as: str | None = None
     """Another option of the table, whose value is the default."""
     unset: str = ""
@@ -90,7 +94,8 @@ class Row:
         if self.is_required:
             return "required"
         says_nothing = self.default is None or self.default is False or self.default == ()
-        return self.unset or ("" if says_nothing else shown(self.default))
+        others = [f"; {shown(value)} with --dialect {dialect}" for dialect, value in self.defaults.items()]
+        return self.unset or ("" if says_nothing else "".join([shown(self.default), *others]))
 
 
 def option(**details: Any) -> Any:
@@ -137,10 +142,18 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def rows_in(table: type[Any], dialect: str) -> Mapping[str, Row]:
+    """The rows of a table that a dialect has."""
+    return {name: row for name, row in rows(table).items() if not row.dialects or dialect in row.dialects}
+
+
 def with_defaults(options: T) -> T:
-    """Fill in the default of everything that was not asked for."""
+    """Fill in the default of everything that was not asked for; a table with the row `dialect` has those of its own."""
     table = rows(type(options))
-    values = {name: row.default for name, row in table.items() if getattr(options, name) is None}
+    dialect = (getattr(options, "dialect", None) or table["dialect"].default) if "dialect" in table else ""
+    values = {
+        name: row.defaults.get(dialect, row.default) for name, row in table.items() if getattr(options, name) is None
+    }
     for name, row in table.items():
         source = row.same_as
         if values.get(name, ...) is None and source is not None:
@@ -169,6 +182,20 @@ def check_values(options: Any, faults: Faults) -> None:
 
 def _numbers(value: Any) -> Iterable[int]:
     return value if isinstance(value, tuple) else (value,)
+
+
+def check_dialect(options: Any, dialect: str, faults: Faults) -> None:
+    """Add a fault for every option that was asked for and that the dialect doesn't have."""
+    table = rows(type(options))
+    for row in table.values():
+        value = getattr(options, row.name)
+        if value not in (None, row.default) and row.dialects and dialect not in row.dialects:
+            given = "" if value is True else f" {shown(value)}"
+            faults.add(
+                f"{row.flag}{given}: is no option of {table['dialect'].flag} {dialect}, only of "
+                f"{' and '.join(row.dialects)}",
+                hint=f"Leave out {row.flag}, or choose another dialect.",
+            )
 
 
 def check_refused(options: Any, refused: Mapping[str, str], model_type: str, faults: Faults) -> None:

@@ -32,9 +32,21 @@ class Topology:
     first: Chunk
     """The chunk that holds the embedding."""
     last: Chunk
-    """The chunk that holds the final norm, the output layer and the MTP layers."""
+    """The chunk that holds the output layer, and usually the final norm and the MTP layers."""
     noop: frozenset[int] = frozenset()
     """Slots that hold no layer."""
+    mtp_apart: Chunk | None = None
+    """The chunk that holds the MTP layers, where it is not the last one."""
+
+    @property
+    def mtp(self) -> Chunk:
+        """The chunk that holds the MTP layers."""
+        return self.mtp_apart or self.last
+
+    @property
+    def last_layer(self) -> Chunk:
+        """The chunk that holds the last slot."""
+        return max((chunk for chunk in self.chunks if chunk.slots), key=lambda chunk: chunk.slots[-1])
 
     def chunks_of(self, stage: int) -> list[str]:
         """The names of a stage's chunks."""

@@ -28,7 +28,7 @@ def mscvt_split_rules() -> Sequence[Rule]:
 
 @hookimpl
 def mscvt_placement(topology: Topology, layers: Sequence[Layer]) -> Sequence[tuple[int, str, int]]:
-    """Decoder layers fill the slots that are not noop; MTP layers stand in the last chunk."""
+    """Decoder layers fill the slots that are not noop; MTP layers stand in the chunk that is theirs."""
     slots = topology.place_layers()
     places = []
     for layer in layers:
@@ -36,5 +36,5 @@ def mscvt_placement(topology: Topology, layers: Sequence[Layer]) -> Sequence[tup
             chunk, number = next(slots)
             places.append((chunk.stage, chunk.name, number))
         else:
-            places.append((topology.last.stage, topology.last.name, layer.mtp))
+            places.append((topology.mtp.stage, topology.mtp.name, layer.mtp))
     return places

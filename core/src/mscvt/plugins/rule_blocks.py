@@ -10,6 +10,10 @@ from mscvt.layout.rules import Rule
 class RuleBlocks(Protocol):
     """The dialect's rules under the options of a conversion, for layers that have a block more than once."""
 
+    @property
+    def dialect(self) -> str:
+        """The dialect that keys are wanted in."""
+
     def attention(self, module: str, roles: str) -> tuple[Rule, ...]:
         """Grouped-query attention in a module (`self_attention_1.`), with roles `attention.q` as `ROLES.q`, ..."""
 

@@ -9,7 +9,7 @@
 `FamilyContract` needs pytest, the rest does not.
 """
 
-from mscvt.dialects.mindspeed.options import Options
+from mscvt.dialects.options import Options
 from mscvt.plugins.registry import load_registry
 from mscvt.testing.checkpoints import content, digest, save_huggingface
 from mscvt.testing.conversions import contents_in, hf2mg, mg2hf, shards_in

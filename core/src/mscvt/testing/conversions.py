@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from mscvt.dialects.mindspeed.options import Options
+from mscvt.dialects.options import Options
 from mscvt.jobs.conversion import Conversion, Settings, run_conversion
 from mscvt.jobs.prepare import prepare_to_huggingface, prepare_to_megatron
 from mscvt.jobs.request import Request

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from mscvt.description.description import Description
-from mscvt.dialects.mindspeed.options import Options
+from mscvt.dialects.options import Options
 from mscvt.formats.huggingface.reader import HuggingFaceSource
 from mscvt.jobs.models import model_from_config
 from mscvt.model.family import Hyperparameters, Layer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mscvt.dialects.mindspeed.options import Options
+from mscvt.dialects.options import Options
 
 
 def _options(tp: int = 1, pp: int = 1, ep: int | None = None, **others: Any) -> Options:

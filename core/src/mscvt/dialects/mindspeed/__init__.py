@@ -1,7 +1,5 @@
 """MindSpeed-LLM: keys, layouts, options, args, pipelines, launch flags."""
 
-from mscvt.dialects.mindspeed.args_meaning import check_meaning
-from mscvt.dialects.mindspeed.args_read import absent_copies, read_hyperparameters, read_model_type, read_options
 from mscvt.dialects.mindspeed.args_words import in_our_words
 from mscvt.dialects.mindspeed.args_written import make_args
 from mscvt.dialects.mindspeed.checks import check
@@ -17,19 +15,21 @@ from mscvt.dialects.mindspeed.lora import (
     plain_key,
     target_module,
 )
-from mscvt.dialects.mindspeed.options import Options
 from mscvt.dialects.mindspeed.pipeline import topology
-from mscvt.dialects.mindspeed.rules import rules
-from mscvt.dialects.mindspeed.settings import recorded_settings, settings_of, unsaid
-from mscvt.dialects.mindspeed.sizes import sizes, uneven
+from mscvt.dialects.mindspeed.rules import empty_states, rules
+from mscvt.dialects.options import MINDSPEED as NAME
+
+IS_USUAL = True
+ITERATION = 1
 
 __all__ = [
-    "Options",
-    "absent_copies",
+    "IS_USUAL",
+    "ITERATION",
+    "NAME",
     "can_be_trained",
     "check",
     "check_lora",
-    "check_meaning",
+    "empty_states",
     "factor_keys",
     "in_our_words",
     "is_factor",
@@ -38,16 +38,8 @@ __all__ = [
     "lora_flags",
     "make_args",
     "plain_key",
-    "read_hyperparameters",
-    "read_model_type",
-    "read_options",
-    "recorded_settings",
     "rules",
-    "settings_of",
-    "sizes",
     "target_module",
     "topology",
     "training_flags",
-    "uneven",
-    "unsaid",
 ]

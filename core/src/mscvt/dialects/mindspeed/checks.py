@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from mscvt.dialects.mindspeed.options import Options
+from collections.abc import Collection
+
+from mscvt.dialects.options import Options
 from mscvt.errors import Faults
+from mscvt.model.family import Hyperparameters
 from mscvt.model.options import flag
 
 
-def check(options: Options) -> None:
+def check(
+    options: Options,
+    h: Hyperparameters,  # noqa: ARG001  # its families know their own sizes and parts
+    roles: Collection[str],  # noqa: ARG001
+) -> None:
     """Refuse options that contradict one another.
 
     Raises:

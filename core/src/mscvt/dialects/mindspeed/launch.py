@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mscvt.dialects.mindspeed.args_written import make_args
-from mscvt.dialects.mindspeed.options import Options
+from mscvt.dialects.options import MINDSPEED, Options
 from mscvt.model.family import Hyperparameters, Layer
-from mscvt.model.options import flag, rows
+from mscvt.model.options import flag, rows_in
 from mscvt.plugins.family import Family
 
 _RENAMED = {
@@ -49,7 +49,7 @@ def training_flags(
     """
     args = make_args(family, h, options, kept, ())
     words: dict[str, Any] = {"--num-layers": args["num_layers"]}
-    for row in rows(Options).values():
+    for row in rows_in(Options, MINDSPEED).values():
         if row.recorded:
             words[flag(row.recorded[0])] = args[row.recorded[0]]
     if options.expert_tensor_parallel_size == options.target_tensor_parallel_size or not h.get("num_experts"):

@@ -5,16 +5,15 @@ The rules follow MindSpeed-LLM's training side (`get_num_layers_to_build` and no
 
 from __future__ import annotations
 
-from math import prod
+from collections.abc import Collection
 
-from mscvt.dialects.mindspeed.options import Options
+from mscvt.dialects.options import Options
+from mscvt.dialects.ranks import check_ranks
 from mscvt.errors import Faults
 from mscvt.layout.rules import EXPERT, EXPERT_TENSOR, TENSOR
 from mscvt.model.options import flag
 from mscvt.parallel.grid import Grid
 from mscvt.parallel.topology import Chunk, Topology
-
-_MOST_RANKS = 1 << 20
 
 
 def grid(options: Options) -> Grid:
@@ -43,7 +42,11 @@ def grid(options: Options) -> Grid:
     return Grid(tensor, options.target_pipeline_parallel_size or 1, expert, counts, places)
 
 
-def topology(options: Options, layers: int) -> Topology:
+def topology(
+    options: Options,
+    layers: int,
+    there: Collection[tuple[int, int]] | None = None,  # noqa: ARG001  # ranks follow from the options alone
+) -> Topology:
     """Lay out so many real layers; the options are validated, with defaults filled in.
 
     Raises:
@@ -52,7 +55,7 @@ def topology(options: Options, layers: int) -> Topology:
     faults = Faults()
     noop = options.noop_layers or ()
     slots = layers + len(noop)
-    _check_ranks(options, faults)
+    check_ranks(options, faults)
     _check_noop(noop, slots, faults)
     _check_experts(options, faults)
     chunks = _chunks(options, slots, faults)
@@ -60,15 +63,6 @@ def topology(options: Options, layers: int) -> Topology:
     first = chunks[0]
     last = chunks[1] if options.schedules_method == "dualpipev" else chunks[-1]
     return Topology(grid(options), tuple(chunks), first, last, frozenset(noop))
-
-
-def _check_ranks(options: Options, faults: Faults) -> None:
-    """Refuse what no machine has before anything is counted out rank by rank."""
-    names = ("target_tensor_parallel_size", "target_pipeline_parallel_size", "target_expert_parallel_size")
-    sizes = [getattr(options, name) or 1 for name in names]
-    if prod(sizes) > _MOST_RANKS:
-        shown = " x ".join(f"{flag(name)} {size}" for name, size in zip(names, sizes, strict=True))
-        faults.add(f"{shown}: more than {_MOST_RANKS} ranks", hint="Choose smaller sizes.")
 
 
 def _check_noop(noop: tuple[int, ...], slots: int, faults: Faults) -> None:

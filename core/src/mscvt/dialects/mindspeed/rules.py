@@ -2,50 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 
 from mscvt.dialects.dialect import End, Rules
-from mscvt.dialects.mindspeed.options import Options
 from mscvt.dialects.mindspeed.rule_blocks import Blocks
-from mscvt.layout.rules import TENSOR, Rule, whole
+from mscvt.dialects.options import MINDSPEED, Options
+from mscvt.dialects.rule_tables import FUSED_NORMS, MTP_INPUT, NORMS, ROUTER
+from mscvt.layout.rules import whole
+from mscvt.model.family import Hyperparameters
 
-_ROUTER = (
-    whole("mlp.router.weight", "moe.router", "expert hidden"),
-    whole("mlp.router.expert_bias", "moe.router_bias", "expert", keeps_dtype=True),
-    whole("mlp.shared_experts.gate_weight", "moe.shared_gate", "1 hidden"),
-)
 _NORMS = (
-    whole("input_layernorm.weight", "norm.input", "hidden"),
-    whole("input_layernorm.bias", "norm.input_bias", "hidden"),
-    whole("pre_mlp_layernorm.weight", "norm.pre_mlp", "hidden"),
-    whole("pre_mlp_layernorm.bias", "norm.pre_mlp_bias", "hidden"),
+    *NORMS,
     whole("post_attn_norm.weight", "norm.post_attention", "hidden"),
     whole("post_mlp_layernorm.weight", "norm.post_mlp", "hidden"),
 )
-
-
-def _fused(key: str, role: str, *beside: str) -> tuple[Rule, ...]:
-    """A norm in the module that follows it, in layers that have this module."""
-    return tuple(replace(whole(key, role, "hidden"), beside=frozenset({other})) for other in beside)
-
-
-_FUSED_NORMS = (
-    *_fused("self_attention.linear_qkv.layer_norm_weight", "norm.input", "attention.q", "attention.qkv"),
-    *_fused("mlp.linear_fc1.layer_norm_weight", "norm.pre_mlp", "mlp.gate", "mlp.gate_up"),
-)
 _MTP = {
-    "mtp.layers.{layer}.": (
-        whole("enorm.weight", "mtp.embedding_norm", "hidden"),
-        whole("hnorm.weight", "mtp.hidden_norm", "hidden"),
-        whole("eh_proj.weight", "mtp.proj", "joined_out joined", cuts={"joined_out": TENSOR}),
-    ),
+    "mtp.layers.{layer}.": MTP_INPUT,
     "mtp.final_layernorms.{layer}.": (whole("weight", "mtp.final_norm", "hidden"),),
 }
 
 
-def rules(options: Options, *, is_tied: bool) -> Rules:
+def rules(options: Options, h: Hyperparameters) -> Rules:
     """The tables for these options."""
-    blocks = Blocks(options)
+    blocks = Blocks(MINDSPEED, options=options)
     fused = options.transformer_impl == "transformer_engine"
     many_stages = (options.target_pipeline_parallel_size or 1) > 1
     embedding = blocks.vocabulary("embedding.word_embeddings.weight", "embedding", " hidden")
@@ -55,22 +34,22 @@ def rules(options: Options, *, is_tied: bool) -> Rules:
         End(whole(f"{final_norm}.bias", "norm.final_bias", "hidden")),
         End(blocks.vocabulary("output_layer.bias", "head_bias", "")),
     ]
-    if not is_tied:
+    if not h.get("tie_word_embeddings"):
         last.append(End(blocks.vocabulary("output_layer.weight", "head", " hidden")))
     elif many_stages:  # the embedding of the first stage is out of the last one's reach
         last.append(End(blocks.vocabulary("output_layer.weight", "embedding", " hidden"), is_copy=True))
     if many_stages and options.mtp_num_layers:
-        last.append(End(embedding, is_copy=True))
+        last.append(End(embedding, is_copy=True, place="mtp"))
     return Rules(
         layer=(
-            _FUSED_NORMS if fused else (),
+            FUSED_NORMS if fused else (),
             (
                 *_NORMS,
                 *blocks.attention("self_attention.", "attention"),
                 *blocks.latent_attention("self_attention.", "mla"),
                 *blocks.indexer("self_attention.dsa_indexer.", "indexer"),
                 *blocks.gated_mlp("mlp.", "mlp", "ffn"),
-                *_ROUTER,
+                *ROUTER,
                 *blocks.gated_mlp("mlp.shared_experts.", "moe.shared", "shared_ffn"),
                 *blocks.experts(),
             ),
@@ -83,3 +62,8 @@ def rules(options: Options, *, is_tied: bool) -> Rules:
         mtp_prefix="mtp.layers.{layer}.transformer_layer.",
         blocks=blocks,
     )
+
+
+def empty_states(options: Options, keys: Sequence[str]) -> Sequence[str]:  # noqa: ARG001  # whatever there is
+    """None: the training loader does without."""
+    return ()

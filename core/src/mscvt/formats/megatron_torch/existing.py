@@ -14,7 +14,7 @@ _MOST = 1 << 20
 """More ranks than any training has."""
 
 
-def listed_files(folder: Path, iteration: int) -> set[str]:
+def listed_files(folder: Path, iteration: int | str) -> set[str]:
     """The shards of an iteration by the checkpoint's own account, as paths below the folder.
 
     Its `args` say how many ranks there are. Where they don't, or it is no checkpoint, there are none.

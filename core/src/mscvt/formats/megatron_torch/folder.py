@@ -15,7 +15,7 @@ _ITERATION = re.compile(r"iter_(\d{7,})")
 _SHOWN = 20
 
 
-def find_iteration(folder: Path, wanted: int | None = None) -> Path:
+def find_iteration(folder: Path, wanted: int | str | None = None) -> Path:
     """The folder of an iteration: the one wanted, the one that the tracker names, or the given folder itself.
 
     Args:

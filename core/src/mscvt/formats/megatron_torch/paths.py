@@ -30,6 +30,17 @@ def rank_folder(rank: Rank, pipelines: int, experts: int) -> str:
     return name
 
 
+def rank_of(name: str, pipelines: int) -> Rank:
+    """The rank whose folder has this name, where there are so many stages.
+
+    >>> rank_of("mp_rank_01_003", 1)
+    Rank(tensor=1, pipeline=0, expert=3)
+    """
+    tensor, *others = (int(number) for number in name.split("_")[2:])
+    pipeline = others.pop(0) if pipelines > 1 and others else 0
+    return Rank(tensor, pipeline, others[0] if others else 0)
+
+
 def is_rank_folder(path: Path) -> bool:
     """Whether a name in an iteration's folder is that of a rank."""
     return _RANK.fullmatch(path.name) is not None

@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from mscvt.errors import MscvtError
 from mscvt.formats.files import MappedFiles, file_inside
 from mscvt.formats.megatron_torch.folder import find_iteration
-from mscvt.formats.megatron_torch.paths import SHARD, is_rank_folder, rank_folder
+from mscvt.formats.megatron_torch.paths import SHARD, is_rank_folder, rank_folder, rank_of
 from mscvt.formats.megatron_torch.recorded import RankRecord, check_same_run, read_record
 from mscvt.formats.torch_zip.archive import Directory
 from mscvt.formats.torch_zip.reader import check_places, interpret, read_headers, tensors_in
@@ -69,7 +70,7 @@ class MegatronSource:
         tensors: Every tensor by (rank, chunk, key), after `open_ranks`.
     """
 
-    def __init__(self, folder: Path, iteration: int | None = None) -> None:
+    def __init__(self, folder: Path, iteration: int | str | None = None) -> None:
         """Find the iteration and read the `args` of its first rank.
 
         Raises:
@@ -88,6 +89,22 @@ class MegatronSource:
         self._first = self._path(self.rank_folders[0].name)
         self._record = self._open(self._first)[0].record
         self.args: Mapping[str, Any] = self._record.args
+
+    @property
+    def ranks(self) -> frozenset[tuple[int, int]]:
+        """The (tensor, expert) ranks that have files, by the number of stages that `args` say."""
+        pipelines = self.args.get("pipeline_model_parallel_size")
+        several = pipelines if isinstance(pipelines, int) else 1
+        found = (rank_of(path.name, several) for path in self.rank_folders)
+        return frozenset((rank.tensor, rank.expert) for rank in found)
+
+    @cached_property
+    def some_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Key -> shape of what the first and the last rank hold, enough to tell whose names they are."""
+        tensors: dict[str, tuple[int, ...]] = {}
+        for path in {self._first, self._path(self.rank_folders[-1].name)}:
+            tensors |= {key: info.shape for (_, key), info in self._open(path)[0].tensors.items()}
+        return tensors
 
     def open_ranks(self, ranks: list[Rank], pipelines: int, experts: int) -> None:
         """Read the headers of the shards of all ranks.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,21 @@ _Tensors = Mapping[Name, tuple[str, tuple[int, ...]]]
 class Allocator:
     """Makes the ranks' files of one checkpoint; files that differ in nothing but weights are laid out once."""
 
-    def __init__(self, args: Mapping[str, Any], iteration: int) -> None:
+    def __init__(
+        self,
+        args: Mapping[str, Any],
+        iteration: int | str,
+        empty_states: Callable[[Sequence[str]], Sequence[str]] = lambda keys: (),
+    ) -> None:
         """Prepare to make files.
 
         Args:
             args: What the checkpoint records.
-            iteration: The iteration to record.
+            iteration: The iteration to record; `release` is none.
+            empty_states: Gives keys with the value None that stand in a chunk beside these keys of tensors.
         """
-        self._args, self._iteration = args, iteration
+        self._args, self._iteration = args, iteration if isinstance(iteration, int) else 0
+        self._empty_states = empty_states
         self._laid_out: dict[Any, tuple[Skeleton, list[int]]] = {}
         self._directories: dict[bytes, Directory] = {}
         self._places: dict[bytes, dict[tuple[str, str], int]] = {}
@@ -71,6 +78,8 @@ class Allocator:
         empty = {name: EmptyTensor(*tensors[name], number) for number, name in enumerate(ordered)}
         for (_, chunk, key), tensor in empty.items():
             state[chunk][key] = tensor
+        for chunk in chunks:
+            state[chunk] |= dict.fromkeys(self._empty_states(list(state[chunk])))
         skeleton = build_skeleton(pickled(state), [tensor.nbytes for tensor in empty.values()])
         return skeleton, [empty[name].key for name in tensors]
 
@@ -107,6 +116,6 @@ def offsets_in(path: Path, tensors: _Tensors) -> dict[Name, int]:
     return Allocator({}, 0).offsets(path, tensors)
 
 
-def write_tracker(folder: Path, iteration: int) -> None:
+def write_tracker(folder: Path, iteration: int | str) -> None:
     """Name the iteration that training starts from."""
     (folder / TRACKER).write_text(str(iteration), encoding="utf-8")

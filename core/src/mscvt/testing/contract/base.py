@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from mscvt.dialects.mindspeed.options import Options
+from mscvt.dialects.options import Options
 from mscvt.errors import Faults
 from mscvt.model.options import check_refused
 from mscvt.plugins.family import Family

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from mscvt.dialects.mindspeed.options import Options
+from mscvt.dialects.options import Options
 from mscvt.formats.huggingface.config import read_config
 from mscvt.jobs.verify import verify_checkpoints
 from mscvt.plugins.family import Family

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mscvt.dialects import mindspeed
-from mscvt.dialects.mindspeed.options import Options
+from mscvt.dialects.options import Options
 from mscvt.errors import MscvtError
 from mscvt.layout.rules import fields_in
 from mscvt.model.family import MODEL, MTP
@@ -76,7 +76,7 @@ class DescriptionTests(Contract):
     def test_matrices_of_own_rules_are_cut(self, family: Family) -> None:
         """A matrix without cuts is on every rank; one that is meant so is listed in `whole`."""
         h = sizes_of(family, self.config)
-        rules = mindspeed.rules(with_defaults(Options()), is_tied=False)
+        rules = mindspeed.rules(with_defaults(Options()), {})
         own = {rule.key for rule in family.rules(h, rules.blocks, rules.prefixes)}
         uncut = {
             key: parameter.layout.left[0].shape

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from mscvt.dialects.mindspeed.options import Options
+from mscvt.dialects.options import Options
 from mscvt.errors import MscvtError
 from mscvt.formats.huggingface.config import CONFIG
 from mscvt.jobs.prepare import prepare_to_megatron

@@ -1,11 +1,11 @@
-"""The sizes of the axes in MindSpeed-LLM's layouts, and what errors call them."""
+"""The sizes of the axes in layouts, and what errors call them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from mscvt.dialects.mindspeed.options import Options
+from mscvt.dialects.options import Options
 from mscvt.layout.rules import EXPERT, EXPERT_TENSOR, TENSOR
 from mscvt.model.family import Hyperparameters
 from mscvt.model.options import flag
@@ -13,6 +13,9 @@ from mscvt.model.options import flag
 _LABELS: Mapping[str, str] = MappingProxyType(
     {
         "group": "kv groups (num_key_value_heads)",
+        "group slot channel": "rows of queries, keys and values",
+        "q_down": "rows of the query's compression (q_lora_rank)",
+        "kv_down": "rows of the compression of key and value (kv_lora_rank, qk_rope_head_dim)",
         "head": "attention heads (num_attention_heads)",
         "ffn": "FFN rows (intermediate_size)",
         "moe_ffn": "FFN rows of an expert (moe_intermediate_size)",
@@ -76,7 +79,8 @@ def sizes(h: Hyperparameters) -> dict[str, int]:
             "kv_rank": h["kv_lora_rank"],
             "q_down": q_rank or h["num_attention_heads"] * (nope + rope),
         }
-        found["down"] = found["q_down"] + h["kv_lora_rank"] + rope
+        found["kv_down"] = h["kv_lora_rank"] + rope
+        found["down"] = found["q_down"] + found["kv_down"]
         if q_rank:
             found["q_rank"] = q_rank
     return found
@@ -84,7 +88,8 @@ def sizes(h: Hyperparameters) -> dict[str, int]:
 
 def uneven(options: Options, axis: str, size: int, dimension: str, count: int) -> tuple[str, str]:
     """Say that an axis can't be cut evenly, and what to do about it."""
-    by = f"{flag(_CUT_BY[dimension])} {count}"
+    is_apart = dimension == EXPERT_TENSOR and count != options.target_tensor_parallel_size
+    by = f"{flag('expert_tensor_parallel_size' if is_apart else _CUT_BY[dimension])} {count}"
     hint = f"Choose a size that divides {size}."
     if dimension == EXPERT and options.moe_tp_extend_ep:
         by = (

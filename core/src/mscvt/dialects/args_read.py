@@ -10,12 +10,13 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from mscvt.dialects.mindspeed.options import Options
+from mscvt.dialects.options import MINDSPEED, Options
 from mscvt.errors import Faults, MscvtError
 from mscvt.model.family import Hyperparameters
 from mscvt.model.fields import is_whole
 from mscvt.model.hyperparameters import check_sizes, complete, model_fields, pad_vocabulary, shown_value
-from mscvt.model.options import check_values, flag, rows
+from mscvt.model.options import check_values, flag, rows, rows_in
+from mscvt.model.values import KINDS
 from mscvt.plugins.family import Family
 
 ARGUMENT_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -30,12 +31,18 @@ ARGUMENT_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 _DERIVED = frozenset({"num_layers", "num_query_groups", "tie_word_embeddings", "vocab_size", "mtp_num_layers"})
 """Hyperparameters that are not recorded under their own name alone."""
 MODEL_TYPE = "model_type_hf"
+DIALECT, VERSION = "mscvt_dialect", "mscvt_megatron_core_version"
+"""Where mscvt records what names a checkpoint has, unless they are the usual dialect's."""
 ABSENT = "absent_mtp_copies"
 """Where mscvt records which tensors the MTP layers of the original checkpoint did not repeat, as `0.head`."""
 
 
 def read_options(args: Mapping[str, Any], asked: Options) -> tuple[Options, tuple[str, ...]]:
     """The options of a checkpoint: what `args` records, else what was asked for, else the defaults (None).
+
+    Args:
+        args: What the checkpoint recorded, in our words.
+        asked: What was asked for, with the dialect and the version that the checkpoint was recognised to be of.
 
     Returns:
         The options, and what was asked for without meaning, one line each.
@@ -46,8 +53,11 @@ def read_options(args: Mapping[str, Any], asked: Options) -> tuple[Options, tupl
     faults = Faults()
     values: dict[str, Any] = {}
     notes = []
-    for row in rows(Options).values():
+    for row in rows_in(Options, asked.dialect or MINDSPEED).values():
         wanted = getattr(asked, row.name)
+        if row.name in _RECOGNISED:
+            values[row.name] = wanted
+            continue
         name = next((n for n in row.recorded if args.get(n) is not None), None)
         if name is None:
             values[row.name] = _unrecorded(row.name, wanted, args, faults)
@@ -65,7 +75,7 @@ def read_options(args: Mapping[str, Any], asked: Options) -> tuple[Options, tupl
                 hint="Leave the option out: what args record is the default.",
             )
     faults.raise_if_any("the options and the checkpoint contradict each other")
-    if values["moe_tp_extend_ep"]:  # experts are whole, and training may record that as ETP 1
+    if values.get("moe_tp_extend_ep"):  # experts are whole, and training may record that as ETP 1
         values["expert_tensor_parallel_size"] = None
     options = Options(**values)
     check_values(options, faults)
@@ -73,6 +83,8 @@ def read_options(args: Mapping[str, Any], asked: Options) -> tuple[Options, tupl
     return options, tuple(notes)
 
 
+_RECOGNISED = ("dialect", "megatron_core_version")
+"""What is recognised from the tensors, too."""
 _REDUCED = ("num_layers", "first_k_dense_replace")
 """Which of a model's layers a checkpoint holds; asked for where its args don't say so."""
 _NEVER_WITHOUT = frozenset({"target_tensor_parallel_size", "target_pipeline_parallel_size"})
@@ -123,9 +135,9 @@ def _parse(name: str, recorded_name: str, value: Any) -> Any:
             return tuple(sorted(numbers)) if name == "noop_layers" else numbers
         if isinstance(default, bool) and isinstance(value, (bool, int)):
             return bool(value)
-        if row.choices and isinstance(value, str):
+        if row.kind is KINDS[str] and isinstance(value, str):
             return value
-        if not isinstance(default, bool) and not row.choices:
+        if not isinstance(default, bool) and row.kind is not KINDS[str]:
             return _whole(value)
     except (TypeError, ValueError):
         pass

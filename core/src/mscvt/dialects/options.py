@@ -1,4 +1,4 @@
-"""MindSpeed's options: what decides how a Megatron checkpoint looks."""
+"""The training stacks' options: what decides how a Megatron checkpoint looks, and which dialects have what."""
 
 from __future__ import annotations
 
@@ -12,11 +12,23 @@ _LAYERS = "Layers"
 _SIZES = "Sizes that config.json lacks"
 _SAID = "what config.json says"
 
+MINDSPEED, MEGATRON = "mindspeed", "megatron"
+"""The dialects."""
+VERSIONS = tuple(f"0.{minor}" for minor in range(10, 20))
+"""The versions of megatron-core whose names are known, oldest first."""
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """What was asked for; None means that nothing was, so that a recorded value or the default holds."""
 
+    dialect: str | None = option(
+        panel=_SPLIT,
+        metavar="DIALECT",
+        help="Whose names, layouts and options: MindSpeed-LLM's or those of NVIDIA's Megatron-LM.",
+        default=MINDSPEED,
+        choices=(MINDSPEED, MEGATRON),
+    )
     target_tensor_parallel_size: int | None = option(
         panel=_SPLIT,
         metavar="N",
@@ -51,12 +63,12 @@ class Options:
     expert_tensor_parallel_size: int | None = option(
         panel=_SPLIT,
         metavar="N",
-        help="ETP: into how many parts each expert is cut, 1 or TP.",
+        help="ETP: into how many parts each expert is cut.",
         same_as="target_tensor_parallel_size",
         unset="TP",
         least=1,
-        holds="1 or TP; with 1, TP must be a multiple of EP or EP of TP, "
-        "and only the ranks that hold something new are written",
+        holds="mindspeed: 1 or TP; with 1, TP must be a multiple of EP or EP of TP, and only the ranks that hold "
+        "something new are written; megatron: a divisor of TP",
         recorded=("expert_tensor_parallel_size",),
         feature="moe",
         aliases=("--etp",),
@@ -79,6 +91,7 @@ class Options:
         unset="even",
         holds="one entry for each stage, their sum is R; not with VPP, noop layers or dualpipev",
         recorded=("num_layer_list",),
+        dialects=(MINDSPEED,),
     )
     noop_layers: tuple[int, ...] | None = option(
         panel=_SPLIT,
@@ -88,6 +101,7 @@ class Options:
         unset="none",
         holds="each below L, none twice, not all of them",
         recorded=("noop_layers",),
+        dialects=(MINDSPEED,),
     )
     schedules_method: str | None = option(
         panel=_SPLIT,
@@ -97,6 +111,61 @@ class Options:
         choices=("dualpipev",),
         holds="L / PP is even; not with VPP or a layer list",
         recorded=("schedules_method",),
+        dialects=(MINDSPEED,),
+    )
+    num_virtual_stages_per_pipeline_rank: int | None = option(
+        panel=_SPLIT,
+        metavar="N",
+        help="VPP: each stage has N chunks, model0, model1, ...",
+        unset="none",
+        least=1,
+        holds="every stage's layers are divisible by N; not with --num-layers-per-virtual-pipeline-stage or a layout",
+        recorded=("num_virtual_stages_per_pipeline_rank",),
+        dialects=(MEGATRON,),
+    )
+    decoder_first_pipeline_num_layers: int | None = option(
+        panel=_SPLIT,
+        metavar="N",
+        help="Layers of the first stage; the stages in between have equally many.",
+        unset="even",
+        least=1,
+        holds="the other stages divide the rest evenly",
+        recorded=("decoder_first_pipeline_num_layers",),
+        dialects=(MEGATRON,),
+    )
+    decoder_last_pipeline_num_layers: int | None = option(
+        panel=_SPLIT,
+        metavar="N",
+        help="Layers of the last stage.",
+        unset="even",
+        least=1,
+        holds="the other stages divide the rest evenly",
+        recorded=("decoder_last_pipeline_num_layers",),
+        dialects=(MEGATRON,),
+    )
+    account_for_embedding_in_pipeline_split: bool | None = option(
+        panel=_SPLIT,
+        help="The embedding counts as a layer: the first stage has one less.",
+        holds="R and what is counted besides are divisible by PP",
+        recorded=("account_for_embedding_in_pipeline_split",),
+        dialects=(MEGATRON,),
+    )
+    account_for_loss_in_pipeline_split: bool | None = option(
+        panel=_SPLIT,
+        help="The loss counts as a layer: the last stage has one less.",
+        holds="R and what is counted besides are divisible by PP",
+        recorded=("account_for_loss_in_pipeline_split",),
+        dialects=(MEGATRON,),
+    )
+    pipeline_model_parallel_layout: str | None = option(
+        panel=_SPLIT,
+        metavar="LAYOUT",
+        help="What each virtual stage holds, in Megatron's letters: E embedding, t layer, m MTP layer, L loss, with | "
+        "between stages, such as 'Et*3|(tt|)*6tmL'.",
+        unset="even",
+        holds="PP x VPP stages with all layers; not with other options for stages",
+        recorded=("pipeline_model_parallel_layout",),
+        dialects=(MEGATRON,),
     )
     moe_grouped_gemm: bool | None = option(
         panel=_TENSORS,
@@ -112,7 +181,17 @@ class Options:
         unset="off",
         holds="experts are divisible by EP x TP; not with ETP 1",
         recorded=("moe_tp_extend_ep",),
+        dialects=(MINDSPEED,),
         feature="moe",
+    )
+    moe_use_legacy_grouped_gemm: bool | None = option(
+        panel=_TENSORS,
+        help="With --moe-grouped-gemm: the one tensor of the older implementation, also with transformer_engine.",
+        unset="off",
+        holds="megatron-core up to 0.16",
+        recorded=("moe_use_legacy_grouped_gemm",),
+        feature="moe",
+        dialects=(MEGATRON,),
     )
     mla_mm_split: bool | None = option(
         panel=_TENSORS,
@@ -120,6 +199,7 @@ class Options:
         unset="off",
         holds="the model has latent attention",
         recorded=("mla_mm_split",),
+        dialects=(MINDSPEED,),
         feature="mla",
     )
     transformer_impl: str | None = option(
@@ -127,15 +207,25 @@ class Options:
         metavar="IMPL",
         help="Names of tensors: local or transformer_engine.",
         default="local",
+        defaults={MEGATRON: "transformer_engine"},
         choices=("local", "transformer_engine"),
-        holds="transformer_engine not with MTP layers",
+        holds="mindspeed: transformer_engine not with MTP layers; megatron: local not with latent attention",
         recorded=("transformer_impl",),
+    )
+    megatron_core_version: str | None = option(
+        panel=_TENSORS,
+        metavar="VERSION",
+        help="The version of megatron-core whose names and layouts are wanted.",
+        default=VERSIONS[-1],
+        holds=f"{VERSIONS[0]} to {VERSIONS[-1]}, also with a third number",
+        dialects=(MEGATRON,),
     )
     make_vocab_size_divisible_by: int | None = option(
         panel=_TENSORS,
         metavar="N",
         help="Pad the vocabulary with zero rows to a multiple of N x TP; the way back cuts them off.",
-        unset="no padding",
+        unset="no padding; 128 with --dialect megatron",
+        defaults={MEGATRON: 128},
         least=1,
     )
     mtp_num_layers: int | None = option(
