@@ -4,13 +4,14 @@ PLUGINS := $(sort $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.t
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help demo test lint types check bench docs clean
+.PHONY: help demo test lint types check bench docs site clean
 
 help:
 	@echo "make demo    convert a small model both ways, prove it and show it"
 	@echo "make test    run all tests"
 	@echo "make check   tests, lint and types"
-	@echo "make docs    write docs/support.md and the tables of docs/options.md and docs/writing-a-plugin.md anew"
+	@echo "make docs    write docs/support.md, docs/commands and the tables of other pages anew"
+	@echo "make site    build the documentation as a site, in site/"
 	@echo "make bench   measure speed and memory (some minutes, 4 GB of disk)"
 
 $(READY): constraints.txt requirements-dev.txt core/pyproject.toml $(addsuffix /pyproject.toml,$(PLUGINS))
@@ -41,7 +42,17 @@ bench: $(READY)
 docs: $(READY)
 	$(BIN)/python tests/support_table.py
 	$(BIN)/python tests/options_page.py
+	$(BIN)/python tests/command_pages.py
 	$(BIN)/python tests/plugin_reference.py
 
+# The site's tools stand apart: they share packages with the program's, at other versions.
+.venv-site/ready: docs/requirements.txt
+	test -x .venv-site/bin/python || $(PYTHON) -m venv .venv-site
+	.venv-site/bin/python -m pip install --quiet --disable-pip-version-check --requirement docs/requirements.txt
+	touch $@
+
+site: .venv-site/ready
+	NO_MKDOCS_2_WARNING=1 .venv-site/bin/mkdocs build --quiet --strict
+
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-site site

@@ -31,14 +31,24 @@ def commands_with(name: str) -> str:
     return "all" if not lack else "all but plugins" if lack == ["plugins"] else ", ".join(have)
 
 
+def spellings(row: Row) -> str:
+    """An option as it is written, with its value and its other names."""
+    written = f"`{row.flag} {cell(row.metavar)}`" if row.metavar else f"`{row.flag}`"
+    return written + "".join(f", `{alias}`" for alias in row.aliases)
+
+
+def command_table() -> str:
+    lines = ["| command | what it does |", "|---|---|"]
+    lines += [f"| [`{command.name}`](commands/{command.name}.md) | {command.summary} |" for command in COMMANDS]
+    return "\n".join(lines) + "\n"
+
+
 def option_table(panel: str) -> str:
     lines = ["| option | commands | meaning | default | what must hold |", "|---|---|---|---|---|"]
     for row in all_rows().values():
         if row.panel == panel:
-            written = f"`{row.flag} {cell(row.metavar)}`" if row.metavar else f"`{row.flag}`"
-            aliases = "".join(f", `{alias}`" for alias in row.aliases)
             default = row.otherwise or ("off" if row.is_switch else "")
-            cells = [written + aliases, commands_with(row.name), *map(cell, (row.help, default, row.holds))]
+            cells = [spellings(row), commands_with(row.name), *map(cell, (row.help, default, row.holds))]
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -54,8 +64,10 @@ def original_table() -> str:
 def render(text: str) -> str:
     """The page, with its tables written anew."""
 
+    others = {"Commands": command_table, "Original": original_table}
+
     def table(match: re.Match[str]) -> str:
-        made = original_table() if match[2] == "Original" else option_table(match[2])
+        made = others[match[2]]() if match[2] in others else option_table(match[2])
         return f"{match[1]}\n{made}\n{match[3]}"
 
     return _TABLE.sub(table, text)

@@ -2,11 +2,14 @@
 
 import re
 import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import typer
 
+import command_pages
+import concept_figures
 import json_keys
 import options_page
 import support_table
@@ -17,7 +20,7 @@ from mscvt.cli.words import read_words
 from mscvt.plugins.registry import load_registry
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("core/*.md"), *ROOT.glob("plugins/*/*.md")])
+PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("core/*.md"), *ROOT.glob("plugins/*/*.md")])
 PROGRAM = typer.main.get_command(app)
 FLAG = re.compile(r"(?<![\w*-])--[a-z][a-z0-9-]*")
 
@@ -67,6 +70,57 @@ def test_every_option_is_in_a_table_of_the_options_page_and_every_one_there_exis
 def test_options_page_is_what_the_rows_say_now():
     said = options_page.PAGE.read_text(encoding="utf-8")
     assert options_page.render(said) == said, "docs/options.md is out of date; `make docs` writes it anew"
+
+
+def test_pages_of_commands_are_what_their_rows_say_now():
+    made = command_pages.pages()
+    assert set(command_pages.FOLDER.glob("*.md")) == made.keys() - {command_pages.NAVIGATION}
+    for path, text in made.items():
+        said = path.read_text(encoding="utf-8")
+        assert text == said, f"{name_of(path)} is out of date; `make docs` writes it anew"
+    assert command_pages.RELATED.keys() <= BY_NAME.keys()
+
+
+def test_figures_of_the_concepts_are_what_plan_shows_now(tmp_path):
+    said = concept_figures.PAGE.read_text(encoding="utf-8")
+    assert said.count("$ mscvt plan") == said.count(": written by `make docs` -->") > 5
+    shown = concept_figures.render(said, concept_figures.save_models(tmp_path))
+    assert shown == said, "docs/concepts.md is out of date; `make docs` writes its figures anew"
+
+
+def test_navigation_of_the_site_lists_every_page_once():
+    _, _, listed = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")
+    pages = {str(page.relative_to(ROOT / "docs")) for page in PAGES if page.is_relative_to(ROOT / "docs")}
+    assert sorted(re.findall(r"- (\S+\.md)$", listed, flags=re.MULTILINE)) == sorted(pages)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_lists_of_a_page_begin_behind_an_empty_line_as_the_site_needs_it(page):
+    lines = fenced_as_indented(page.read_text(encoding="utf-8")).splitlines()
+    bullet = re.compile(r"(?:-|\d+\.) ")
+    for before, line in pairwise(lines):
+        goes_on = not before or before.startswith(("#", "  ")) or bullet.match(before)
+        assert goes_on or not bullet.match(line), line
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob("docs/zh/*.md")), ids=name_of)
+def test_page_in_chinese_has_the_commands_and_options_of_its_original(page):
+    texts = [path.read_text(encoding="utf-8") for path in (page, page.parents[1] / page.name)]
+    chinese, english = map(commands_in, texts)
+    assert chinese == english
+    chinese, english = ([row.split(" | ")[0] for row in re.findall(r"(?m)^\| (`--.*)$", text)] for text in texts)
+    assert [FLAG.findall(row) for row in chinese] == [FLAG.findall(row) for row in english]
+    chinese, english = (len(re.findall(r"(?m)^## ", text)) for text in texts)
+    assert page.name == "index.md" or chinese == english
+
+
+@pytest.mark.parametrize("page", ["docs/migrating.md", "docs/zh/migrating.md"])
+def test_every_option_of_the_original_is_on_the_page_for_those_who_come_from_it(page):
+    used = "".join(
+        (ROOT / "tests" / name).read_text(encoding="utf-8") for name in ("original_command_lines.tsv", "recipes.tsv")
+    )
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert {*FLAG.findall(used), *ORIGINAL} <= {*FLAG.findall(text)}
 
 
 def test_json_page_names_every_key_that_is_printed():
@@ -138,7 +192,7 @@ def test_links_of_a_page_lead_somewhere(page):
 
 def anchors_of(page):
     headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+    return set(map(command_pages.anchor_of, headings))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
