@@ -2,7 +2,7 @@
 
 import pytest
 
-from mscvt.dialects.mindspeed import recorded_settings, settings_of, unsaid
+from mscvt.dialects.settings import recorded_settings, settings_of, unsaid
 
 LLAMA3 = {
     "rope_type": "llama3",
