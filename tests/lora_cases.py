@@ -50,7 +50,7 @@ def build(case: Case, name: str, folder: Path) -> Path:
     if name == "hf":
         return save_huggingface(folder, case["hf"]["config"], {n: whole[n] for n in case["hf"]["tensors"]})
     if name == "peft":
-        factors = {name: whole[of].clone() for name, of in case["peft"]["tensors"].items()}
+        factors = {name: whole[of] for name, of in case["peft"]["tensors"].items()}
         return save_adapter(folder, case["peft"]["config"], factors)
     made = case["mg"][name]
     args = Namespace(**case["args"], **made["args"])
@@ -68,7 +68,7 @@ def save_adapter(folder: Path, config: dict[str, Any], tensors: dict[str, torch.
     """Write an adapter of PEFT; returns its folder."""
     folder.mkdir(parents=True)
     (folder / "adapter_config.json").write_text(json.dumps(config))
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "adapter_model.safetensors")
+    save_file({name: tensor.clone() for name, tensor in tensors.items()}, folder / "adapter_model.safetensors")
     return folder
 
 

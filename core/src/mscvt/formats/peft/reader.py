@@ -84,7 +84,7 @@ class Adapter:
             factors = self.modules.setdefault(found["module"], Factors(is_embedding))
             factors.names[found["which"]] = tensor
         elif tensor.endswith(".weight") and "lora" not in tensor:
-            self.copies[tensor.removeprefix(PREFIX)] = tensor
+            self.copies[tensor.removeprefix(PREFIX).replace(".base_layer.", ".")] = tensor
         else:
             faults.add(f"{tensor} is nothing that plain LoRA has")
 
