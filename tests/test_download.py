@@ -116,7 +116,7 @@ def test_server_that_knows_no_ranges_sends_it_all_again(hub, tmp_path):
 
 
 def test_answer_that_passes_is_waited_for(hub, tmp_path):
-    hub.repositories[NAME].statuses = {SHARD: [503], "config.json": [429]}
+    hub.repositories[NAME].statuses = {SHARD: [503], "config.json": [429], "": [502, 503]}
     assert run_main("download", NAME, "--to", tmp_path / "hf").code == 0
     check_whole(tmp_path / "hf")
 
@@ -191,10 +191,38 @@ def test_names_that_leave_the_folder_are_not_followed(file, hub, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_status_that_stays_is_said(hub, tmp_path):
+    hub.repositories[NAME].statuses = {"": [503] * 3}
+    assert f"{NAME}: {hub.url} answers 503: " in refused(NAME, "--to", tmp_path / "hf")
+
+
+def test_adapter_is_fetched_with_its_configuration_and_the_command_that_merges_it(hub, tmp_path):
+    config = json.dumps({"base_model_name_or_path": "mine/Small-1B"}).encode()
+    files = {"adapter_config.json": config, "adapter_model.safetensors": b"w", "adapter_model.bin": b"w"}
+    hub.repositories["mine/Adapter"] = Repository({**files, "tokenizer.json": b"{}", "README.md": b""})
+    outcome = run_main("download", "mine/Adapter", "--to", tmp_path / "lora")
+    assert outcome.code == 0, outcome.err
+    assert set(hub.fetched()) == {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json"}
+    merge = f"--load-dir Small-1B --lora-load {tmp_path / 'lora'} --save-dir {tmp_path / 'lora-mcore'}"
+    assert outcome.out.splitlines()[-1] == f"go on with: mscvt hf2mg {merge}"
+
+
+def test_model_that_no_plugin_serves_is_said_to_be_so(hub, tmp_path):
+    hub.repositories[NAME] = Repository({**model_files(), "config.json": b'{"model_type": "unheard-of"}'})
+    said = "note: it can't be converted yet: config.json says model_type 'unheard-of'"
+    assert run_main("download", NAME, "--to", tmp_path / "hf").out.splitlines()[-1].startswith(said)
+
+
+def test_quantized_model_goes_on_with_the_option_that_decodes_it(hub, tmp_path):
+    config = {**json.loads(model_files()["config.json"]), "quantization_config": {"quant_method": "fp8"}}
+    hub.repositories[NAME] = Repository({**model_files(), "config.json": json.dumps(config).encode()})
+    assert run_main("download", NAME, "--to", tmp_path / "hf").out.splitlines()[-1].endswith(" --dequantize")
+
+
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        (["adapter_config.json", "adapter_model.safetensors"], "is a LoRA adapter"),
+        (["adapter_model.safetensors", "README.md"], "has weights and no adapter_config.json"),
         (["config.json", "model.Q4_K_M.gguf"], "but model.Q4_K_M.gguf"),
         (["model.safetensors"], "has weights and no config.json"),
         (["config.json", "README.md"], "but none of another kind"),
@@ -287,6 +315,17 @@ def test_offline_is_said_with_the_cache_that_has_the_model(hub, monkeypatch, tmp
     assert "HF_HUB_OFFLINE is set, so nothing can be fetched" in error
     assert "Unset it where there is a network." in error
     assert hub.requests == []
+
+
+def test_offline_names_the_folder_of_the_cache_that_has_the_model(hub, monkeypatch, tmp_path):
+    monkeypatch.setattr(hub_constants, "HF_HUB_OFFLINE", True)
+    cached = tmp_path / "no-cache" / f"models--{NAME.replace('/', '--')}"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text(COMMIT)
+    (cached / "snapshots" / COMMIT).mkdir(parents=True)
+    (cached / "snapshots" / COMMIT / "config.json").write_text("{}")
+    error = refused(NAME, "--to", tmp_path / "hf")
+    assert f"The cache of the hub has it: give {cached / 'snapshots' / COMMIT} to the conversion." in error
 
 
 def test_hub_that_can_not_be_reached_is_said_with_other_ways(hub, monkeypatch, tmp_path):

@@ -140,6 +140,19 @@ def test_discard_puts_back_what_was_moved_away(sources, tmp_path):
     assert not hidden(target).exists()
 
 
+def test_result_that_is_complete_is_said_to_be_so_and_kept(sources, tmp_path, monkeypatch):
+    target = tmp_path / "out"
+    with monkeypatch.context() as patched:  # as a run leaves it that is killed after the last rename
+        patched.setattr("mscvt.output.hidden.HiddenFolder.remove", lambda self: None)
+        convert("hf2mg", sources, target)
+    whole = tree(target)
+    assert run_main("status", target).out.startswith(f"{target}: is complete; a run ended before it had removed ")
+    assert all(file["is_whole"] for file in status(target)["conversion"]["files"])
+    assert run_main("discard", target).code == 0
+    assert tree(target) == whole
+    assert not hidden(target).exists()
+
+
 def test_discard_refuses_a_folder_with_something_of_others(target):
     (hidden(target) / "data" / "thesis.tex").write_text("years")
     before = tree(hidden(target))

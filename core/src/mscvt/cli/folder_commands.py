@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import typer
 
 from mscvt.cli import folder_results, unfinished_results
@@ -12,7 +16,11 @@ from mscvt.cli.results import print_json
 from mscvt.cli.running import chosen_model_type, interruptible, wants_progress
 from mscvt.cli.tables import Checking, Folders, Model, Output, Repository, Target
 from mscvt.cli.words import Given
+from mscvt.errors import MscvtError
 from mscvt.plugins.registry import load_registry
+
+if TYPE_CHECKING:
+    from mscvt.output.download import Origin
 
 
 def run_download(given: Given) -> None:
@@ -36,7 +44,17 @@ def run_download(given: Given) -> None:
     if given.read(Output).json:
         print_json(given.command.name, folder_results.download_object(done))
     else:
-        folder_results.print_download(done)
+        folder_results.print_download(done, _go_on(done.target, done.origin))
+
+
+def _go_on(folder: Path, origin: Origin) -> str:
+    """The command that converts what was downloaded, or why there is none."""
+    from mscvt.jobs.next_step import conversion_of
+
+    try:
+        return f"go on with: {shlex.join(conversion_of(folder, origin, load_registry()))}"
+    except MscvtError as error:
+        return " ".join(filter(None, ("note:", error.message, error.hint)))
 
 
 def run_check(given: Given) -> None:

@@ -40,7 +40,7 @@ def download_object(done: Download) -> dict[str, Any]:
     }
 
 
-def print_download(done: Download) -> None:
+def print_download(done: Download, go_on: str) -> None:
     """Say what was fetched, and how to go on."""
     target, origin = shlex.quote(str(done.target)), done.origin
     whole = f"{counted(len(origin.files), 'file')}, {done.nbytes:,} bytes"
@@ -53,7 +53,7 @@ def print_download(done: Download) -> None:
         typer.echo(f"nothing was left to be fetched; mscvt check {target} compares checksums")
     typer.echo(f"{target} holds {origin.repository} at {origin.revision}: {whole}")
     print_notes(done.notes)
-    typer.echo(f"go on with: mscvt hf2mg --load-dir {target} --save-dir {target}-mcore")
+    typer.echo(go_on)
 
 
 def check_object(check: Check) -> dict[str, Any]:

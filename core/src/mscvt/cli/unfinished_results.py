@@ -95,6 +95,12 @@ def print_status(status: Status) -> None:
 
 def _print_conversion(work: UnfinishedConversion, where: str) -> None:
     identity = work.identity
+    if work.is_committed:
+        typer.echo(f"{where}: is complete; a run ended before it had removed {shlex.quote(str(work.root))}")
+        _print_ways(
+            f"the command that made it does that, and so does mscvt discard {where}", is_running=work.is_running
+        )
+        return
     of = f" of {shlex.quote(printable(_source(work)))}" if _source(work) else ""
     typer.echo(f"{where}: unfinished {printable(identity.get('direction', 'conversion'))}{of}")
     options = identity.get("options")

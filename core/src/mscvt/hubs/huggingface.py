@@ -7,6 +7,7 @@ there, who asks, and what an answer means. Bytes are streamed by its session, bu
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -25,6 +26,7 @@ from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_st
 from mscvt.errors import MscvtError, shown
 from mscvt.errors.nearest import did_you_mean
 from mscvt.formats.sums import make_sum
+from mscvt.hubs import transfer
 from mscvt.hubs.hub import BrokenTransferError, HubFile, Listing, start_of
 
 _TRANSPORT: tuple[type[Exception], ...] = (HfHubHTTPError.__mro__[1], OSError)
@@ -56,11 +58,16 @@ class HuggingFaceHub:
         Raises:
             MscvtError: Where it is not there, not for everybody, or the hub can't be reached.
         """
-        try:
-            info = self._api.model_info(repository, revision=revision, files_metadata=True, timeout=_timeout())
-        except _ANSWERS as error:
-            raise self._error(error, repository, revision) from None
-        return Listing(info.sha or revision or "main", tuple(map(_hub_file, info.siblings or ())))
+        waits = iter(transfer.WAITS)
+        while True:
+            try:
+                info = self._api.model_info(repository, revision=revision, files_metadata=True, timeout=_timeout())
+                return Listing(info.sha or revision or "main", tuple(map(_hub_file, info.siblings or ())))
+            except _ANSWERS as error:
+                wait = next(waits, None) if _status(error) in _PASSING else None
+                if wait is None:
+                    raise self._error(error, repository, revision) from None
+                time.sleep(wait)
 
     @contextmanager
     def open_at(

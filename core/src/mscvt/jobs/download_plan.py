@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from mscvt.errors import Faults, MscvtError, shown
 from mscvt.formats.huggingface.config import CONFIG
 from mscvt.formats.huggingface.config_files import config_names
-from mscvt.formats.huggingface.weights import INDEX_LIMIT, SINGLE_FILES, read_index, weight_names, weights_entry
+from mscvt.formats.huggingface.weights import (
+    INDEX_ENDING,
+    INDEX_LIMIT,
+    SINGLE_FILES,
+    read_index,
+    weight_names,
+    weights_entry,
+)
+from mscvt.formats.peft import names as peft
 from mscvt.formats.sums import sum_of
 from mscvt.hubs.hub import Hub, HubFile
 from mscvt.hubs.transfer import fetch
 from mscvt.output.download import DownloadFolder, Origin, is_inside
 
+_ADAPTERS = (peft.WEIGHTS, peft.WEIGHTS_BIN)
 _SHOWN = 5
 
 
@@ -39,11 +48,12 @@ def plan_download(
         raise MscvtError(f"{asked.repository}: the hub calls its commit {shown(repr(listing.revision))}")
     files = {file.path: file for file in listing.files if is_inside(file.path) and file.nbytes >= 0}
     names = sorted(name for name in files if "/" not in name)
-    entry = weights_entry(names)
-    if entry is None or CONFIG not in names:
-        raise _no_model(asked.repository, names, entry)
-    wanted = [*config_names(names), entry]
-    if entry not in SINGLE_FILES:
+    entry = _entry(names)
+    config = peft.CONFIG if entry in _ADAPTERS else CONFIG
+    if entry is None or config not in names:
+        raise _no_model(asked.repository, names, entry, config)
+    wanted = [config, *config_names(names), entry]
+    if entry.endswith(INDEX_ENDING):
         wanted += _listed(hub, folder, replace(asked, revision=listing.revision), files, entry)
     chosen = {name: files[name] for name in dict.fromkeys(wanted)}
     kept = _kept_files(folder.folder, chosen, entry, asked.repository, started, moved)
@@ -65,13 +75,16 @@ def _listed(hub: Hub, folder: DownloadFolder, asked: Origin, files: Mapping[str,
     return listed
 
 
-def _no_model(repository: str, names: list[str], entry: str | None) -> MscvtError:
+def _entry(names: Collection[str]) -> str | None:
+    """The file by which the weights of a model are found, or those of an adapter where there is no model."""
+    return weights_entry(names) or next((name for name in _ADAPTERS if name in names), None)
+
+
+def _no_model(repository: str, names: list[str], entry: str | None, config: str) -> MscvtError:
     """Why a repository can't be converted, from what it has instead."""
     hint = "Take the model's release for transformers, which has config.json beside safetensors."
     if entry is not None:
-        return MscvtError(f"{repository}: has weights and no {CONFIG}", hint=hint)
-    if "adapter_config.json" in names:
-        return MscvtError(f"{repository}: is a LoRA adapter, not a model", hint="Download the model that it is for.")
+        return MscvtError(f"{repository}: has weights and no {config}", hint=hint)
     others = ", ".join(map(shown, weight_names(names)[:_SHOWN])) or "none of another kind"
     return MscvtError(
         f"{repository}: has no weights that transformers would load ({' or '.join(SINGLE_FILES)}, or the index of "
@@ -101,7 +114,7 @@ def _kept_files(
     for name in there:
         if not is_stated(folder / name, chosen[name], moved):
             faults.add(f"{name} is another file than that of {repository}", hint=hint)
-    first = weights_entry({*chosen, *(path.name for path in folder.iterdir())})
+    first = _entry({*chosen, *(path.name for path in folder.iterdir())})
     if first != entry:
         faults.add(f"{first} would be read in place of {entry}", hint=hint)
     faults.raise_if_any(f"{folder}: holds what is not of {repository}")

@@ -41,6 +41,8 @@ class UnfinishedConversion:
     files: tuple[Progress, ...]
     is_running: bool
     """Whether a run is at work on it."""
+    is_committed: bool
+    """Whether the result has its name, and only this is left to be removed."""
     nbytes: int
     """Bytes that it takes on the disk."""
 
@@ -62,7 +64,8 @@ def look_at_conversion(target: Path) -> UnfinishedConversion | None:
         files = tuple(_progress(hidden, file) for file in hidden.planned())
         taken = [path.stat().st_blocks * 512 for path in hidden.root.rglob("*") if path.is_file()]
         identity = hidden.recorded() or {}
-    return UnfinishedConversion(target, hidden.root, identity, files, lock is None, sum(taken))
+        is_committed = hidden.is_committed()
+    return UnfinishedConversion(target, hidden.root, identity, files, lock is None, is_committed, sum(taken))
 
 
 def _progress(hidden: HiddenFolder, file: PlannedFile) -> Progress:
@@ -70,7 +73,8 @@ def _progress(hidden: HiddenFolder, file: PlannedFile) -> Progress:
         noted = parse(hidden.part(file.path).read_bytes())
     except FileNotFoundError:
         return Progress(file, 0, is_whole=False)
-    is_whole = noted.size is not None and size_of(hidden.data / file.path) == noted.size
+    folder = hidden.target if hidden.is_committed() else hidden.data
+    is_whole = noted.size is not None and size_of(folder / file.path) == noted.size
     return Progress(file, file.tensors if is_whole else len(noted.tensors), is_whole)
 
 
