@@ -32,8 +32,11 @@ def commands_with(name: str) -> str:
 
 
 def spellings(row: Row) -> str:
-    """An option as it is written, with its value and its other names."""
-    written = f"`{row.flag} {cell(row.metavar)}`" if row.metavar else f"`{row.flag}`"
+    """An option as it is written, with its value or the choices of it, and its other names."""
+    choices = row.metavar.split("|")
+    written = f"`{row.flag} {row.metavar}`" if row.metavar and len(choices) == 1 else f"`{row.flag}`"
+    if len(choices) > 1:
+        written += " " + " / ".join(f"`{choice}`" for choice in choices)
     return written + "".join(f", `{alias}`" for alias in row.aliases)
 
 
