@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from mscvt.cli import folder_results, unfinished_results
+from mscvt.cli import folder_results
 from mscvt.cli.folders import check_folder
 from mscvt.cli.progress import show_progress
 from mscvt.cli.report import FAILED
@@ -86,6 +86,7 @@ def run_check(given: Given) -> None:
 
 def run_status(given: Given) -> None:
     """Say what is unfinished."""
+    from mscvt.cli import unfinished_results
     from mscvt.jobs.unfinished import status_of
 
     status = status_of(given.read(Target).target)
@@ -97,6 +98,7 @@ def run_status(given: Given) -> None:
 
 def run_discard(given: Given) -> None:
     """Remove what is unfinished, and say what that was."""
+    from mscvt.cli import unfinished_results
     from mscvt.jobs.unfinished import discard
 
     status = discard(given.read(Target).target)
