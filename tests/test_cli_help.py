@@ -22,6 +22,7 @@ COMMANDS = (
     "check",
     "status",
     "discard",
+    "inspect",
     "names",
     "new-plugin",
     "plugins",

@@ -89,7 +89,7 @@ ALL = "`mscvt hf2mg --help` shows all options."
         (
             [*FOLDERS, "--hf-dir", "x"],
             "--hf-dir: is no option of hf2mg",
-            "--hf-dir is one of mg2hf, plan, convert. ",
+            "--hf-dir is one of mg2hf, plan, convert, inspect. ",
         ),
         (
             [*FOLDERS, "--save-layer-by-layer"],

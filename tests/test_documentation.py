@@ -146,7 +146,7 @@ def test_examples_of_the_help_parse(name):
 def test_commands_are_found_in_the_pages_that_have_them():
     found = {name_of(page): commands_in(fenced_as_indented(page.read_text(encoding="utf-8"))) for page in PAGES}
     assert [line.split()[1] for line in found["README.md"]] == [
-        *("download", "plan", "hf2mg", "mg2hf", "mg2mg", "verify"),
+        *("download", "plan", "hf2mg", "mg2hf", "mg2mg", "verify", "inspect"),
     ]
     assert len(found["docs/options.md"]) > 10
 

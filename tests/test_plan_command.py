@@ -11,9 +11,7 @@ from rich.console import Console
 from command_line import make_source, run_main
 from json_keys import check_object
 from mscvt.cli.plans import print_lines
-from mscvt.parallel.grid import Rank
-from mscvt.plan.contents import OutputFile
-from mscvt.views.files import group_files
+from mscvt.views.files import SizedFile, group_files
 from mscvt.views.pipeline import Cell, Pipeline, Row
 from mscvt.views.preview import Side
 from mscvt.views.terminal import side_text
@@ -156,17 +154,16 @@ def test_wrong_ranks_tensors_and_ways_are_errors_with_the_way_out(folder):
 
 def test_ranks_of_a_stage_are_one_line_however_many(folder):
     files = [
-        OutputFile(f"mp_rank_{t:02d}_{p:03d}_{e:03d}", {(Rank(t, p, e), "model", "a"): ("BF16", (3 + p, 2))}, labels)
+        SizedFile(f"mp_rank_{t:02d}_{p:03d}_{e:03d}", 4 * (3 + p), 1, p)
         for t in range(8)
         for p in range(4)
         for e in range(16)
-        for labels in [{"tp": t, "pp": p, "ep": e}]
     ]
     groups = group_files(files)
     assert [(group.paths, group.count, group.total) for group in groups] == [
         (f"mp_rank_{{00-07}}_{p:03d}_{{000-015}}", 128, 128 * (3 + p) * 4) for p in range(4)
     ]
-    back = [OutputFile(f"model-0000{n}-of-00003", {f"{n}": ("F32", (n,))}, {"file": n}) for n in (1, 2, 3)]
+    back = [SizedFile(f"model-0000{n}-of-00003", 4 * n, 1, None) for n in (1, 2, 3)]
     (group,) = group_files(back)
     assert (group.paths, group.nbytes, group.total) == ("model-{00001-00003}-of-00003", (4, 12), 24)
 

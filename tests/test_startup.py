@@ -34,6 +34,7 @@ QUESTIONS = [
             "check",
             "status",
             "discard",
+            "inspect",
             "names",
             "new-plugin",
             "plugins",

@@ -13,6 +13,7 @@ from mscvt.cli.tables import (
     Compared,
     Direction,
     Folders,
+    Inspecting,
     Model,
     NewPlugin,
     Output,
@@ -210,6 +211,16 @@ mscvt convert --load-model-type hf --save-model-type mg \\
         example="mscvt discard model-mg",
         tables=(Target, Output),
         positional=("target",),
+    ),
+    Command(
+        name="inspect",
+        summary="Show what is in a folder, whatever it is.",
+        text="Model, parameters, dtypes, files, parallel sizes and pipeline, every tensor folded with its role and "
+        "cut, and what is odd. It is recognised by itself, from headers alone.",
+        example="mscvt inspect model-mg --scan",
+        tables=(Folders, Model, Inspecting, Resources, Progress, Output),
+        without=frozenset({"save_dir", "max_memory"}),
+        positional=("load_dir",),
     ),
     Command(
         name="names",

@@ -11,6 +11,7 @@ import typer
 
 from mscvt.cli import folder_commands, results
 from mscvt.cli.folders import HF, MG, check_folder, check_kind
+from mscvt.cli.inspecting import run_inspect
 from mscvt.cli.original import without_single_ranks
 from mscvt.cli.progress import show_progress
 from mscvt.cli.report import FAILED
@@ -215,6 +216,7 @@ RUNS: Mapping[str, Callable[[Given], None]] = MappingProxyType(
         "check": folder_commands.run_check,
         "status": folder_commands.run_status,
         "discard": folder_commands.run_discard,
+        "inspect": run_inspect,
         "names": run_names,
         "new-plugin": run_new_plugin,
         "plugins": run_plugins,

@@ -85,6 +85,13 @@ class Planned:
 
 
 @dataclass(frozen=True, slots=True)
+class Inspecting:
+    """How thoroughly a folder is looked into."""
+
+    scan: bool = option(panel=_RUN, help="Read every value too: NaN, infinities, tensors that are all zero.")
+
+
+@dataclass(frozen=True, slots=True)
 class Compared:
     """The two checkpoints that are compared."""
 

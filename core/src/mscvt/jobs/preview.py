@@ -15,7 +15,7 @@ from mscvt.plan.contents import OutputFile
 from mscvt.plan.shares import Shares
 from mscvt.views.drawing import drawings_of
 from mscvt.views.experts import expert_places
-from mscvt.views.files import group_files
+from mscvt.views.files import SizedFile, group_files
 from mscvt.views.page import page_text
 from mscvt.views.pipeline import pipeline_of
 from mscvt.views.preview import Preview, Side
@@ -56,7 +56,9 @@ def look_ahead(
         )
     return Preview(
         sides=tuple(sides),
-        groups=group_files(files),
+        groups=group_files(
+            SizedFile(file.path, file.nbytes, len(file.tensors), file.labels.get("pp")) for file in files
+        ),
         files=len(files),
         nbytes=sum(file.nbytes for file in files),
         free=None if target is None else free_space(target),

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mscvt.errors.folding import fold_counted
-from mscvt.plan.contents import OutputFile
 
 _FOLDED = 2
+
+
+class SizedFile(NamedTuple):
+    """A file, and what it holds."""
+
+    path: str
+    """Below the folder."""
+    nbytes: int
+    tensors: int
+    stage: int | None
+    """Whose rank's it is; None for what is no rank's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,28 +27,27 @@ class FileGroup:
     """Files that differ in nothing but numbers."""
 
     paths: str
-    """Folded, below the target."""
+    """Folded, below the folder."""
     count: int
     tensors: tuple[int, int]
     """The fewest and the most tensors that one of them has."""
     nbytes: tuple[int, int]
-    """The smallest and the largest, in bytes of tensors."""
+    """The smallest and the largest, in bytes."""
     total: int
     """Bytes of all of them."""
 
 
-def group_files(files: Iterable[OutputFile]) -> tuple[FileGroup, ...]:
+def group_files(files: Iterable[SizedFile]) -> tuple[FileGroup, ...]:
     """Ranks of a stage that are equally large go together, and all files that are no ranks."""
-    alike: dict[tuple[int, ...], list[OutputFile]] = {}
+    alike: dict[tuple[int, ...], list[SizedFile]] = {}
     for file in files:
-        mark = (file.labels["pp"], file.nbytes, len(file.tensors)) if "pp" in file.labels else ()
+        mark = () if file.stage is None else (file.stage, file.nbytes, file.tensors)
         alike.setdefault(mark, []).append(file)
     groups = []
     for members in alike.values():
-        by_path = {file.path: file for file in members}
-        lines = fold_counted(by_path, _FOLDED)
+        lines = fold_counted((file.path for file in members), _FOLDED)
         sizes = [file.nbytes for file in members]
-        tensors = [len(file.tensors) for file in members]
+        tensors = [file.tensors for file in members]
         groups.append(
             FileGroup(
                 " ".join(line for line, _ in lines),

@@ -25,7 +25,8 @@ class Part:
 
     role: str
     key: str
-    """The key in the training stack after the layer's prefix; several where the tensor is taken apart."""
+    """What it is on the other side. Of a Hugging Face tensor the key in the training stack after the layer's prefix,
+    several where it is taken apart; of a training stack's the names in Hugging Face, folded."""
     cut: str
     """Which axes each parallel dimension cuts, `ep: expert, etp: moe_ffn`; empty where every rank holds all of it."""
     shape: tuple[int, ...]

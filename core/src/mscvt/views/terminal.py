@@ -63,9 +63,9 @@ def preview_text(preview: Preview, width: int) -> Iterator[Text]:
     if preview.is_detail:
         return
     for side in preview.sides:
-        yield from side_text(side, width)
+        yield from side_text(side, width, "of the source" if side.is_source else "of the result")
         yield Text()
-    yield from columns([_group_cells(group) for group in preview.groups])
+    yield from columns([group_cells(group) for group in preview.groups])
     space = ""
     if preview.free is not None:
         verdict = "enough" if preview.fits else "NOT enough"
@@ -76,12 +76,11 @@ def preview_text(preview: Preview, width: int) -> Iterator[Text]:
     )
 
 
-def side_text(side: Side, width: int) -> Iterator[Text]:
+def side_text(side: Side, width: int, whose: str = "") -> Iterator[Text]:
     """The pipeline of a checkpoint, and where its experts lie."""
     pipeline = side.pipeline
-    what = "the source" if side.is_source else "the result"
     yield Text(
-        f"pipeline of {what}: {counted(pipeline.ranks, 'rank')} "
+        f"{f'pipeline {whose}'.rstrip()}: {counted(pipeline.ranks, 'rank')} "
         f"(tp {pipeline.tensor}, pp {pipeline.stages}, ep {pipeline.expert})",
         style="bold",
     )
@@ -154,7 +153,8 @@ def _experts(places: Sequence[ExpertPlace]) -> Iterator[Text]:
     yield from columns(shown)
 
 
-def _group_cells(group: FileGroup) -> tuple[str, ...]:
+def group_cells(group: FileGroup) -> tuple[str, ...]:
+    """A line of the list of files."""
     low, high = group.nbytes
     each = size_text(low) if low == high else f"{size_text(low)} to {size_text(high)}"
     few, many = group.tensors

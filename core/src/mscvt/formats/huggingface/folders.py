@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from mscvt.errors import MscvtError, shown
@@ -49,7 +50,7 @@ def _kinds(folder: Path, names: list[str]) -> list[tuple[bool, str, str]]:
     snapshots = sorted(folder.glob("snapshots/*")) if folder.name.startswith("models--") else []
     return [
         (
-            any(map(_RANKS.fullmatch, names)) or any(map(_ITERATION.fullmatch, names)) or _is_tracked(names),
+            is_of_ranks(names),
             "is a Megatron checkpoint, expected one of Hugging Face",
             "Are the two folders swapped? mg2hf converts from Megatron to Hugging Face.",
         ),
@@ -81,8 +82,10 @@ def _kinds(folder: Path, names: list[str]) -> list[tuple[bool, str, str]]:
     ]
 
 
-def _is_tracked(names: list[str]) -> bool:
-    return "latest_checkpointed_iteration.txt" in names
+def is_of_ranks(names: Collection[str]) -> bool:
+    """Whether a folder that holds these is a Megatron checkpoint, or one iteration of it."""
+    is_tracked = "latest_checkpointed_iteration.txt" in names
+    return is_tracked or any(_RANKS.fullmatch(name) or _ITERATION.fullmatch(name) for name in names)
 
 
 def adapter_base(folder: Path) -> str:

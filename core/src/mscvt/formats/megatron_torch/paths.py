@@ -37,7 +37,7 @@ def rank_of(name: str, pipelines: int) -> Rank:
     Rank(tensor=1, pipeline=0, expert=3)
     """
     tensor, *others = (int(number) for number in name.split("_")[2:])
-    pipeline = others.pop(0) if pipelines > 1 and others else 0
+    pipeline = others.pop(0) if others and (pipelines > 1 or len(others) > 1) else 0
     return Rank(tensor, pipeline, others[0] if others else 0)
 
 

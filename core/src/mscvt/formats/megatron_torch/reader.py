@@ -134,15 +134,39 @@ class MegatronSource:
                 hint="Were two checkpoints saved into one folder?" if self.args else _NOT_RECORDED,
             )
         for rank, name in zip(ranks, expected, strict=True):
-            path = self._path(name)
-            shard, is_new = self._open(path)
-            check_same_run(path, shard.record, self._first, self._record)
-            number = len(self.files)
-            self.files.append(path)
-            self.tensors.add(rank, number, shard.tensors)
-            self.records[rank] = shard.record
-            if not is_new:
-                self._unchecked[number] = shard.storages
+            self._add(rank, name)
+
+    def open_present(self, pipelines: int) -> tuple[str, ...]:
+        """Read the headers of whatever shards are there, for a look at a checkpoint that is not whole.
+
+        Args:
+            pipelines: The number of stages, which folders' names depend on.
+
+        Returns:
+            What is wrong with shards that can't be read or don't belong to the others.
+        """
+        self.files.clear()
+        self.records.clear()
+        self.tensors = RankTensors()
+        faults = []
+        for folder in self.rank_folders:
+            try:
+                self._add(rank_of(folder.name, pipelines), folder.name)
+            except MscvtError as error:
+                faults += [error.message, *error.faults]
+        return tuple(faults)
+
+    def _add(self, rank: Rank, name: str) -> None:
+        """Open the shard of a rank."""
+        path = self._path(name)
+        shard, is_new = self._open(path)
+        check_same_run(path, shard.record, self._first, self._record)
+        number = len(self.files)
+        self.files.append(path)
+        self.tensors.add(rank, number, shard.tensors)
+        self.records[rank] = shard.record
+        if not is_new:
+            self._unchecked[number] = shard.storages
 
     def tensor(self, name: ShardName) -> SourceTensor:
         """The bytes of a tensor, as something to copy regions from.
