@@ -14,7 +14,7 @@ from mscvt.formats.huggingface.folders import adapter_base, is_of_ranks, refuse_
 from mscvt.formats.huggingface.reader import HuggingFaceSource
 from mscvt.formats.peft.names import CONFIG as ADAPTER
 from mscvt.jobs.check_model import compare_with_model
-from mscvt.jobs.inspect_shards import inspect_shards
+from mscvt.jobs.inspect_shards import inspect_shards, layers_text
 from mscvt.jobs.names import whole_model
 from mscvt.plan.by_huggingface import uses_by_name
 from mscvt.plugins.registry import Registry
@@ -83,7 +83,7 @@ def _inspect_huggingface(folder: Path, registry: Registry, model_type: str | Non
             raise
         notes.append(f"no roles are shown: {error.message}")
     else:
-        facts["layers"] = f"{model.layers}" + (f" and {mtp} of MTP" if (mtp := len(model.kept) - model.layers) else "")
+        facts["layers"] = layers_text(model)
         table = name_table(source.tensors, model.description, family.model_type.ignored)
         try:
             notes += compare_with_model(folder, source, config, family)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mscvt.dialects import mindspeed
-from mscvt.dialects.mindspeed.options import Options
+from mscvt.dialects.known import recognise
+from mscvt.dialects.options import Options
 from mscvt.errors import MscvtError
 from mscvt.errors.folding import fold
 from mscvt.formats.huggingface.config import read_config
@@ -64,14 +65,15 @@ def inspect_shards(
     if factors := sum(row.count for row in table.left_over if mindspeed.is_factor(row.names)):
         notes.append(f"{counted(factors, 'tensor')} are factors of LoRA" + ("" if table.rows else ", and nothing else"))
     odd += _faults_of(table, knows_model=model is not None)
+    kind = recognise(source.args, source.some_shapes).dialect
     facts = {"iteration": _iterations(folder, source.folder.name), **_recorded(source.args)}
     if model is not None:
-        facts["layers"] = str(model.layers)
+        facts["layers"] = layers_text(model)
     groups = _groups(source)
     found = Inspection(
         folder=str(folder),
-        kind="mindspeed",
-        what="a Megatron checkpoint of MindSpeed-LLM's kind, saved by torch.save",
+        kind=kind,
+        what=f"a Megatron checkpoint in the format torch, with the names of {kind}",
         model_type=None if model is None else model.family.model_type.name,
         parameters=None if model is None else _parameters(model),
         facts=facts,
@@ -93,7 +95,7 @@ def _model_of(source: MegatronSource, request: Request, registry: Registry, odd:
     """The model that a checkpoint says it is; None where it doesn't say it, or contradicts itself."""
     try:
         config = read_config(request.hf_cfg_dir) if request.hf_cfg_dir else None
-        return model_from_args(source.args, config, request, registry)
+        return model_from_args(source, config, request, registry)
     except MscvtError as error:
         if request.model_type is not None or request.hf_cfg_dir is not None:
             raise
@@ -158,6 +160,12 @@ def _recorded(args: Mapping[str, Any]) -> dict[str, str]:
     if not args:
         found["args"] = "none are recorded"
     return found
+
+
+def layers_text(model: Model) -> str:
+    """How many layers a model has."""
+    mtp = sum(layer.mtp is not None for layer in model.kept)
+    return f"{len(model.kept) - mtp}{f' and {mtp} of MTP' if mtp else ''}"
 
 
 def _parameters(model: Model) -> int:
