@@ -13,6 +13,7 @@ import concept_figures
 import json_keys
 import options_page
 import support_table
+from command_line import run_main
 from mscvt.cli.command_table import BY_NAME, COMMANDS
 from mscvt.cli.main import app
 from mscvt.cli.original import ORIGINAL
@@ -112,6 +113,15 @@ def test_page_in_chinese_has_the_commands_and_options_of_its_original(page):
     assert [FLAG.findall(row) for row in chinese] == [FLAG.findall(row) for row in english]
     chinese, english = (len(re.findall(r"(?m)^## ", text)) for text in texts)
     assert page.name == "index.md" or chinese == english
+
+
+def test_commonest_mistakes_are_quoted_as_the_program_says_them(tmp_path):
+    model = concept_figures.save_models(tmp_path) / "small-moe"
+    refused = [run_main("plan", "hf2mg", "--load-dir", model, option, 4).err for option in ("--pp", "--tp")]
+    for page in ("docs/getting-started.md", "docs/zh/getting-started.md"):
+        table = (ROOT / page).read_text(encoding="utf-8").rpartition("|---|---|\n")[2]
+        quotes = re.findall(r"`(\d[^`]+)`", table)
+        assert [quote in said for quote, said in zip(quotes, refused, strict=True)] == [True, True]
 
 
 @pytest.mark.parametrize("page", ["docs/migrating.md", "docs/zh/migrating.md"])
