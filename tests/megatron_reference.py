@@ -20,11 +20,21 @@ import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
-from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
+from megatron.core.models.gpt.gpt_layer_specs import (
+    get_gpt_decoder_block_spec,
+    get_gpt_layer_local_spec,
+    get_gpt_mtp_block_spec,
+)
 from megatron.core.tensor_parallel.random import CudaRNGStatesTracker
 from megatron.core.transformer.moe import grouped_gemm_util, moe_utils
 from megatron.core.transformer.moe.experts import GroupedMLP
 from megatron.core.transformer.transformer_config import TransformerConfig
+
+_OWN = (
+    *("moe_layer_freq", "moe_shared_expert_intermediate_size", "add_qkv_bias", "moe_router_score_function"),
+    *("moe_router_enable_expert_bias", "moe_router_topk_scaling_factor", "mtp_num_layers"),
+)
+"""What a model may say in megatron-core's own words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +73,7 @@ def stand_in_for_cuda() -> None:
     """Replace what megatron-core 0.16.1 takes from a GPU, in this process, for good."""
     # Buffers, gathered tensors, rotary frequencies and router weights go to "the current device".
     torch.cuda.current_device = lambda: torch.device("cpu")
+    torch.Tensor.cuda = lambda tensor, *_args, **_words: tensor
     # Dropout (none here) runs under a forked CUDA random state.
     CudaRNGStatesTracker.fork = lambda _tracker, _name="": contextlib.nullcontext()
     # Transformer Engine's GEMM for the router. It is compared with None before torch.mm is taken,
@@ -118,6 +129,7 @@ def transformer_config(
             "expert_model_parallel_size": sizes.expert,
             "expert_tensor_parallel_size": sizes.expert_tensor,
         }
+    own = {name: hf[name] for name in _OWN if name in hf}
     return TransformerConfig(
         num_layers=hf["num_hidden_layers"],
         hidden_size=hf["hidden_size"],
@@ -140,18 +152,68 @@ def transformer_config(
         tensor_model_parallel_size=sizes.tensor,
         pipeline_model_parallel_size=sizes.pipeline,
         **moe,
+        **own,
     )
+
+
+def recorded_args(hf: dict[str, Any], qk_layernorm: bool, sizes: ParallelSizes, grouped: bool) -> dict[str, Any]:
+    """What Megatron-LM's training records of a model, as far as it concerns the weights."""
+    groups = hf["num_key_value_heads"]
+    return {
+        "num_layers": hf["num_hidden_layers"],
+        "hidden_size": hf["hidden_size"],
+        "ffn_hidden_size": hf["intermediate_size"],
+        "num_attention_heads": hf["num_attention_heads"],
+        "group_query_attention": groups != hf["num_attention_heads"],
+        "num_query_groups": groups,
+        "kv_channels": hf.get("head_dim") or hf["hidden_size"] // hf["num_attention_heads"],
+        "padded_vocab_size": hf["vocab_size"],
+        "make_vocab_size_divisible_by": 1,
+        "untie_embeddings_and_output_weights": True,
+        "normalization": "RMSNorm",
+        "norm_epsilon": hf["rms_norm_eps"],
+        "position_embedding_type": "rope",
+        "rotary_base": int(hf["rope_theta"]),
+        "swiglu": True,
+        "add_bias_linear": False,
+        "add_qkv_bias": hf.get("add_qkv_bias", False),
+        "qk_layernorm": qk_layernorm,
+        "seq_length": hf["max_position_embeddings"],
+        "max_position_embeddings": hf["max_position_embeddings"],
+        "num_experts": hf.get("num_experts"),
+        "moe_ffn_hidden_size": hf.get("moe_intermediate_size"),
+        "moe_layer_freq": hf.get("moe_layer_freq", 1),
+        "moe_shared_expert_intermediate_size": hf.get("moe_shared_expert_intermediate_size"),
+        "moe_grouped_gemm": grouped,
+        "mtp_num_layers": hf.get("mtp_num_layers"),
+        "transformer_impl": "local",
+        "tensor_model_parallel_size": sizes.tensor,
+        "pipeline_model_parallel_size": sizes.pipeline,
+        "virtual_pipeline_model_parallel_size": None,
+        "expert_model_parallel_size": sizes.expert,
+        "expert_tensor_parallel_size": sizes.expert_tensor,
+        "use_distributed_optimizer": True,
+        "consumed_train_samples": 7 * 16,
+        "decoder_first_pipeline_num_layers": None,
+        "pipeline_model_parallel_layout": None,
+    }
 
 
 def build_model(hf: dict[str, Any], qk_layernorm: bool, sizes: ParallelSizes, grouped: bool) -> GPTModel:
     """Build this rank's part of the model, weights not initialised, in eval mode."""
     config = transformer_config(hf, qk_layernorm, sizes, grouped)
-    spec = get_gpt_layer_local_spec(
-        num_experts=config.num_moe_experts,
-        moe_grouped_gemm=grouped,
-        qk_layernorm=qk_layernorm,
-        normalization=config.normalization,
-    )
+    if isinstance(config.moe_layer_freq, list):
+        spec = get_gpt_decoder_block_spec(config, use_transformer_engine=False, normalization=config.normalization)
+    else:
+        spec = get_gpt_layer_local_spec(
+            num_experts=config.num_moe_experts,
+            moe_grouped_gemm=grouped,
+            qk_layernorm=qk_layernorm,
+            normalization=config.normalization,
+        )
+    mtp = None
+    if config.mtp_num_layers and parallel_state.is_pipeline_last_stage():
+        mtp = get_gpt_mtp_block_spec(config, spec, use_transformer_engine=False)
     model = GPTModel(
         config,
         spec,
@@ -163,6 +225,8 @@ def build_model(hf: dict[str, Any], qk_layernorm: bool, sizes: ParallelSizes, gr
         share_embeddings_and_output_weights=False,
         position_embedding_type="rope",
         rotary_base=hf["rope_theta"],
+        rotary_percent=hf.get("partial_rotary_factor", 1.0),
+        mtp_block_spec=mtp,
     )
     for module in model.modules():
         if isinstance(module, GroupedMLP):
@@ -197,8 +261,13 @@ def logits(model: GPTModel, token_ids: torch.Tensor) -> torch.Tensor | None:
     positions = torch.arange(length).expand(batch, length)
     # Left to megatron-core the causal mask is made on "cuda". True is what must not be seen.
     future = torch.ones(1, 1, length, length, dtype=torch.bool).triu(diagonal=1)
-    output = model(token_ids, positions, attention_mask=future)
     if model.post_process:
-        return output
+        found: list[torch.Tensor] = []
+        hook = model.output_layer.register_forward_hook(lambda _module, _inputs, made: found.append(made[0].clone()))
+        # with MTP layers a model wants labels, and gives a loss; the last logits are the main ones
+        model(token_ids, positions, attention_mask=future, labels=token_ids if model.config.mtp_num_layers else None)
+        hook.remove()
+        return found[-1].transpose(0, 1).contiguous()
+    output = model(token_ids, positions, attention_mask=future)
     dist.send(output, parallel_state.get_pipeline_model_parallel_next_rank())
     return None

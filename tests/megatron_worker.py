@@ -39,12 +39,14 @@ def inspect_case(case: dict[str, Any], token_ids: torch.Tensor) -> dict[str, Any
     found["folder"] = reference.shard_folder(sizes)
     model = None
     try:
-        path = Path(case["checkpoint"], "iter_0000001", found["folder"], "model_optim_rng.pt")
+        path = Path(case["checkpoint"], found["folder"], "model_optim_rng.pt")
         shard = torch.load(path, weights_only=True)["model"]
         found["shard"] = described(shard)
         model = reference.build_model(case["hf"], case["qk_layernorm"], sizes, case["grouped"])
         found["module"] = described(reference.weights(model))
         model.load_state_dict(shard, strict=True)
+        if case["saved"]:
+            save_as_training(model, Path(case["saved"], found["folder"]), sizes, case)
     except Exception:  # any fault is the finding; the other cases go on
         found["error"] = traceback.format_exc()
     errors: list[Any] = [None] * dist.get_world_size()
@@ -53,6 +55,18 @@ def inspect_case(case: dict[str, Any], token_ids: torch.Tensor) -> dict[str, Any
     if model is not None and not any(errors):
         found["logits"] = reference.logits(model, token_ids)
     return found
+
+
+def save_as_training(
+    model: torch.nn.Module, folder: Path, sizes: reference.ParallelSizes, case: dict[str, Any]
+) -> None:
+    """Save a rank as a training run of Megatron-LM does; ranks that hold the same write the same."""
+    folder.mkdir(parents=True, exist_ok=True)
+    args = argparse.Namespace(**reference.recorded_args(case["hf"], case["qk_layernorm"], sizes, case["grouped"]))
+    state = {"args": args, "checkpoint_version": 3.0, "iteration": 7, "model": model.state_dict()}
+    torch.save(state, folder / f"rank{dist.get_rank()}")
+    (folder / f"rank{dist.get_rank()}").replace(folder / "model_optim_rng.pt")
+    (folder.parents[1] / "latest_checkpointed_iteration.txt").write_text("7")
 
 
 def main(job_path: Path, rank: int) -> None:

@@ -12,7 +12,6 @@ import json
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,17 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from click.testing import Result
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from megatron_cases import CASES, FAMILIES, VOCABULARY, Case, Family
+from mscvt.cli.main import app
+from mscvt.testing import contents_in
 
 pytestmark = pytest.mark.xdist_group("megatron-core")  # one process makes the models and shards for all of them
 
 WORLD_SIZE = 2
-VOCABULARY = 92
 TOKEN_IDS = [[(17 * (23 * row + column) + 5) % VOCABULARY for column in range(23)] for row in range(4)]
 """Every token once, so that every row of the embedding counts."""
 ATOL = 5e-5
@@ -36,97 +41,6 @@ for other CPUs. Swapping two neighbouring rows, columns or norm weights of a sha
 over all its tensors, moved a logit by 2.0e-3 at the least; for a choice of experts to change, a
 router's logit would have to move by 5e-4.
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """A model type and a tiny model of it."""
-
-    model_type_hf: str
-    architecture: str
-    """Prefix of the transformers classes, as in `LlamaConfig` and `LlamaForCausalLM`."""
-    qk_layernorm: bool
-    config: dict[str, Any]
-    """What transformers and megatron-core are told, under the names of config.json."""
-
-
-# Sizes differ from each other, so that a transposed or mixed-up tensor doesn't fit; 12 heads in 4
-# groups leave each of two tensor parallel ranks two groups, so that their order can be wrong.
-SHARED = {
-    "vocab_size": VOCABULARY,
-    "num_attention_heads": 12,
-    "num_key_value_heads": 4,
-    "intermediate_size": 100,
-    "max_position_embeddings": 32,
-    "rms_norm_eps": 1e-5,
-    "rope_theta": 5000.0,
-}
-QWEN3 = {**SHARED, "hidden_size": 56, "head_dim": 10}
-MOE = {
-    "moe_intermediate_size": 20,
-    "num_experts": 6,
-    "num_experts_per_tok": 2,
-    "norm_topk_prob": True,
-}
-FAMILIES = {
-    "llama": Family("llama2", "Llama", False, {**SHARED, "hidden_size": 72, "num_hidden_layers": 2}),
-    "qwen3": Family("qwen3", "Qwen3", True, {**QWEN3, "num_hidden_layers": 4}),
-    "qwen3-moe": Family("qwen3-moe", "Qwen3Moe", True, {**QWEN3, **MOE, "num_hidden_layers": 2}),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One conversion."""
-
-    family: str
-    tensor: int = 1
-    pipeline: int = 1
-    expert: int = 1
-    expert_tensor: int | None = None
-    """None: not on the command line, and the tensor parallel size for megatron-core."""
-    grouped: bool = False
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Give the sizes the names of `megatron_reference.ParallelSizes`."""
-        return {
-            "tensor": self.tensor,
-            "pipeline": self.pipeline,
-            "expert": self.expert,
-            "expert_tensor": self.expert_tensor or self.tensor,
-        }
-
-    @property
-    def options(self) -> list[str]:
-        """List the options of `mscvt hf2mg` that make this division."""
-        options = [
-            f"--target-tensor-parallel-size={self.tensor}",
-            f"--target-pipeline-parallel-size={self.pipeline}",
-        ]
-        if self.expert > 1:
-            options.append(f"--target-expert-parallel-size={self.expert}")
-        if self.expert_tensor is not None:
-            options.append(f"--expert-tensor-parallel-size={self.expert_tensor}")
-        if self.grouped:
-            options.append("--moe-grouped-gemm")
-        return options
-
-
-CASES = {
-    "llama-tp1": Case("llama"),
-    "llama-tp2": Case("llama", tensor=2),
-    "qwen3-tp1": Case("qwen3"),
-    "qwen3-tp2": Case("qwen3", tensor=2),
-    "qwen3-pp2": Case("qwen3", pipeline=2),
-    "moe-tp1": Case("qwen3-moe"),
-    "moe-tp2": Case("qwen3-moe", tensor=2),
-    "moe-ep2": Case("qwen3-moe", expert=2),
-    "moe-grouped-tp1": Case("qwen3-moe", grouped=True),
-    "moe-grouped-tp2": Case("qwen3-moe", tensor=2, grouped=True),
-    "moe-grouped-tp2-ep2-etp1": Case("qwen3-moe", tensor=2, expert=2, expert_tensor=1, grouped=True),
-}
-"""What two processes can hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +56,7 @@ class Reference:
 class Outcome:
     """What became of one case."""
 
-    conversion: subprocess.CompletedProcess[str]
+    conversion: Result
     checkpoint: Path
     ranks: list[dict[str, Any]]
     """By rank, what `megatron_worker.inspect_case` returned; empty if the conversion failed."""
@@ -160,17 +74,41 @@ def make_reference(family: Family, folder: Path) -> Reference:
         # attention flat and the experts nearly alike.
         mean, spread = (1.0, 0.3) if parameter.dim() == 1 else (0.0, parameter.shape[-1] ** -0.5)
         parameter.data.normal_(mean, spread, generator=generator)
+    for name, buffer in model.named_buffers():
+        if name.endswith("correction_bias"):
+            buffer.normal_(0, 0.1, generator=generator)
     model.save_pretrained(folder)
+    if family.mtp:
+        add_mtp_layer(folder, generator)
     with torch.no_grad():
         return Reference(folder, model(torch.tensor(TOKEN_IDS)).logits)
 
 
-def convert(case: Case, source: Path, target: Path) -> subprocess.CompletedProcess[str]:
+def add_mtp_layer(folder: Path, generator: torch.Generator) -> None:
+    """Give a checkpoint an MTP layer: like the last decoder layer, and what it has besides."""
+    tensors = load_file(folder / "model.safetensors")
+    last = max(int(name.split(".")[2]) for name in tensors if name.startswith("model.layers."))
+    shapes = {name.split(".", 3)[3]: t.shape for name, t in tensors.items() if name.startswith(f"model.layers.{last}.")}
+    hidden = tensors["model.norm.weight"].numel()
+    shapes |= dict.fromkeys(("enorm.weight", "hnorm.weight", "shared_head.norm.weight"), (hidden,))
+    shapes["eh_proj.weight"] = (hidden, 2 * hidden)
+    more = {f"model.layers.{last + 1}.{name}": torch.randn(*s, generator=generator) for name, s in shapes.items()}
+    for name, copy in (("embed_tokens", "model.embed_tokens"), ("shared_head.head", "lm_head")):
+        more[f"model.layers.{last + 1}.{name}.weight"] = tensors[f"{copy}.weight"].clone()
+    save_file(tensors | more, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def run(command: str, **options: object) -> Result:
+    """Run a command of mscvt in this process."""
+    words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    return CliRunner().invoke(app, [command, *words])
+
+
+def convert(case: Case, source: Path, target: Path) -> Result:
     """Run `mscvt hf2mg` as a user would."""
     model_type = FAMILIES[case.family].model_type_hf
-    command = [sys.executable, "-m", "mscvt", "hf2mg", "--model-type-hf", model_type]
-    command += ["--load-dir", str(source), "--save-dir", str(target), *case.options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    words = ["--model-type-hf", model_type, "--load-dir", str(source), "--save-dir", str(target), *case.options]
+    return CliRunner().invoke(app, ["hf2mg", *words])
 
 
 def run_workers(job: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
@@ -214,23 +152,19 @@ def references(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reference]
 def outcomes(references: dict[str, Reference], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
     """Convert all cases and inspect them in one launch, as megatron-core is slow to import."""
     root = tmp_path_factory.mktemp("mg")
-    with ThreadPoolExecutor(WORLD_SIZE) as pool:
-        futures = {
-            name: pool.submit(convert, case, references[case.family].folder, root / name)
-            for name, case in CASES.items()
-        }
-    conversions = {name: future.result() for name, future in futures.items()}
+    conversions = {name: convert(case, references[case.family].folder, root / name) for name, case in CASES.items()}
     jobs = [
         {
             "name": name,
-            "checkpoint": str(root / name),
-            "hf": FAMILIES[case.family].config,
+            "checkpoint": str(root / name / case.iteration),
+            "saved": str(root / f"{name}-saved" / "iter_0000007") if case.is_nvidias else None,
+            "hf": FAMILIES[case.family].config | FAMILIES[case.family].megatron,
             "qk_layernorm": FAMILIES[case.family].qk_layernorm,
             "sizes": case.sizes,
             "grouped": case.grouped,
         }
         for name, case in CASES.items()
-        if conversions[name].returncode == 0
+        if conversions[name].exit_code == 0
     ]
     job = {"world_size": WORLD_SIZE, "token_ids": TOKEN_IDS, "cases": jobs}
     ranks = run_workers(job, tmp_path_factory.mktemp("job"))
@@ -250,14 +184,19 @@ def name(request: pytest.FixtureRequest) -> str:
 def outcome(name: str, outcomes: dict[str, Outcome]) -> Outcome:
     """Look up the case's outcome, which has one only if the conversion succeeded."""
     conversion = outcomes[name].conversion
-    assert conversion.returncode == 0, conversion.stderr
+    assert conversion.exit_code == 0, conversion.output
     return outcomes[name]
 
 
-def test_shard_folders_equal_those_ranks_read_for_each_division(outcome: Outcome) -> None:
-    shards = outcome.checkpoint.glob("iter_0000001/*/model_optim_rng.pt")
+def test_shard_folders_equal_those_ranks_read_for_each_division(outcome: Outcome, name: str) -> None:
+    case = CASES[name]
+    shards = outcome.checkpoint.glob(f"{case.iteration}/*/model_optim_rng.pt")
     written = {path.parent.name for path in shards}
-    assert written == {rank["folder"] for rank in outcome.ranks}
+    read = {rank["folder"] for rank in outcome.ranks}
+    if case.is_nvidias and case.expert_tensor == 1:  # every combination is there, of which two processes are some
+        assert read < written
+    else:
+        assert read == written
 
 
 def test_keys_and_shapes_equal_module_state_dict_for_each_division(outcome: Outcome) -> None:
@@ -278,3 +217,15 @@ def test_logits_equal_transformers_for_each_division(
     assert len(computed) == WORLD_SIZE // CASES[name].pipeline
     for logits in computed:
         torch.testing.assert_close(logits, expected, rtol=0, atol=ATOL)
+
+
+@pytest.mark.parametrize("saved", [name for name, case in CASES.items() if case.is_nvidias])
+def test_what_megatron_saves_becomes_the_original(
+    saved: str, outcomes: dict[str, Outcome], references: dict[str, Reference], tmp_path: Path
+) -> None:
+    original, folder = references[CASES[saved].family].folder, outcomes[saved].checkpoint
+    trained = folder.with_name(f"{saved}-saved")
+    result = run("mg2hf", load_dir=trained, save_dir=tmp_path / "back", hf_cfg_dir=original)
+    assert result.exit_code == 0, result.output
+    assert "recognised as megatron" in result.output
+    assert contents_in(tmp_path / "back") == contents_in(original)
