@@ -43,6 +43,7 @@ docs: $(READY)
 	$(BIN)/python tests/support_table.py
 	$(BIN)/python tests/options_page.py
 	$(BIN)/python tests/command_pages.py
+	$(BIN)/python tests/concept_figures.py
 	$(BIN)/python tests/plugin_reference.py
 
 # The site's tools stand apart: they share packages with the program's, at other versions.
