@@ -13,9 +13,10 @@ from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
 
 from mscvt.errors import MscvtError
 from mscvt.formats.megatron_dist.reader import GlobalSource
-from mscvt.formats.megatron_dist.writer import DistAllocator, Slot
+from mscvt.formats.megatron_dist.writer import DistAllocator
 from mscvt.formats.torch_zip.checksums import crc32
 from mscvt.plan.contents import OutputFile
+from mscvt.tensors.slots import Slot
 
 GENERATOR = torch.Generator().manual_seed(3)
 WHOLE = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -11,6 +11,7 @@ from mscvt.model.family import Hyperparameters, Layer
 from mscvt.parallel.topology import Topology
 from mscvt.plugins.family import Family
 from mscvt.plugins.rule_blocks import RuleBlocks
+from mscvt.tensors.slots import Slot
 
 
 class Recorded(NamedTuple):
@@ -60,6 +61,22 @@ class Rules:
         return tuple(prefix.partition("{")[0] for prefix in (self.decoder_prefix, self.mtp_prefix, *self.mtp))
 
 
+class Distributed(Protocol):
+    """The names of global tensors in distributed checkpoints, by the keys of a model that is in one piece."""
+
+    def slots(self, options: Any, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, Slot]:
+        """Where each tensor of a model lies, by key; `shapes` has all of its tensors."""
+
+    def content(self, slots: Mapping[str, Slot]) -> Mapping[str, bool]:
+        """What the checkpoint says of these places."""
+
+    def objects(self, slots: Mapping[str, Slot], states: Sequence[str]) -> Iterable[str]:
+        """The names of the objects that loaders expect, for the keys of modules' states."""
+
+    def readings(self, keys: Collection[str]) -> Mapping[str, tuple[tuple[Slot, ...], ...]]:
+        """The ways in which checkpoints have tensors: each is what lies one behind the other."""
+
+
 class Dialect(Protocol):
     """What the rest of the program asks a training stack. A dialect is a package with these functions."""
 
@@ -74,6 +91,10 @@ class Dialect(Protocol):
     @property
     def ITERATION(self) -> int | str:  # noqa: N802
         """The iteration that a converted checkpoint is said to be of, as its tracker has it."""
+
+    @property
+    def DISTRIBUTED(self) -> Distributed | None:  # noqa: N802
+        """Its names in distributed checkpoints; None where it has no such format."""
 
     def check(self, options: Any, h: Hyperparameters, roles: Collection[str]) -> None:
         """Refuse options that contradict one another, or a model that the stack has no modules for under them.

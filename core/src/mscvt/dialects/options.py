@@ -14,6 +14,8 @@ _SAID = "what config.json says"
 
 MINDSPEED, MEGATRON = "mindspeed", "megatron"
 """The dialects."""
+TORCH, TORCH_DIST = "torch", "torch_dist"
+"""The formats of checkpoints."""
 VERSIONS = tuple(f"0.{minor}" for minor in range(10, 20))
 """The versions of megatron-core whose names are known, oldest first."""
 
@@ -218,6 +220,23 @@ class Options:
         help="The version of megatron-core whose names and layouts are wanted.",
         default=VERSIONS[-1],
         holds=f"{VERSIONS[0]} to {VERSIONS[-1]}, also with a third number",
+        dialects=(MEGATRON,),
+    )
+    ckpt_format: str | None = option(
+        panel=_TENSORS,
+        metavar="FORMAT",
+        help="torch: a file for each rank; torch_dist: global tensors, which load at any parallel sizes.",
+        default=TORCH,
+        choices=(TORCH, TORCH_DIST),
+        holds="torch_dist only with --dialect megatron; parallel sizes then go into args and flags alone",
+        dialects=(MEGATRON,),
+    )
+    non_homogeneous_layers: bool | None = option(
+        panel=_TENSORS,
+        help="With torch_dist: every layer's tensors by themselves, which training asks for that has a list as "
+        "--moe-layer-freq.",
+        unset="where layers differ",
+        holds="torch_dist",
         dialects=(MEGATRON,),
     )
     make_vocab_size_divisible_by: int | None = option(

@@ -13,7 +13,7 @@ from mscvt.dialects.args_meaning import check_meaning
 from mscvt.dialects.args_read import absent_copies, read_hyperparameters, read_model_type, read_options
 from mscvt.dialects.dialect import Dialect
 from mscvt.dialects.known import Recognised, dialect_of, recognise
-from mscvt.dialects.options import Options
+from mscvt.dialects.options import MEGATRON, TORCH_DIST, Options
 from mscvt.errors import Faults, MscvtError
 from mscvt.jobs.request import Request
 from mscvt.model.family import Hyperparameters, Layer
@@ -36,6 +36,10 @@ from mscvt.plugins.registry import Registry
 
 class Existing(Protocol):
     """A checkpoint that is there already."""
+
+    @property
+    def ckpt_format(self) -> str:
+        """A value of `--ckpt-format`."""
 
     @property
     def args(self) -> Mapping[str, Any]:
@@ -69,6 +73,11 @@ class Model:
     def dialect(self) -> Dialect:
         """Whose names its description has."""
         return dialect_of(self.options)
+
+    @property
+    def is_distributed(self) -> bool:
+        """Whether its checkpoint has global tensors, and no ranks."""
+        return self.options.ckpt_format == TORCH_DIST
 
 
 def check_options(options: Options) -> None:
@@ -184,9 +193,11 @@ def model_from_args(
     args = source.args
     family = _family_of(args, config, request, registry)
     args = {**args, **{name: value for name, value in request.given.items() if args.get(name) is None}}
-    asked, dialect, told = _recognised(recognise(args, source.some_shapes), request.options)
+    asked, dialect, told = _recognised(recognise(args, source.some_shapes), source.ckpt_format, request.options)
     args, notes = dialect.in_our_words(args, model_fields(family.model_type))
     options, more = read_options(args, asked)
+    if dialect.DISTRIBUTED is not None:
+        options = replace(options, ckpt_format=source.ckpt_format)
     options = with_defaults(options)
     configured = None
     if config is not None:
@@ -209,12 +220,14 @@ def model_from_args(
     return Model(family, h, options, description, selection.kept, (*told, *notes, *more))
 
 
-def _recognised(found: Recognised, asked: Options) -> tuple[Options, Dialect, tuple[str, ...]]:
+def _recognised(found: Recognised, ckpt_format: str, asked: Options) -> tuple[Options, Dialect, tuple[str, ...]]:
     """What was asked for, with the dialect and version that a checkpoint is of, and what to say of these.
 
     Raises:
         MscvtError: Where another dialect was asked for.
     """
+    if ckpt_format == TORCH_DIST and not found.why:
+        found = Recognised(MEGATRON, None, "it is a distributed checkpoint")
     if asked.dialect not in (None, found.dialect):
         if found.why:
             raise MscvtError(
@@ -227,7 +240,9 @@ def _recognised(found: Recognised, asked: Options) -> tuple[Options, Dialect, tu
     dialect = dialect_of(asked)
     if dialect.IS_USUAL:
         return asked, dialect, ()
-    said = f"recognised as {found.dialect}{f', names of megatron-core {version}' if version else ''}"
+    in_format = f" in the format {ckpt_format}" if ckpt_format == TORCH_DIST else ""
+    named = f", names of megatron-core {version}" if version and not in_format else ""
+    said = f"recognised as {found.dialect}{in_format}{named}"
     return asked, dialect, (f"{said}, because {found.why}" if found.why else said,)
 
 

@@ -12,27 +12,25 @@ from mscvt.formats.peft.reader import Adapter
 from mscvt.jobs.adapters import FittedAdapter, fit_adapter
 from mscvt.jobs.models import Model, check_options, model_from_args, model_from_config
 from mscvt.jobs.request import Request
+from mscvt.jobs.sources import open_megatron, open_tensors
 from mscvt.model.hyperparameters import lookup, model_fields
 from mscvt.plugins.registry import Registry
 
 if TYPE_CHECKING:
-    from mscvt.formats.megatron_torch.reader import MegatronSource
+    from mscvt.jobs.sources import MegatronCheckpoint
 
 
-def open_checkpoint(request: Request, registry: Registry) -> tuple[MegatronSource, Model, Mapping[str, Any] | None]:
+def open_checkpoint(request: Request, registry: Registry) -> tuple[MegatronCheckpoint, Model, Mapping[str, Any] | None]:
     """The checkpoint of `--load-dir` with its ranks opened, its model, and the `config.json` of `--hf-cfg-dir`.
 
     Raises:
         MscvtError: Where it can't be read, or contradicts what was asked for.
     """
-    from mscvt.formats.megatron_torch.reader import MegatronSource
-
     check_options(request.options)
-    source = MegatronSource(request.load_dir, request.iteration)
+    source = open_megatron(request.load_dir, request.iteration)
     config = read_config(request.hf_cfg_dir) if request.hf_cfg_dir else None
     model = model_from_args(source, config, request, registry)
-    grid = model.description.topology.grid
-    source.open_ranks(list(grid.ranks()), grid.pipeline, grid.expert)
+    open_tensors(source, model)
     return source, model, config
 
 

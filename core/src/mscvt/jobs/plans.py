@@ -43,6 +43,7 @@ def plan_to_megatron(
     source: Mapping[str, TensorInfo],
     *,
     iteration: int | str = 1,
+    is_distributed: bool = False,
     left_out: Mapping[str, str] | None = None,
     dtype: str | None = None,
 ) -> Plan:
@@ -52,6 +53,7 @@ def plan_to_megatron(
         description: The model.
         source: Every tensor of the Hugging Face checkpoint.
         iteration: What the shards are said to be of.
+        is_distributed: Whether they are files of a bounded size, and not one for each rank.
         left_out: Pattern (`fnmatch`) of source tensors that no rule takes and that are left out -> why.
         dtype: Convert floating-point tensors to this dtype; None keeps each one's own.
 
@@ -62,7 +64,7 @@ def plan_to_megatron(
     return make_plan(
         ByShard(description),
         source,
-        _rank_files(description, iteration),
+        _files(description, iteration, is_distributed=is_distributed),
         _HUGGINGFACE,
         tolerated=_tolerated(description, left_out),
         dtype=dtype,
@@ -96,6 +98,7 @@ def plan_reshard(
     source: Mapping[ShardName, TensorInfo],
     *,
     iteration: int | str = 1,
+    is_distributed: bool = False,
     dtype: str | None = None,
     replicas: bool = True,
 ) -> Plan:
@@ -106,6 +109,7 @@ def plan_reshard(
         target_model: The same model as it is wanted; it may lack layers of the source.
         source: Every tensor of the source.
         iteration: What the shards are said to be of.
+        is_distributed: Whether they are files of a bounded size, and not one for each rank.
         dtype: Convert floating-point tensors to this dtype; None keeps each one's own.
         replicas: Whether what several ranks hold must be equal.
 
@@ -113,15 +117,17 @@ def plan_reshard(
         MscvtError: As `plan_to_huggingface`.
     """
     joined = Joined(source_model, target_model)
-    files = _rank_files(target_model, iteration)
+    files = _files(target_model, iteration, is_distributed=is_distributed)
     return make_plan(joined, source, files, _MEGATRON, dtype=dtype, replicas=replicas)
 
 
-def _rank_files(description: Description, iteration: int | str) -> NameFiles:
-    grid = description.topology.grid
+def _files(description: Description, iteration: int | str, *, is_distributed: bool) -> NameFiles:
+    grid, folder = description.topology.grid, iteration_folder(iteration)
+    if is_distributed:
+        return lambda entries: by_size(entries, lambda number, count: f"{folder}/__0_{number - 1}.distcp")
 
     def path_of(rank: Rank) -> str:
-        return f"{iteration_folder(iteration)}/{rank_folder(rank, grid.pipeline, grid.expert)}/{SHARD}"
+        return f"{folder}/{rank_folder(rank, grid.pipeline, grid.expert)}/{SHARD}"
 
     return lambda entries: by_rank(entries, grid, path_of)
 

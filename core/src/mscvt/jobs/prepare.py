@@ -16,6 +16,7 @@ from mscvt.jobs.prepare_factors import prepare_factors
 from mscvt.jobs.prepared import Conversion
 from mscvt.jobs.request import Request
 from mscvt.jobs.shards_written import Recorded, to_shards
+from mscvt.jobs.sources import open_megatron, open_tensors
 from mscvt.jobs.trained_factors import has_factors, read_trained
 from mscvt.plugins.family import Family
 from mscvt.plugins.registry import Registry
@@ -46,6 +47,7 @@ def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
             model.description,
             source.tensors,
             iteration=model.dialect.ITERATION,
+            is_distributed=model.is_distributed,
             left_out=family.left_out(model.h),
             dtype=request.dtype_name,
         )
@@ -71,13 +73,11 @@ def prepare_reshard(request: Request, registry: Registry) -> Conversion:
     Raises:
         MscvtError: Where anything at all is wrong with the options, the plugin or the source.
     """
-    from mscvt.formats.megatron_torch.reader import MegatronSource
     from mscvt.jobs.reshard import absent_of, models_of
 
-    source = MegatronSource(request.load_dir, request.iteration)
+    source = open_megatron(request.load_dir, request.iteration)
     there, wanted = models_of(source, request, registry)
-    grid = there.description.topology.grid
-    source.open_ranks(list(grid.ranks()), grid.pipeline, grid.expert)
+    open_tensors(source, there)
     if has_factors(source):
         raise MscvtError(
             f"{request.load_dir}: has factors of LoRA, whose layout can't be changed",
@@ -89,6 +89,7 @@ def prepare_reshard(request: Request, registry: Registry) -> Conversion:
         wanted.description,
         source.tensors,
         iteration=wanted.dialect.ITERATION,
+        is_distributed=wanted.is_distributed,
         dtype=request.dtype_name,
         replicas=request.replicas == "equal",
     )

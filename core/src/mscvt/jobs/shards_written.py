@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import prod
-from pathlib import Path
 from typing import Any
 
 from mscvt.dialects.settings import recorded_settings, settings_of, unsaid
 from mscvt.jobs.identity import folders_of, identity_of
+from mscvt.jobs.megatron_files import megatron_files
 from mscvt.jobs.models import Model
 from mscvt.jobs.prepared import Conversion
 from mscvt.jobs.request import Request
-from mscvt.plan.contents import OutputFile, Plan
+from mscvt.plan.contents import Plan
 from mscvt.tensors.info import TORCH_NAMES
 from mscvt.tensors.sources import Source
 
@@ -55,11 +54,6 @@ def to_shards(
         notes: What the user should know.
         recorded: What the checkpoint records.
     """
-    from mscvt.formats.megatron_torch.existing import listed_files
-    from mscvt.formats.megatron_torch.paths import TRACKER
-    from mscvt.formats.megatron_torch.writer import Allocator, write_tracker
-    from mscvt.formats.torch_zip.sealing import write_checksums
-
     dialect = model.dialect
     args = dialect.make_args(model.family, model.h, model.options, model.kept, recorded.absent)
     has_experts, settings = "num_experts" in model.h, dict[str, Any]()
@@ -73,28 +67,17 @@ def to_shards(
         flags = " ".join(dialect.training_flags(model.family, model.options, model.h, model.kept, settings))
     args |= {**settings, "params_dtype": TORCH_NAMES[plan.largest_dtype], **recorded.args}
     args = dict(sorted(args.items()))
-    allocator = Allocator(args, dialect.ITERATION, lambda keys: dialect.empty_states(model.options, keys))
-    topology = model.description.topology
-
-    def allocate(path: Path, file: OutputFile) -> dict[Any, int]:
-        return allocator.allocate(path, file.tensors, topology.chunks_of(file.labels["pp"]))
-
-    def seal(path: Path, file: OutputFile, checksums: Mapping[Any, int]) -> None:
-        offsets = allocator.offsets(path, file.tensors)
-        write_checksums(
-            path, {offsets[name]: checksums[name] for name, (_, shape) in file.tensors.items() if prod(shape)}
-        )
-
+    files = megatron_files(model, plan, args)
     return Conversion(
         plan=plan,
         source=source,
-        allocate=allocate,
-        offsets=lambda path, file: allocator.offsets(path, file.tensors),
-        seal=seal,
-        finish=lambda folder: write_tracker(folder, dialect.ITERATION),
-        finishing=(TRACKER,),
+        allocate=files.allocate,
+        offsets=files.offsets,
+        seal=files.seal,
+        finish=files.finish,
+        finishing=files.finishing,
         sources=folders_of(request),
-        listed=lambda folder: listed_files(folder, dialect.ITERATION),
+        listed=files.listed,
         identity=identity_of(direction, request, model.family, source.files, model.options, config),
         notes=tuple(notes),
         training_flags=flags,

@@ -12,6 +12,7 @@ from mscvt.errors import Faults, MscvtError
 from mscvt.formats.peft.names import factor_names
 from mscvt.jobs.models import Model
 from mscvt.jobs.request import Request
+from mscvt.jobs.sources import open_megatron, open_tensors
 from mscvt.model.hyperparameters import shown_value
 from mscvt.model.lora import Lora
 from mscvt.parallel.grid import ShardName
@@ -23,7 +24,7 @@ from mscvt.tensors.overlaid import Overlaid, overlaid
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mscvt.formats.megatron_torch.reader import MegatronSource
+    from mscvt.jobs.sources import MegatronCheckpoint
 
 _NO_ALPHA = "--lora-alpha N says it; the training script's --lora-alpha was the same number."
 
@@ -82,7 +83,7 @@ def _factors(changes: Mapping[ShardName, Any], shard: ShardName) -> tuple[ShardN
     return (changes[shard].left, changes[shard].right) if shard in changes else ()
 
 
-def read_trained(request: Request, model: Model, base: MegatronSource) -> Trained | None:
+def read_trained(request: Request, model: Model, base: MegatronCheckpoint) -> Trained | None:
     """The factors of `--lora-load`, or of the source itself.
 
     Args:
@@ -124,7 +125,7 @@ def read_trained(request: Request, model: Model, base: MegatronSource) -> Traine
     return Trained(model, book, found, alpha, shards)
 
 
-def has_factors(source: MegatronSource) -> bool:
+def has_factors(source: MegatronCheckpoint) -> bool:
     """Whether a checkpoint has factors, which its keys say."""
     return any(mindspeed.is_factor(key) for _, _, key in source.tensors)
 
@@ -134,13 +135,10 @@ def _plain_name(name: ShardName) -> ShardName:
     return rank, chunk, mindspeed.plain_key(key)
 
 
-def open_factors(folder: Path, model: Model) -> MegatronSource:
+def open_factors(folder: Path, model: Model) -> MegatronCheckpoint:
     """Open the checkpoint of a training run with LoRA, which has the ranks of the model."""
-    from mscvt.formats.megatron_torch.reader import MegatronSource
-
-    source = MegatronSource(folder)
-    grid = model.description.topology.grid
-    source.open_ranks(list(grid.ranks()), grid.pipeline, grid.expert)
+    source = open_megatron(folder)
+    open_tensors(source, model)
     return source
 
 

@@ -20,6 +20,7 @@ from mscvt.jobs.comparison import check_equal_sources
 from mscvt.jobs.models import model_from_args
 from mscvt.jobs.plans import plan_to_megatron
 from mscvt.jobs.request import Request
+from mscvt.jobs.sources import open_megatron, open_tensors
 from mscvt.parallel.grid import ShardName
 from mscvt.plan.contents import Plan, shown
 from mscvt.plugins.registry import Registry
@@ -27,7 +28,7 @@ from mscvt.tensors.info import TensorInfo
 from mscvt.tensors.renamed import renamed
 
 if TYPE_CHECKING:
-    from mscvt.formats.megatron_torch.reader import MegatronSource
+    from mscvt.jobs.sources import MegatronCheckpoint
 
 _PADDING = "the padding of the vocabulary is not compared: training changes it"
 
@@ -81,15 +82,13 @@ def verify_checkpoints(
     from mscvt.engine import DEFAULT_MEMORY, run_plan
     from mscvt.engine.sinks import CompareSink
     from mscvt.formats.huggingface.reader import open_source
-    from mscvt.formats.megatron_torch.reader import MegatronSource
 
     began = time.monotonic()
-    existing = MegatronSource(mg, iteration)
+    existing = open_megatron(mg, iteration)
     config = read_config(hf) if (hf / "config.json").exists() else None
     request = Request(mg, Options(), model_type=model_type, dtype=dtype, hf_cfg_dir=hf)
     model = model_from_args(existing, config, request, registry, against_original=True)
-    grid = model.description.topology.grid
-    existing.open_ranks(list(grid.ranks()), grid.pipeline, grid.expert)
+    open_tensors(existing, model)
     source = renamed(open_source(hf, dequantize=dequantize, config=config), model.family.model_type.spellings)
     left_out = model.family.left_out(model.h)
     plan = plan_to_megatron(model.description, source.tensors, left_out=left_out, dtype=request.dtype_name)
@@ -137,7 +136,7 @@ def _check_same_tensors(plan: Plan, existing: Mapping[Any, TensorInfo]) -> None:
     faults.raise_if_any("the two checkpoints don't hold the same tensors")
 
 
-def _difference(name: ShardName, element: int, existing: MegatronSource, folder: Path) -> str:
+def _difference(name: ShardName, element: int, existing: MegatronCheckpoint, folder: Path) -> str:
     info = existing.tensors[name]
     index, rest = [], element
     for size in reversed(info.shape):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
+from mscvt.dialects.megatron.dist import in_one_piece
 from mscvt.dialects.megatron.versions import (
     ACCOUNTED,
     LAYOUTS,
@@ -68,9 +69,10 @@ def check(options: Options, h: Hyperparameters, roles: Collection[str]) -> None:
                 f"{flag(option)}: megatron-core has it since 0.{first}, {name} is {options.megatron_core_version}",
                 hint=f"Leave it out, or give {name} 0.{first} or later.",
             )
-    _check_latent(options, h, roles, version, faults)
-    _check_experts(options, version, faults)
-    _check_groups(options, h, version, faults)
+    whole = in_one_piece(options)
+    _check_latent(whole, h, roles, version, faults)
+    _check_experts(whole, version, faults)
+    _check_groups(whole, h, version, faults)
     faults.raise_if_any("megatron-core can't have that")
 
 

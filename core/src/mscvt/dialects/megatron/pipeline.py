@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from math import lcm
 
+from mscvt.dialects.megatron.dist import in_one_piece
 from mscvt.dialects.megatron.layout_text import stages_of
 from mscvt.dialects.options import Options
 from mscvt.dialects.ranks import check_ranks
@@ -52,6 +53,7 @@ def topology(options: Options, layers: int, there: Collection[tuple[int, int]] |
     Raises:
         MscvtError: Where options contradict each other or the number of layers; all faults at once.
     """
+    options = in_one_piece(options)
     faults = Faults()
     check_ranks(options, faults)
     tensor, inner = options.target_tensor_parallel_size or 1, options.expert_tensor_parallel_size

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mscvt.dialects.dialect import End, Place, Rules
+from mscvt.dialects.megatron.dist import in_one_piece
 from mscvt.dialects.megatron.rule_blocks import Blocks
 from mscvt.dialects.megatron.versions import NAMED_TRANSFORMER_LAYER, minor
 from mscvt.dialects.options import MEGATRON, Options
@@ -34,6 +35,7 @@ _MODULES_WITH_STATE = frozenset(
 
 def rules(options: Options, h: Hyperparameters) -> Rules:
     """The tables for these options."""
+    options = in_one_piece(options)
     groups, tensor = h.get("num_query_groups"), options.target_tensor_parallel_size or 1
     # transformer/attention.py: ranks that outnumber the groups hold equal runs of rows, and gather them
     cuts = {"group slot channel": TENSOR} if groups and tensor > groups else {"group": TENSOR}
@@ -79,6 +81,7 @@ def rules(options: Options, h: Hyperparameters) -> Rules:
 
 def empty_states(options: Options, keys: Sequence[str]) -> Sequence[str]:
     """Transformer Engine's modules keep a state beside their weights, which may be None; local modules do without."""
+    options = in_one_piece(options)
     if options.transformer_impl != "transformer_engine":
         return ()
     modules = dict.fromkeys(key.rpartition(".")[0] for key in keys)

@@ -21,8 +21,10 @@ from mscvt.dialects.options import MINDSPEED as NAME
 
 IS_USUAL = True
 ITERATION = 1
+DISTRIBUTED = None
 
 __all__ = [
+    "DISTRIBUTED",
     "IS_USUAL",
     "ITERATION",
     "NAME",

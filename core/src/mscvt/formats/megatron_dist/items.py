@@ -59,6 +59,12 @@ class ItemReader:
                 self._opened[key] = found
             return found
 
+    def close(self) -> None:
+        """Let go of every open file."""
+        with self._lock:
+            self._opened.clear()
+            self._maps.close()
+
     def _data_start(self, path: Path, place: Place, dtype: str, shape: tuple[int, ...]) -> int:
         """Where the bytes of a chunk begin, in bytes from the file's start."""
         with opened(path) as descriptor:

@@ -80,6 +80,12 @@ class Metadata:
         self.objects = [name for name, entry in self._entries.items() if entry.kind == OBJECT]
         self._places = _places(places)
 
+    @property
+    def files(self) -> set[str]:
+        """The files that items lie in, as far as they are named."""
+        said = (place.attributes.get("relative_path") for place in self._places.values())
+        return {file for file in said if isinstance(file, str)}
+
     def object(self, name: str) -> Place:
         """Where an object lies.
 

@@ -92,6 +92,16 @@ class GlobalSource:
         _, file, offset = starts[max(0, bisect_right(starts, element, key=itemgetter(0)) - 1)]
         return file, offset
 
+    def chunks(self, name: str) -> tuple[Chunk, ...]:
+        """What a tensor consists of, and where that lies."""
+        return self._said[name].chunks
+
+    def close(self) -> None:
+        """Let go of every open file."""
+        with self._lock:
+            self._opened.clear()
+            self._items.close()
+
     def object(self, name: str) -> Any:
         """What an object holds that is no tensor, with stand-ins for whatever is not plain.
 

@@ -11,7 +11,6 @@ import os
 import pickle
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,27 +21,16 @@ from mscvt.formats.torch_zip.pickler import EmptyTensor, pickled
 from mscvt.formats.torch_zip.skeleton import ALIGNMENT, Skeleton, build_skeleton, write_pieces, write_skeleton
 from mscvt.plan.contents import Name, OutputFile
 from mscvt.tensors.info import TORCH_NAMES
+from mscvt.tensors.slots import Slot
 
 VERSIONS = "metadata.json"
 COMMON = "common.pt"
 OBJECTS = "objects.distcp"
 """The file of the one object that all others are."""
+SAYING = (METADATA, VERSIONS, COMMON, OBJECTS)
+"""The files that are written when all tensors are."""
 _SAID = {"sharded_backend": "torch_dist", "sharded_backend_version": 1, "common_backend": "torch"}
 _PROTOCOL = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """Where a tensor lies in a global one, as one of its chunks."""
-
-    name: str
-    """The global tensor's."""
-    index: tuple[int, ...] = ()
-    """Its index in the leading dimensions that the global tensor has more than it."""
-    counts: tuple[int, ...] = ()
-    """The sizes of those dimensions."""
-    others: tuple[str, ...] = ()
-    """Names under which the global tensor is there once more; they share its bytes."""
 
 
 class _Item(NamedTuple):

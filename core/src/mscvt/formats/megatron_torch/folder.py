@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,8 @@ from mscvt.formats.megatron_torch.paths import TRACKER, is_rank_folder, iteratio
 
 _ITERATION = re.compile(r"iter_(\d{7,})")
 _SHOWN = 20
+DISTRIBUTED = frozenset({".metadata", "metadata.json"})
+"""What an iteration's folder holds that is a distributed checkpoint: either of them."""
 
 
 def find_iteration(folder: Path, wanted: int | str | None = None) -> Path:
@@ -45,7 +46,7 @@ def find_iteration(folder: Path, wanted: int | str | None = None) -> Path:
             f"{folder}: has no {found.name}; there {'is' if len(there) == 1 else 'are'} {shown}",
             hint="Choose an iteration with --iteration.",
         )
-    _check_has_ranks(found, names if found is folder else sorted(path.name for path in found.iterdir()))
+    _check_is_one(found, names if found is folder else sorted(path.name for path in found.iterdir()))
     return found
 
 
@@ -69,36 +70,20 @@ def _tracked(folder: Path, there: list[str]) -> str:
     return iteration_folder(said if said == "release" else int(said))
 
 
-def _check_has_ranks(folder: Path, names: list[str]) -> None:
-    if any(is_rank_folder(Path(name)) for name in names):
+def _check_is_one(folder: Path, names: list[str]) -> None:
+    if any(is_rank_folder(Path(name)) or name in DISTRIBUTED for name in names):
         return
     for what, (is_it, hint) in _OTHER_FOLDERS.items():
         if is_it(names):
-            raise MscvtError(f"{folder}: {what}{_backend(folder)}", hint=hint)
+            raise MscvtError(f"{folder}: {what}", hint=hint)
     raise MscvtError(
         f"{folder}: has no mp_rank_* folders; it holds {', '.join(repr(name) for name in names[:_SHOWN])}",
         hint="Give the folder that Megatron's --save names, or one of its iter_* folders.",
     )
 
 
-def _backend(folder: Path) -> str:
-    """What metadata.json says of a distributed checkpoint, in parentheses."""
-    try:
-        with (folder / "metadata.json").open(encoding="utf-8") as file:
-            said = json.loads(file.read(1 << 16))["sharded_backend"]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return ""
-    return f" ({said[:40]!r})" if isinstance(said, str) else ""
-
-
 _OTHER_FOLDERS: dict[str, tuple[Callable[[list[str]], bool], str]] = {
     "is empty": (lambda names: not names, "Is the copy complete?"),
-    "is a distributed checkpoint of Megatron": (
-        lambda names: (
-            "metadata.json" in names or ".metadata" in names or any(name.endswith(".distcp") for name in names)
-        ),
-        "Let Megatron save it with --ckpt-format torch, or convert it with --ckpt-convert-format torch.",
-    ),
     "is a Hugging Face checkpoint, not one of Megatron": (
         lambda names: "config.json" in names or any(name.endswith((".safetensors", ".bin")) for name in names),
         "Were the two sides swapped? hf2mg converts from Hugging Face.",

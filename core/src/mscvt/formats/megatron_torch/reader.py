@@ -70,6 +70,8 @@ class MegatronSource:
         tensors: Every tensor by (rank, chunk, key), after `open_ranks`.
     """
 
+    ckpt_format = "torch"
+
     def __init__(self, folder: Path, iteration: int | str | None = None) -> None:
         """Find the iteration and read the `args` of its first rank.
 

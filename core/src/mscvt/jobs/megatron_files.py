@@ -1,0 +1,110 @@
+"""How the files of a Megatron checkpoint are made, in each of its formats."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from mscvt.dialects.dialect import Distributed
+from mscvt.jobs.models import Model
+from mscvt.plan.contents import Name, OutputFile, Plan
+
+
+@dataclass(frozen=True)
+class MegatronFiles:
+    """Fields of a `Conversion`."""
+
+    allocate: Callable[[Path, OutputFile], Mapping[Name, int]]
+    offsets: Callable[[Path, OutputFile], Mapping[Name, int]]
+    seal: Callable[[Path, OutputFile, Mapping[Name, int]], None]
+    finish: Callable[[Path], None]
+    finishing: tuple[str, ...]
+    listed: Callable[[Path], Collection[str]]
+
+
+def megatron_files(model: Model, plan: Plan, args: Mapping[str, Any]) -> MegatronFiles:
+    """How the files of a plan are made.
+
+    Args:
+        model: The model.
+        plan: The plan.
+        args: What the checkpoint shall record.
+    """
+    names = model.dialect.DISTRIBUTED
+    if names is not None and model.is_distributed:
+        return _global_files(model, plan, args, names)
+    return _rank_files(model, args)
+
+
+def _rank_files(model: Model, args: Mapping[str, Any]) -> MegatronFiles:
+    """A file for each rank."""
+    from mscvt.formats.megatron_torch.paths import TRACKER
+    from mscvt.formats.megatron_torch.writer import Allocator, write_tracker
+    from mscvt.formats.torch_zip.sealing import write_checksums
+
+    dialect, topology = model.dialect, model.description.topology
+    allocator = Allocator(args, dialect.ITERATION, lambda keys: dialect.empty_states(model.options, keys))
+
+    def allocate(path: Path, file: OutputFile) -> dict[Name, int]:
+        return allocator.allocate(path, file.tensors, topology.chunks_of(file.labels["pp"]))
+
+    def seal(path: Path, file: OutputFile, checksums: Mapping[Name, int]) -> None:
+        offsets = allocator.offsets(path, file.tensors)
+        write_checksums(
+            path, {offsets[name]: checksums[name] for name, (_, shape) in file.tensors.items() if prod(shape)}
+        )
+
+    return MegatronFiles(
+        allocate,
+        lambda path, file: allocator.offsets(path, file.tensors),
+        seal,
+        lambda folder: write_tracker(folder, dialect.ITERATION),
+        (TRACKER,),
+        lambda folder: _listed(folder, dialect.ITERATION),
+    )
+
+
+def _global_files(model: Model, plan: Plan, args: Mapping[str, Any], names: Distributed) -> MegatronFiles:
+    """Files of a bounded size with chunks of global tensors, and those that say what they are."""
+    from mscvt.formats.megatron_dist.writer import SAYING, DistAllocator, write_common
+    from mscvt.formats.megatron_torch.paths import TRACKER, iteration_folder
+    from mscvt.formats.megatron_torch.writer import CHECKPOINT_VERSION, write_tracker
+
+    shapes = {name[2]: shape for file in plan.files for name, (_, shape) in file.tensors.items()}
+    slots = names.slots(model.options, shapes)
+    states = model.dialect.empty_states(model.options, list(shapes))
+    allocator = DistAllocator(lambda name: slots[name[2]])
+    release = iteration_folder(model.dialect.ITERATION)
+    common = {
+        "args": Namespace(**args),
+        "checkpoint_version": CHECKPOINT_VERSION,
+        "iteration": 0,
+        "num_floating_point_operations_so_far": 0,
+        "content_metadata": dict(names.content(slots)),
+    }
+
+    def finish(folder: Path) -> None:
+        allocator.write_metadata(folder / release, plan.files, list(names.objects(slots, states)))
+        write_common(folder / release, common)
+        write_tracker(folder, model.dialect.ITERATION)
+
+    return MegatronFiles(
+        allocator.allocate,
+        allocator.offsets,
+        allocator.seal,
+        finish,
+        (*(f"{release}/{name}" for name in SAYING), TRACKER),
+        lambda folder: _listed(folder, model.dialect.ITERATION),
+    )
+
+
+def _listed(folder: Path, iteration: int | str) -> set[str]:
+    """The files of an iteration in a folder by its own account, in either format, as paths below the folder."""
+    from mscvt.formats.megatron_dist import existing as distributed
+    from mscvt.formats.megatron_torch import existing as ranks
+
+    return ranks.listed_files(folder, iteration) | distributed.listed_files(folder, iteration)

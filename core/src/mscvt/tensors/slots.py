@@ -1,0 +1,19 @@
+"""Where tensors lie in global ones, which a distributed checkpoint has in place of one for each layer and expert."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Where a tensor lies in a global one, as one of its chunks."""
+
+    name: str
+    """The global tensor's."""
+    index: tuple[int, ...] = ()
+    """Its index in the leading dimensions that the global tensor has more than it."""
+    counts: tuple[int, ...] = ()
+    """The sizes of those dimensions."""
+    others: tuple[str, ...] = ()
+    """Names under which the global tensor is there once more; they share its bytes."""
