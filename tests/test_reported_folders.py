@@ -119,7 +119,7 @@ def test_folder_of_one_iteration_is_taken_or_named_with_what_to_write(make):
         assert_same(read_huggingface(run.back), expected_return(run.case, run.source))
 
 
-def test_distributed_checkpoint_is_named_as_one(make, tmp_path):
+def test_damaged_distributed_checkpoint_is_named_as_one(make, tmp_path):
     run = make()
     folder = tmp_path / "dist" / "iter_0000500"
     folder.mkdir(parents=True)
@@ -129,8 +129,7 @@ def test_distributed_checkpoint_is_named_as_one(make, tmp_path):
     (folder / "metadata.json").write_text('{"sharded_backend": "torch_dist", "sharded_backend_version": 1}')
     outcome = run_main("mg2hf", "--load-dir", tmp_path / "dist", "--save-dir", run.back, "--hf-cfg-dir", run.hf)
     assert outcome.code == 1
-    assert "torch_dist" in outcome.err
-    assert "--ckpt-format torch" in outcome.err
+    assert "/.metadata: its pickle is damaged" in outcome.err
     assert not run.back.exists()
 
 

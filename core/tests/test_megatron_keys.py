@@ -72,10 +72,17 @@ def model(parts):
     return h | {"tie_word_embeddings": "tied" in parts}, family(layers, names=names), options
 
 
-def described(parts, spec, version):
+def described(parts, spec, version, ckpt_format="torch"):
     h, made, options = model(parts)
     filled = with_defaults(
-        Options(dialect="megatron", transformer_impl=SPECS[spec], megatron_core_version=version, **options)
+        Options(
+            dialect="megatron",
+            transformer_impl=SPECS[spec],
+            megatron_core_version=version,
+            ckpt_format=ckpt_format,
+            non_homogeneous_layers="freq" in parts or None,
+            **options,
+        )
     )
     layers = made.layers(h)
     megatron.check(filled, h, made.roles(layers, h))
@@ -109,6 +116,54 @@ def test_legacy_keys_and_shapes_are_those_of_the_version(entry, version):
     has_states = {key for key, shape in entry["tensors"].items() if shape is None}
     assert found == {key: shape for key, shape in entry["tensors"].items() if shape is not None}
     assert set(states) == (has_states if spec == "te" else set())
+
+
+DISTRIBUTED = [
+    (entry, version)
+    for entry in ENTRIES
+    if entry["format"] == "dist" and "gate" not in entry["parts"].split("+")
+    for version in entry["versions"]
+]
+
+
+@pytest.mark.parametrize(
+    ("entry", "version"),
+    DISTRIBUTED,
+    ids=[f"{entry['spec']}-{entry['parts']}-{version}" for entry, version in DISTRIBUTED],
+)
+def test_one_distributed_checkpoint_has_what_every_spec_and_version_asks_for(entry, version):
+    parts = entry["parts"].split("+")
+    if "noqlora" in parts and version == "0.19":
+        with pytest.raises(MscvtError, match="normalises a query that is not compressed once more"):
+            described(parts, "te", version, "torch_dist")
+        return
+    made, options = described(parts, "te", version if "mtp" not in parts else "0.19", "torch_dist")
+    by_shard = ByShard(made)
+    targets = [target for handle in by_shard.handles() for target in by_shard.targets(handle)]
+    shapes = {key: target.shape for target in targets for _, _, key in target.names}
+    slots = megatron.DISTRIBUTED.slots(options, shapes)
+    written = {name: [*slot.counts, *shapes[key]] for key, slot in slots.items() for name in (slot.name, *slot.others)}
+    objects = set(megatron.DISTRIBUTED.objects(slots, megatron.empty_states(options, list(shapes))))
+    assert all(len(places) == len(set(places)) for places in _places(slots).values())
+    for key, wanted in entry["tensors"].items():
+        if isinstance(wanted, str):
+            assert {f"{key}/shard_{index}_{wanted}" for index in _indices(wanted)} <= objects
+        else:
+            assert written[key] == wanted
+
+
+def _indices(counts):
+    if not counts.count("."):
+        return [str(index) for index in range(int(counts))]
+    first, second = map(int, counts.split("."))
+    return [f"{i}.{j}" for i in range(first) for j in range(second)]
+
+
+def _places(slots):
+    places = {}
+    for slot in slots.values():
+        places.setdefault(slot.name, []).append(slot.index)
+    return places
 
 
 def test_every_version_that_can_be_asked_for_was_looked_at():

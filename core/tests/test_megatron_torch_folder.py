@@ -83,15 +83,8 @@ def test_tracker_that_is_no_text_is_refused(tmp_path):
         find_iteration(tmp_path)
 
 
-def distributed(folder):
-    for name in ("__0_0.distcp", ".metadata", "common.pt"):
-        (folder / name).write_bytes(b"")
-    (folder / "metadata.json").write_text(json.dumps({"sharded_backend": "torch_dist", "sharded_backend_version": 1}))
-
-
 def without_metadata(folder):
     (folder / "__0_0.distcp").write_bytes(b"")
-    (folder / "metadata.json").write_text("[" * 100_000)
 
 
 def huggingface(folder):
@@ -100,8 +93,7 @@ def huggingface(folder):
 
 
 OTHER = {
-    "distributed": (distributed, r"is a distributed checkpoint of Megatron \('torch_dist'\)", "--ckpt-format torch"),
-    "distributed_damaged": (without_metadata, r"is a distributed checkpoint of Megatron$", "--ckpt-format torch"),
+    "without_metadata": (without_metadata, r"has \.distcp files and no \.metadata", "copy complete"),
     "huggingface": (huggingface, "is a Hugging Face checkpoint", "swapped"),
     "empty": (lambda folder: None, "is empty", "copy complete"),
     "rank": (lambda folder: (folder / "model_optim_rng.pt").write_bytes(b""), "holds 'model_optim_rng.pt'", "iter_"),

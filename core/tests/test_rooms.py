@@ -165,6 +165,8 @@ STRANGERS = {
     "jobs/inspect_shards.py": ({"mindspeed", "megatron", "_parallel_size"}, "opens shards and says what they recorded"),
     "jobs/prepare.py": ({"megatron"}, "chooses the format"),
     "jobs/opened.py": ({"megatron"}, "chooses the format"),
+    "jobs/sources.py": ({"megatron"}, "chooses the format"),
+    "jobs/megatron_files.py": ({"megatron"}, "chooses the format"),
     "jobs/shards_written.py": ({"megatron"}, "chooses the format"),
     "jobs/trained_factors.py": ({"mindspeed", "megatron"}, "chooses the dialect and the format"),
     "jobs/prepare_factors.py": ({"mindspeed", "megatron"}, "chooses the dialect and the format"),

@@ -233,8 +233,8 @@ class Options:
     )
     non_homogeneous_layers: bool | None = option(
         panel=_TENSORS,
-        help="With torch_dist: every layer's tensors by themselves, which training asks for that has a list as "
-        "--moe-layer-freq.",
+        help="With torch_dist: every layer's tensors by themselves, which training asks for where it is given a list "
+        "of the layers with experts, even one of ones.",
         unset="where layers differ",
         holds="torch_dist",
         dialects=(MEGATRON,),

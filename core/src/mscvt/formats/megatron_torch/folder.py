@@ -84,6 +84,10 @@ def _check_is_one(folder: Path, names: list[str]) -> None:
 
 _OTHER_FOLDERS: dict[str, tuple[Callable[[list[str]], bool], str]] = {
     "is empty": (lambda names: not names, "Is the copy complete?"),
+    "has .distcp files and no .metadata, which says what is in them": (
+        lambda names: any(name.endswith(".distcp") for name in names),
+        "Is the copy complete? Names that begin with a dot are easily left behind.",
+    ),
     "is a Hugging Face checkpoint, not one of Megatron": (
         lambda names: "config.json" in names or any(name.endswith((".safetensors", ".bin")) for name in names),
         "Were the two sides swapped? hf2mg converts from Hugging Face.",

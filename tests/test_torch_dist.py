@@ -1,0 +1,119 @@
+"""`--ckpt-format torch_dist`: to and from Hugging Face and every other layout, byte for byte."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from command_line import check_refused, make_source, run_main
+from mscvt.formats.megatron_dist.checkpoint import DistCheckpoint
+from small_conversions import tree
+
+TO_DIST = ("--dialect", "megatron", "--ckpt-format", "torch_dist")
+MODELS = {
+    "llama2": ("--tp", 2, "--pp", 2),
+    "qwen3-moe": ("--tp", 2, "--ep", 2, "--moe-grouped-gemm"),
+    "deepseek3": ("--tp", 2, "--ep", 2, "--mtp-num-layers", 1),
+}
+"""Model type -> another layout of it: uniform layers, experts, and layers of different kinds with MTP."""
+
+
+def run(command: str, source: Path, target: Path, *options: object) -> str:
+    outcome = run_main(command, "--load-dir", source, "--save-dir", target, *options)
+    assert outcome.code == 0, outcome.err
+    return outcome.out + outcome.err
+
+
+def kept(name: str) -> tuple[object, ...]:
+    """What decides which layers are taken along."""
+    return ("--mtp-num-layers", 1) if name == "deepseek3" else ()
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def folders(name: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A model of Hugging Face, and its distributed checkpoint."""
+    folder = tmp_path_factory.mktemp(name)
+    source = make_source(name, folder / "hf")
+    run("hf2mg", source, folder / "mg", *TO_DIST, *kept(name))
+    return source, folder / "mg"
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return {key: value for path in sorted(folder.glob("*.safetensors")) for key, value in load_file(path).items()}
+
+
+def check_equal(ours: Path, theirs: Path) -> None:
+    """See that every tensor on the way back is the original's, and only repetitions of others are missing."""
+    found, expected = weights(ours), weights(theirs)
+    assert found.keys() <= expected.keys()
+    assert len(found) > len(expected) - 4
+    for key, value in found.items():
+        assert value.dtype == expected[key].dtype
+        assert torch.equal(value.view(torch.uint8), expected[key].view(torch.uint8)), key
+
+
+def test_way_back_gives_the_same_bytes(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    source, distributed = folders
+    said = run("mg2hf", distributed, tmp_path / "hf", "--hf-cfg-dir", source)
+    assert "recognised as megatron in the format torch_dist, because" in said
+    check_equal(tmp_path / "hf", source)
+
+
+def test_both_checkpoints_are_found_equal(folders: tuple[Path, Path]) -> None:
+    outcome = run_main("verify", "--hf", folders[0], "--mg", folders[1])
+    assert outcome.code == 0, outcome.err
+    assert "equal" in outcome.out + outcome.err
+
+
+def test_from_and_to_files_of_ranks_is_what_hugging_face_gives(
+    folders: tuple[Path, Path], name: str, tmp_path: Path
+) -> None:
+    source, distributed = folders
+    options = ("--dialect", "megatron", *MODELS[name])
+    run("hf2mg", source, tmp_path / "ranks", *options)
+    run("mg2mg", distributed, tmp_path / "from", "--ckpt-format", "torch", *MODELS[name])
+    assert tree(tmp_path / "from") == tree(tmp_path / "ranks")
+    run("hf2mg", source, tmp_path / "dist", *options, "--ckpt-format", "torch_dist")
+    run("mg2mg", tmp_path / "ranks", tmp_path / "to", "--ckpt-format", "torch_dist")
+    assert tree(tmp_path / "to") == tree(tmp_path / "dist")
+
+
+def test_folder_says_what_megatron_asks_it(folders: tuple[Path, Path], name: str) -> None:
+    release = folders[1] / "release"
+    assert (folders[1] / "latest_checkpointed_iteration.txt").read_text() == "release"
+    assert json.loads((release / "metadata.json").read_text())["sharded_backend"] == "torch_dist"
+    with torch.serialization.safe_globals([Namespace]):
+        common = torch.load(release / "common.pt", weights_only=True)
+    assert common["checkpoint_version"] == 3.0
+    assert common["iteration"] == 0
+    assert common["args"].num_layers > 0
+    is_single = name == "deepseek3"
+    assert common["content_metadata"].get("non_homogeneous_layers", False) is is_single
+    names = DistCheckpoint(folders[1]).some_shapes
+    assert ("decoder.layers.mlp.linear_fc2.weight" in names) is (name == "llama2")
+    assert ("decoder.layers.1.self_attention.linear_proj.weight" in names) is is_single
+
+
+def test_layers_stand_alone_where_that_is_asked_for(tmp_path: Path) -> None:
+    source = make_source("qwen3-moe", tmp_path / "hf")
+    run("hf2mg", source, tmp_path / "mg", *TO_DIST, "--non-homogeneous-layers")
+    names = DistCheckpoint(tmp_path / "mg").some_shapes
+    assert "decoder.layers.0.mlp.experts.experts.linear_fc1.weight" in names
+    run("mg2hf", tmp_path / "mg", tmp_path / "back", "--hf-cfg-dir", source)
+    check_equal(tmp_path / "back", source)
+
+
+def test_dialect_without_the_format_refuses_it(tmp_path: Path) -> None:
+    source = make_source("llama2", tmp_path / "hf")
+    options = ["--ckpt-format", "torch_dist"]
+    check_refused("hf2mg", source, tmp_path / "mg", options, ["--ckpt-format"])
