@@ -1,6 +1,5 @@
 """Which iteration a folder means, and what a folder is that holds no checkpoint."""
 
-import json
 import shutil
 
 import pytest
