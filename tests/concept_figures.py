@@ -17,7 +17,7 @@ _SIZES = {**MIXTURE, "num_hidden_layers": 6, "num_experts": 8, "mlp_only_layers"
 CONFIGS = {"small-moe": _SIZES, "small-tied": {**_SIZES, "tie_word_embeddings": True}}
 """Six layers, the first of them dense, and eight experts."""
 _FIGURE = re.compile(r"(?s)(<!-- (\w+): written by `make docs` -->\n\n```text\n\$ mscvt (plan [^\n]*)\n).*?(```\n)")
-_PARTS = {"pipeline": r"(?ms)^chunk .*?(?=\n E  )", "experts": r"(?m)(?:^experts .*\n?)+"}
+_PARTS = {"pipeline": r"(?ms)^chunk .*?(?=\n E  )", "experts": r"(?m)(?:^experts .*\n?)+", "way": r"(?s).+"}
 """What a figure shows -> where that is in what is printed."""
 
 

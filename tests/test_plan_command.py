@@ -135,6 +135,12 @@ def test_tensor_shows_its_way_to_every_rank_that_holds_some_of_it(folder):
     assert "would write" not in out
 
 
+def test_tensor_shows_the_copies_that_other_stages_have_of_it_too(folder):
+    asked = ["--tensor", "model.embed_tokens.weight", "--mtp-num-layers", 1]
+    (way,) = planned("hf2mg", "--load-dir", folder / "mtp", "--pp", 2, *asked)["ways"]
+    assert [stop["ranks"] for stop in way["stops"]] == [["pp 0"], ["pp 1"]]
+
+
 def test_wrong_ranks_tensors_and_ways_are_errors_with_the_way_out(folder):
     given = ["hf2mg", "--load-dir", folder / "moe", *LAYOUT]
     for words, said in {

@@ -40,11 +40,11 @@ class Use:
         return self.parameter.layout, self.number, self.held
 
 
-def uses_by_name(description: Description) -> dict[str, list[Use]]:
-    """Every Hugging Face tensor -> where it goes; parameters that are copies of others don't count."""
+def uses_by_name(description: Description, *, with_copies: bool = False) -> dict[str, list[Use]]:
+    """Every Hugging Face tensor -> where it goes; parameters that are copies of others count where that is wanted."""
     uses: dict[str, list[Use]] = {}
     for parameter in description.parameters:
-        if not parameter.is_copy:
+        if with_copies or not parameter.is_copy:
             for number, (side, name) in enumerate(zip(parameter.layout.right, parameter.names, strict=True)):
                 if not side.is_padding:
                     held = {run.axis: run for run in side.segments[0].held}

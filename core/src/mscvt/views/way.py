@@ -54,7 +54,7 @@ def way_of(description: Description, name: str, shares: Shares | None = None) ->
     Raises:
         MscvtError: Where the model has no tensor of this name, or it is left out.
     """
-    uses = uses_by_name(description)
+    uses = uses_by_name(description, with_copies=True)
     if name in description.left_out:
         raise MscvtError(f"--tensor {shown(name)}: is not converted: {description.left_out[name]}")
     alias = description.aliases.get(name)
