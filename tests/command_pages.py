@@ -25,6 +25,7 @@ RELATED: Mapping[str, tuple[str, ...]] = {
     "check": ("download-and-check.md#is-it-whole", "troubleshooting.md#downloading-and-checking"),
     "status": ("resume.md",),
     "discard": ("resume.md",),
+    "inspect": ("plan-and-inspect.md#what-is-in-a-folder", "formats.md"),
     "names": ("writing-a-plugin.md#looking-at-a-checkpoint",),
     "new-plugin": ("writing-a-plugin.md",),
     "plugins": ("support.md", "writing-a-plugin.md"),

@@ -58,8 +58,9 @@ def test_pipeline_is_a_grid_with_the_numbers_of_both_sides(folder):
         ["N"],
         ["H"],
     ]
-    legend = next(line for line in out.splitlines() if line.startswith(" E "))
+    legend = out.partition(" E  embedding")[2].partition("layer:")[0]
     assert [word in legend for word in ("dense", "MoE", "noop", "MTP", "final norm", "output layer")] == [True] * 6
+    assert max(map(len, legend.splitlines())) <= 80
     assert "experts 4-7  tp {0-1} ep 1\n" in out
 
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from mscvt.errors import MscvtError, shown
-from mscvt.errors.folding import fold
 from mscvt.formats.huggingface.config import CONFIG, read_config
 from mscvt.formats.huggingface.folders import adapter_base, is_of_ranks, refuse_other_folder
 from mscvt.formats.huggingface.reader import HuggingFaceSource
@@ -108,7 +107,7 @@ def _inspect_adapter(folder: Path) -> tuple[Inspection, Source]:
     facts = {
         "rank": str(config.rank),
         "alpha": f"{config.alpha:g}",
-        "modules": f"{len(adapter.modules)}: " + ", ".join(fold(sorted(adapter.modules))),
+        "modules": f"{len(adapter.modules)}: " + ", ".join(sorted({name.split(".")[-1] for name in adapter.modules})),
     }
     return replace(found, parameters=sum(info.numel for info in adapter.tensors.values()), facts=facts), adapter
 

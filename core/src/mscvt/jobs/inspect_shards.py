@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,8 +63,12 @@ def inspect_shards(
     description = None if model is None else model.description
     table = shard_table(source.tensors, description, mindspeed.plain_key)
     notes = list(model.notes) if model is not None else []
-    if factors := sum(row.count for row in table.left_over if mindspeed.is_factor(row.names)):
-        notes.append(f"{counted(factors, 'tensor')} are factors of LoRA" + ("" if table.rows else ", and nothing else"))
+    factors = sum(row.count for row in table.left_over if mindspeed.is_factor(row.names))
+    are_alone = bool(factors) and not table.rows
+    if factors:
+        notes.append(f"{counted(factors, 'tensor')} are factors of LoRA{', and nothing else' if are_alone else ''}")
+    if are_alone:
+        table = replace(table, missing=())
     odd += _faults_of(table, knows_model=model is not None)
     kind = recognise(source.args, source.some_shapes).dialect
     facts = {"iteration": _iterations(folder, source.folder.name), **_recorded(source.args)}
@@ -86,7 +91,7 @@ def inspect_shards(
         table=table,
         odd=tuple(odd),
         notes=tuple(notes),
-        next="" if model is None or odd else f"mscvt plan mg2hf --load-dir {shlex.quote(str(folder))}",
+        next="" if model is None or odd else _next(folder, are_alone=are_alone),
     )
     return found, source
 
@@ -123,16 +128,19 @@ def _faults_of(table: NameTable, *, knows_model: bool) -> list[str]:
     if not knows_model:
         return []
     others = [row for row in table.left_over if not mindspeed.is_factor(row.names)]
-    are_factors_alone = not table.rows and table.left_over and not others
     return [
         *(f"no rule knows {row.names}, {_times(row)}" for row in others),
-        *(f"missing on every rank: {row.names}" for row in table.missing if not are_factors_alone),
+        *(f"missing on every rank: {row.names}" for row in table.missing),
         *(
             f"{row.names} has the shape {list(row.shape)}, args say {list(row.part.shape)}, {_times(row)}"
             for row in table.rows
             if row.part is not None and row.part.shape != row.shape
         ),
     ]
+
+
+def _next(folder: Path, *, are_alone: bool) -> str:
+    return f"mscvt plan mg2hf --load-dir {shlex.quote(str(folder))}{' --save-lora-to-hf' if are_alone else ''}"
 
 
 def _times(row: NameRow) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 
 from mscvt.description.description import Description, Parameter
@@ -13,6 +14,7 @@ from mscvt.views.names import NameRow, NameTable, Part
 from mscvt.views.ranks import cut_text
 
 _FOLDED = 2
+_NUMBER = re.compile(r"\d+")
 _Place = tuple[int, str, str]
 """Stage, chunk, key."""
 
@@ -84,16 +86,21 @@ class _Alike:
             self.parameters[parameter] = None
 
     def rows(self) -> list[NameRow]:
-        """A row for keys that equally many ranks have and that fold."""
-        by_count: dict[int, list[str]] = {}
-        for key, count in self.counts.items():
-            by_count.setdefault(count, []).append(key)
+        """A row for all keys that fold into one; where they don't, for those that equally many ranks have."""
         part = self._part()
-        return [
-            NameRow(keys, count * each, self.shape, self.dtype, part)
-            for each, group in by_count.items()
-            for keys, count in fold_counted(group, _FOLDED)
-        ]
+        templates: dict[str, dict[str, int]] = {}
+        for key, count in self.counts.items():
+            templates.setdefault(_NUMBER.sub("", key), {})[key] = count
+        rows = []
+        for counts in templates.values():
+            lines = fold_counted(counts, _FOLDED)
+            if len(lines) == 1:
+                rows.append(NameRow(lines[0][0], sum(counts.values()), self.shape, self.dtype, part))
+                continue
+            for each in dict.fromkeys(counts.values()):
+                alike = fold_counted((key for key, count in counts.items() if count == each), _FOLDED)
+                rows += [NameRow(keys, each * count, self.shape, self.dtype, part) for keys, count in alike]
+        return rows
 
     def _part(self) -> Part | None:
         if not self.parameters:

@@ -36,14 +36,14 @@ from mscvt.views.way import Way
 
 _STYLES: Mapping[str, str] = MappingProxyType(
     {
-        EMBEDDING: "black on cyan",
-        DENSE: "black on bright_blue",
-        EXPERTS: "black on green",
+        EMBEDDING: "black on #9fdbe6",
+        DENSE: "black on #a9c8f7",
+        EXPERTS: "black on #a7dcae",
         NOOP: "dim",
-        PREDICTION: "black on magenta",
-        NORM: "black on yellow",
-        HEAD: "black on bright_red",
-        OTHER: "black on white",
+        PREDICTION: "black on #dcb9ee",
+        NORM: "black on #f4dd8f",
+        HEAD: "black on #f5b3a6",
+        OTHER: "black on #d5d7dc",
     }
 )
 _GAP = "  "
@@ -85,15 +85,23 @@ def side_text(side: Side, width: int, whose: str = "") -> Iterator[Text]:
         style="bold",
     )
     yield from _grid(pipeline, width)
-    legend = Text()
-    for kind in pipeline.kinds:
-        legend.append(f" {LETTERS[kind]} ", _STYLES[kind]).append(f" {MEANINGS[kind]}{_GAP}")
-    legend.rstrip()
-    yield legend
+    yield from _legend(pipeline, width)
     yield Text("layer: the number in the keys of the shards; in the cells: the number in Hugging Face", style="dim")
     if side.experts:
         yield Text()
         yield from _experts(side.experts)
+
+
+def _legend(pipeline: Pipeline, width: int) -> Iterator[Text]:
+    """What the letters mean, in as many lines as it takes."""
+    line = Text()
+    for kind in pipeline.kinds:
+        entry = Text.assemble((f" {LETTERS[kind]} ", _STYLES[kind]), f" {MEANINGS[kind]}")
+        if line and len(line) + len(_GAP) + len(entry) > width:
+            yield line
+            line = Text()
+        line = Text.assemble(line, _GAP, entry) if line else entry
+    yield line
 
 
 def _grid(pipeline: Pipeline, width: int) -> Iterator[Text]:
@@ -113,11 +121,10 @@ def _grid(pipeline: Pipeline, width: int) -> Iterator[Text]:
                 continue
             line = Text(f"{row.chunk if row.chunk != before else '':<{chunk}}{_GAP}{numbers:<{layer}}")
             before = row.chunk
-            for stage in stages:
+            for stage in range(start, max(stage for stage in stages if texts[stage]) + 1):
                 there = row.cells[stage]
                 line.append(_GAP)
                 line.append(f" {texts[stage]:<{cell - 1}}", _STYLES[there.kind] if there is not None else "")
-            line.rstrip()
             yield line
 
 
