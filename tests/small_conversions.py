@@ -24,7 +24,7 @@ PARTS = {
 """What `--only` divides the output into."""
 SHARD_BYTES = 60_000
 """The largest file on the way back, so that there are several."""
-_OPTIONS = Options(
+OPTIONS = Options(
     target_tensor_parallel_size=2,
     target_pipeline_parallel_size=2,
     target_expert_parallel_size=4,
@@ -48,7 +48,7 @@ def make_sources(folder: Path) -> Sources:
 def prepare(direction: str, sources: Sources, **options: Any) -> Conversion:
     registry = load_registry()
     if direction == "hf2mg":
-        chosen = Options(**{**{n: getattr(_OPTIONS, n) for n in Options.__dataclass_fields__}, **options})
+        chosen = Options(**{**{n: getattr(OPTIONS, n) for n in Options.__dataclass_fields__}, **options})
         return prepare_to_megatron(Request(sources.hf, chosen), registry)
     request = Request(sources.mg, Options(), hf_cfg_dir=sources.hf, **options)
     planner = partial(plan_to_huggingface, shard_bytes=SHARD_BYTES)

@@ -8,7 +8,8 @@ import pytest
 
 import mscvt.engine.sinks
 from mscvt.errors import MscvtError
-from mscvt.plan.selection import select_files
+from mscvt.jobs.comparison import check_equal_sources
+from mscvt.plan.selection import divide_files, select_files
 from small_conversions import DIRECTIONS, PARTS, convert, hidden, make_sources, prepare, tree
 
 
@@ -199,3 +200,42 @@ def test_a_selection_that_means_nothing_is_refused(direction, only, message, sou
     with pytest.raises(MscvtError, match=message):
         convert(direction, sources, tmp_path / "out", only=only)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("direction", "only", "places", "parts"),
+    [
+        ("hf2mg", None, 1, ["pp=0", "pp=1"]),
+        ("hf2mg", None, 3, ["pp=0,ep=0-1", "pp=0,ep=2-3", "pp=1,ep=0-1", "pp=1,ep=2-3"]),
+        ("hf2mg", "tp=1,pp=1", 2, ["tp=1,pp=1,ep=0-1", "tp=1,pp=1,ep=2-3"]),
+        ("mg2hf", "file=2-9", 1, ["file=2-5", "file=6-9"]),
+    ],
+)
+def test_work_is_divided_by_stages_then_by_expert_ranks_and_never_by_tensor_ranks(
+    direction, only, places, parts, sources
+):
+    assert divide_files(prepare(direction, sources).plan.files, only, places) == parts
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("places", [1, 2, 3, 5, 100])
+def test_parts_have_every_file_once(direction, places, sources):
+    files = prepare(direction, sources).plan.files
+    parts = [select_files(files, only) for only in divide_files(files, None, places)]
+    assert sorted(file.path for part in parts for file in part) == sorted(file.path for file in files)
+
+
+@pytest.mark.parametrize("places", [1, 3])
+def test_parts_compare_every_replica_and_only_those_that_they_read(places, sources):
+    conversion = prepare("mg2hf", sources)
+    plan, compared = conversion.plan, []
+
+    def opened(name):
+        compared.append(name)
+        return conversion.source.tensor(name)
+
+    for only in divide_files(plan.files, None, places):
+        wanted = {name for file in select_files(plan.files, only) for name in file.tensors}
+        check_equal_sources(plan, opened, wanted.__contains__)
+    pairs = zip(compared[::2], compared[1::2], strict=True)
+    assert sorted(pairs) == sorted((kept, dropped) for kept, dropped, _ in plan.equal)

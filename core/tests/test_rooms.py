@@ -24,6 +24,7 @@ ROOMS = (
     "hubs",
     "engine",
     "output",
+    "executors",
     "authoring",
     "views",
     "jobs",

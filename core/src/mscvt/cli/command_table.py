@@ -14,6 +14,7 @@ from mscvt.cli.tables import (
     Direction,
     Folders,
     Inspecting,
+    Machines,
     Model,
     NewPlugin,
     Output,
@@ -82,7 +83,7 @@ class Command:
         return RECORDED if self.reads_args and row.recorded else row.otherwise
 
 
-_CONVERSION = (Options, Sizes, Values, Lora, Writing, Resources, Progress, Output)
+_CONVERSION = (Options, Sizes, Values, Lora, Writing, Resources, Machines, Progress, Output)
 
 _CONVERSIONS: tuple[Command, ...] = (
     Command(
@@ -123,7 +124,7 @@ mscvt mg2mg --load-dir model-mg --save-dir model-tp4 \\
         takes_away=True,
     ),
 )
-_RUN_ONLY = frozenset({"dry_run", "verify", "overwrite", "resume", *rows(Resources)})
+_RUN_ONLY = frozenset({"dry_run", "verify", "overwrite", "resume", *rows(Resources), *rows(Machines)})
 _NO_TARGET = {"save_dir": "free space is not looked at"}
 
 
@@ -174,7 +175,7 @@ mscvt convert --load-model-type hf --save-model-type mg \\
         text="Every byte of every rank is compared, replicas too. How the Megatron checkpoint is cut is recorded in "
         "its args.",
         example="mscvt verify --hf model-hf --mg model-mg",
-        tables=(Compared, Model, Values, Resources, Progress, Output),
+        tables=(Compared, Model, Values, Resources, Machines, Progress, Output),
         without=frozenset({"hf_cfg_dir", "replicas"}),
     ),
     Command(

@@ -15,7 +15,7 @@ from mscvt.cli.inspecting import run_inspect
 from mscvt.cli.original import without_single_ranks
 from mscvt.cli.progress import show_progress
 from mscvt.cli.report import FAILED
-from mscvt.cli.running import chosen_model_type, interruptible, wants_progress
+from mscvt.cli.running import chosen_executor, chosen_model_type, interruptible, wants_progress
 from mscvt.cli.tables import (
     Compared,
     Direction,
@@ -64,6 +64,7 @@ def run_plan(given: Given) -> None:
 def _convert(load_kind: str, save_kind: str, given: Given) -> None:
     from mscvt.cli import plans
     from mscvt.jobs.conversion import Settings, run_conversion
+    from mscvt.jobs.parts import convert_in_parts
     from mscvt.jobs.prepare import prepare_reshard, prepare_to_huggingface, prepare_to_megatron
     from mscvt.jobs.preview import look_ahead, write_page
     from mscvt.jobs.request import Request
@@ -118,7 +119,12 @@ def _convert(load_kind: str, save_kind: str, given: Given) -> None:
                 started=started,
                 progress=progress,
             )
-            result = run_conversion(conversion, folders.save_dir, settings)
+            with chosen_executor(given) as executor:
+                result = (
+                    run_conversion(conversion, folders.save_dir, settings)
+                    if executor is None
+                    else convert_in_parts(conversion, prepare, request, folders.save_dir, settings, executor)
+                )
     notes = (*given.notes, *conversion.notes)
     if output.json:
         shown = results.plan_object(conversion, folders.save_dir, chosen, notes)
@@ -147,6 +153,7 @@ def run_verify(given: Given) -> None:
     with (
         interruptible("nothing was changed"),
         show_progress("planning", wanted=wants_progress(given)) as (started, progress),
+        chosen_executor(given) as executor,
     ):
         report = verify_checkpoints(
             hf=compared.hf,
@@ -160,6 +167,7 @@ def run_verify(given: Given) -> None:
             max_memory=resources.max_memory,
             started=started,
             progress=progress,
+            executor=executor,
         )
     notes = (*given.notes, *report.notes)
     if output.json:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 import typer
 
 from mscvt.cli.model_types import match_model_type
 from mscvt.cli.report import INTERRUPTED
-from mscvt.cli.tables import Model, Output, Progress
+from mscvt.cli.tables import Machines, Model, Output, Progress
 from mscvt.cli.words import Given
+from mscvt.errors import MscvtError
+from mscvt.executors.executor import Executor
 from mscvt.plugins.registry import Registry
 
 
@@ -27,6 +30,27 @@ def chosen_model_type(model: Model, registry: Registry) -> str | None:
         return None
     spellings = {name: family.model_type.config_model_types for name, family in registry.families.items()}
     return match_model_type(model.model_type_hf, spellings) or model.model_type_hf
+
+
+@contextmanager
+def chosen_executor(given: Given) -> Iterator[Executor | None]:
+    """Where parts of the work run; None for this process, which does all of it at once.
+
+    Raises:
+        MscvtError: Where options contradict each other, or there is no such cluster.
+    """
+    asked = given.read(Machines)
+    if asked.executor == "local":
+        if asked.ray_address is not None:
+            raise MscvtError(
+                "--ray-address is given and --executor ray is not", hint="Give both of them, or leave out both."
+            )
+        yield None
+        return
+    from mscvt.executors.ray_tasks import ray_cluster
+
+    with redirect_stdout(sys.stderr), ray_cluster(asked.ray_address) as executor:  # what Ray says is no result
+        yield executor
 
 
 @contextmanager

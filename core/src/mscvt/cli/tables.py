@@ -14,6 +14,7 @@ _SHOWN = "What is shown"
 _RUN = "Running"
 _KINDS = ("hf", "mg")
 _WAYS = ("hf2mg", "mg2hf", "mg2mg")
+_EXECUTORS = ("local", "ray")
 _HUBS = ("huggingface", "modelscope")
 
 
@@ -259,6 +260,27 @@ class Resources:
         unset="64MiB",
         holds="at least 64KiB",
         least=1 << 16,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Machines:
+    """Where the work is done."""
+
+    executor: str = option(
+        panel=_RUN,
+        metavar="|".join(_EXECUTORS),
+        help="Work in this process, or as parts on a Ray cluster whose nodes share the folders; --workers and "
+        "--max-memory are those of a part.",
+        default=_EXECUTORS[0],
+        choices=_EXECUTORS,
+    )
+    ray_address: str | None = option(
+        panel=_RUN,
+        metavar="ADDR",
+        help="Address of the Ray cluster.",
+        unset="RAY_ADDRESS, or the cluster of this machine",
+        holds="with --executor ray",
     )
 
 

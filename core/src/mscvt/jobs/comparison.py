@@ -18,8 +18,15 @@ if TYPE_CHECKING:
     from mscvt.plan.contents import Name, OutputFile, Plan
 
 
-def check_equal_sources(plan: Plan, open_source: Callable[[Any], SourceTensor]) -> None:
+def check_equal_sources(
+    plan: Plan, open_source: Callable[[Any], SourceTensor], wanted: Callable[[Name], bool] | None = None
+) -> None:
     """Compare source tensors of which only one is converted, so that nothing is lost with the other.
+
+    Args:
+        plan: The plan.
+        open_source: Gives a source tensor by its name.
+        wanted: Whether a target is wanted, where this is a part of a run; each part compares what it reads.
 
     Raises:
         MscvtError: Where they differ.
@@ -27,7 +34,7 @@ def check_equal_sources(plan: Plan, open_source: Callable[[Any], SourceTensor]) 
     import torch
 
     faults = Faults()
-    for kept, dropped, numel in plan.equal:
+    for kept, dropped, numel in plan.equal if wanted is None else _equal_among(plan, wanted):
         ours, theirs = open_source(kept), open_source(dropped)
         step = 1 << 22
         for start in range(0, numel, step):
@@ -41,6 +48,18 @@ def check_equal_sources(plan: Plan, open_source: Callable[[Any], SourceTensor]) 
                 )
                 break
     faults.raise_if_any("tensors that must be equal are not")
+
+
+def _equal_among(plan: Plan, wanted: Callable[[Name], bool]) -> list[tuple[Name, Name, int]]:
+    """Which tensors must be equal of those that some targets are made from, and of those that nothing is made from."""
+    if not plan.equal:
+        return []
+    read: set[Name] = set()
+    others: set[Name] = set()
+    for unit in plan.units():
+        for content in unit.contents:
+            (read if any(map(wanted, content.targets)) else others).update(content.sources)
+    return [pair for pair in plan.equal if pair[0] in read or pair[0] not in others]
 
 
 def compare_written(conversion: Conversion, folder: Path, chosen: list[OutputFile], settings: Settings) -> None:

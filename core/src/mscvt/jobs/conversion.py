@@ -49,13 +49,8 @@ def run_conversion(conversion: Conversion, target: Path, settings: Settings) -> 
     allow_open_files(2 * len(chosen) + 2 * len(conversion.identity["source"]["files"]) + _OTHER_FILES)
     run: _Run | None = None
     try:
-        staging = Staging(
-            target,
-            conversion.identity,
-            conversion.replaceable,
-            planned_record(conversion.plan.files, conversion.finishing),
-        )
-        _check_apart(staging.target, conversion.sources)
+        staging = staging_of(conversion, target)
+        check_apart(staging.target, conversion.sources)
         run = _Run(conversion, staging, chosen, settings)
         missing = run.run()
     except OSError as error:
@@ -81,7 +76,13 @@ def run_conversion(conversion: Conversion, target: Path, settings: Settings) -> 
     )
 
 
-def _check_apart(target: Path, sources: Sequence[Path]) -> None:
+def staging_of(conversion: Conversion, target: Path) -> Staging:
+    """Where the output of a conversion grows."""
+    planned = planned_record(conversion.plan.files, conversion.finishing)
+    return Staging(target, conversion.identity, conversion.replaceable, planned)
+
+
+def check_apart(target: Path, sources: Sequence[Path]) -> None:
     """Refuse a target that holds what is read, which `--overwrite` would remove with it, or lies among it."""
     for source in sources:
         real = Path(os.path.realpath(source))
@@ -91,7 +92,7 @@ def _check_apart(target: Path, sources: Sequence[Path]) -> None:
             raise MscvtError(f"{target}: lies inside of {source}, which is read", hint="Choose one beside it.")
 
 
-def _check_space(staging: Staging, files: Sequence[OutputFile]) -> None:
+def check_space(staging: Staging, files: Sequence[OutputFile]) -> None:
     """Refuse to begin what can't end; what was written before is not needed again."""
     paths = [staging.data / file.path for file in files]
     there = sum(path.stat().st_blocks * 512 for path in paths if path.is_file())
@@ -138,8 +139,11 @@ class _Run:
             return None
         missing = [file for file in self.chosen if not staging.is_whole(file.path)]
         if missing:
-            _check_space(staging, missing)
-            check_equal_sources(conversion.plan, (conversion.compared or conversion.source).tensor)
+            check_space(staging, missing)
+            among = {name for file in missing for name in file.tensors}
+            is_part = len(missing) < len(conversion.plan.files)
+            compared = (conversion.compared or conversion.source).tensor
+            check_equal_sources(conversion.plan, compared, among.__contains__ if is_part else None)
             self.is_begun = True
             self._fill(missing)
             self._seal(missing)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mscvt.dialects.options import Options
 from mscvt.errors import Faults
+from mscvt.executors.executor import Executor, Moved, Part, threads_of_part
 from mscvt.formats.huggingface.config import read_config
 from mscvt.jobs.comparison import check_equal_sources
 from mscvt.jobs.models import model_from_args
@@ -23,9 +25,11 @@ from mscvt.jobs.request import Request
 from mscvt.jobs.sources import open_megatron, open_tensors
 from mscvt.parallel.grid import ShardName
 from mscvt.plan.contents import Plan, shown
-from mscvt.plugins.registry import Registry
+from mscvt.plan.selection import divide_files, select_files
+from mscvt.plugins.registry import Registry, load_registry
 from mscvt.tensors.info import TensorInfo
 from mscvt.tensors.renamed import renamed
+from mscvt.tensors.sources import NotedSource
 
 if TYPE_CHECKING:
     from mscvt.jobs.sources import MegatronCheckpoint
@@ -47,6 +51,37 @@ class Report:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """Two checkpoints, and the plan by which they are compared."""
+
+    plan: Plan
+    source: NotedSource
+    existing: MegatronCheckpoint
+    notes: tuple[str, ...]
+    """What is to be known of the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What differs among some tensors."""
+
+    differences: Mapping[Any, int]
+    """Tensor -> the number of its first differing element in memory order."""
+    padded: frozenset[Any]
+    """Tensors whose padding is not zero."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """A part of a comparison."""
+
+    request: Request
+    only: str | None
+    workers: int | None
+    max_memory: int | None
+
+
 def verify_checkpoints(
     *,
     hf: Path,
@@ -60,6 +95,7 @@ def verify_checkpoints(
     max_memory: int | None = None,
     started: Callable[[str, int], None] = lambda what, nbytes: None,
     progress: Callable[[int], None] = lambda nbytes: None,
+    executor: Executor | None = None,
 ) -> Report:
     """Compare two checkpoints.
 
@@ -71,44 +107,37 @@ def verify_checkpoints(
         iteration: The iteration; by default what the tracker says.
         dtype: What the Hugging Face weights were converted to, if they were.
         dequantize: Decode FP8 weights before comparing.
-        workers: Threads.
+        workers: Threads, of each part where there are parts.
         max_memory: Bytes for buffers.
         started: Called when a phase begins.
         progress: Called with the bytes compared.
+        executor: Where parts of the work run; None for this process alone.
 
     Raises:
         MscvtError: Where one of them can't be read, or they don't hold the same tensors.
     """
-    from mscvt.engine import DEFAULT_MEMORY, run_plan
-    from mscvt.engine.sinks import CompareSink
-    from mscvt.formats.huggingface.reader import open_source
-
     began = time.monotonic()
-    existing = open_megatron(mg, iteration)
-    config = read_config(hf) if (hf / "config.json").exists() else None
-    request = Request(mg, Options(), model_type=model_type, dtype=dtype, hf_cfg_dir=hf)
-    model = model_from_args(existing, config, request, registry, against_original=True)
-    open_tensors(existing, model)
-    source = renamed(open_source(hf, dequantize=dequantize, config=config), model.family.model_type.spellings)
-    left_out = model.family.left_out(model.h)
-    plan = plan_to_megatron(model.description, source.tensors, left_out=left_out, dtype=request.dtype_name)
-    _check_same_tensors(plan, existing.tensors)
+    request = Request(
+        mg.absolute(),
+        Options(),
+        model_type=model_type,
+        iteration=iteration,
+        dtype=dtype,
+        dequantize=dequantize,
+        hf_cfg_dir=hf.absolute(),
+    )
+    whole = _Order(request, None, workers, max_memory)
+    comparison = prepare_comparison(request, registry)
+    plan, source, existing = comparison.plan, comparison.source, comparison.existing
     started("verifying", plan.nbytes)
-    sink = CompareSink(existing.tensor, ignore_padding=True)
     with closing(source), closing(existing):
-        check_equal_sources(plan, source.tensor)
-        run_plan(
-            plan,
-            source.tensor,
-            sink,
-            workers=workers,
-            max_memory=max_memory or DEFAULT_MEMORY,
-            progress=progress,
+        found = (
+            _compare(comparison, whole, progress) if executor is None else _in_parts(plan, whole, executor, progress)
         )
-        differences = [_difference(name, element, existing, mg) for name, element in sorted(sink.differences.items())]
-    notes = {*model.notes, *source.notes, *(f"left out: {why}" for why in plan.left_out.values())}
-    if sink.padded:
-        notes.add(f"{_PADDING} ({len(sink.padded)} tensors have some that is not zero)")
+    differences = [_difference(name, element, existing, mg) for name, element in sorted(found.differences.items())]
+    notes = {*comparison.notes, *source.notes, *(f"left out: {why}" for why in plan.left_out.values())}
+    if found.padded:
+        notes.add(f"{_PADDING} ({len(found.padded)} tensors have some that is not zero)")
     return Report(
         is_equal=not differences,
         differences=tuple(differences),
@@ -117,6 +146,79 @@ def verify_checkpoints(
         seconds=time.monotonic() - began,
         notes=tuple(sorted(notes)),
     )
+
+
+def prepare_comparison(request: Request, registry: Registry) -> Comparison:
+    """Plan a comparison.
+
+    Args:
+        request: Its source is the Megatron checkpoint, and `hf_cfg_dir` the one that it is compared with.
+        registry: The plugins.
+
+    Raises:
+        MscvtError: As `verify_checkpoints`.
+    """
+    from mscvt.formats.huggingface.reader import open_source
+
+    hf = request.hf_cfg_dir or request.load_dir
+    existing = open_megatron(request.load_dir, request.iteration)
+    config = read_config(hf) if (hf / "config.json").exists() else None
+    model = model_from_args(existing, config, request, registry, against_original=True)
+    open_tensors(existing, model)
+    opened = open_source(hf, dequantize=request.dequantize, config=config)
+    source = renamed(opened, model.family.model_type.spellings)
+    left_out = model.family.left_out(model.h)
+    plan = plan_to_megatron(model.description, source.tensors, left_out=left_out, dtype=request.dtype_name)
+    _check_same_tensors(plan, existing.tensors)
+    return Comparison(plan, source, existing, model.notes)
+
+
+def _compare(comparison: Comparison, order: _Order, progress: Callable[[int], None]) -> Found:
+    """Compare the tensors of some files, or all of them."""
+    from mscvt.engine import DEFAULT_MEMORY, run_plan
+    from mscvt.engine.sinks import CompareSink
+
+    plan, source = comparison.plan, comparison.source
+    chosen = {name for file in select_files(plan.files, order.only) for name in file.tensors}
+    wanted = None if order.only is None else chosen.__contains__
+    sink = CompareSink(comparison.existing.tensor, ignore_padding=True)
+    check_equal_sources(plan, source.tensor, wanted)
+    run_plan(
+        plan,
+        source.tensor,
+        sink,
+        workers=order.workers,
+        max_memory=order.max_memory or DEFAULT_MEMORY,
+        wanted=wanted,
+        progress=progress,
+    )
+    return Found(sink.differences, frozenset(sink.padded))
+
+
+def _in_parts(plan: Plan, whole: _Order, executor: Executor, progress: Callable[[int], None]) -> Found:
+    """Compare in parts, and put together what they find."""
+    selections = divide_files(plan.files, None, executor.room.processors)
+    threads = threads_of_part(whole.workers, len(selections), executor.room)
+    parts = [
+        Part(replace(whole, only=only, workers=threads), sum(file.nbytes for file in select_files(plan.files, only)))
+        for only in selections
+    ]
+    found: list[Found] = executor.run(_compare_part, parts, threads, progress)
+    differences = {name: element for part in found for name, element in part.differences.items()}
+    return Found(differences, frozenset().union(*(part.padded for part in found)))
+
+
+@lru_cache(maxsize=1)
+def _prepared(request: Request) -> Comparison:
+    """The comparison that this process has planned, parts of which it is given one after the other."""
+    return prepare_comparison(request, load_registry())
+
+
+def _compare_part(order: _Order, moved: Moved) -> Found:
+    """Compare a part, in the process that is given it."""
+    comparison = _prepared(order.request)
+    with closing(comparison.source), closing(comparison.existing):
+        return _compare(comparison, order, moved)
 
 
 def _check_same_tensors(plan: Plan, existing: Mapping[Any, TensorInfo]) -> None:

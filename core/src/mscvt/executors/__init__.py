@@ -1,0 +1,1 @@
+"""Where the parts of a job run that is divided: the tasks of a cluster."""
