@@ -95,3 +95,11 @@ def all_runs() -> list[tuple[str, int]]:
     return [
         (path.stem, number) for path in sorted(CASES.glob("*.json")) for number in range(len(load_case(path)["runs"]))
     ]
+
+
+def merged(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
+    """A merge, written out: in f32 rank by rank, rounded once."""
+    total = torch.zeros(weight.shape)
+    for rank in range(len(a)):
+        total = total + b[:, rank, None].float() * a[None, rank].float()
+    return (weight.float() + total * scale).to(weight.dtype)

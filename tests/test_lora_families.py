@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 import support_table
-from lora_cases import save_adapter
+from lora_cases import merged, save_adapter
 from mscvt.dialects import mindspeed
 from mscvt.formats.peft.names import factor_names
 from mscvt.jobs.conversion import Settings, run_conversion
@@ -23,14 +23,6 @@ SUITES = {s.model_type: s for s in sorted(support_table.suites(), key=lambda sui
 LAYOUTS = ("tp2_pp2_ep2_grouped", "pp2_virtual_stages_ep4", "tp2_pp2_padded_vocabulary", "pp4")
 """The standard cases of the contract, the first of which that a family has is taken."""
 CONFIG = {"peft_type": "LORA", "r": RANK, "lora_alpha": ALPHA, "init_lora_weights": True, "bias": "none"}
-
-
-def merged(weight, a, b):
-    """What a merge is: f32, rank by rank, rounded once."""
-    total = torch.zeros(weight.shape)
-    for rank in range(RANK):
-        total = total + b[:, rank, None].float() * a[None, rank].float()
-    return (weight.float() + total * (ALPHA / RANK)).to(weight.dtype)
 
 
 def factors_of(description, random):
@@ -74,7 +66,7 @@ def test_adapter_is_merged_and_comes_back_for_every_family(model_type, tmp_path)
     expected = {}
     for name, tensor in tensors.items():
         a, b = factor_names(name)
-        expected[name] = content_of(merged(tensor, factors[a], factors[b]) if a in factors else tensor)
+        expected[name] = content_of(merged(tensor, factors[a], factors[b], ALPHA / RANK) if a in factors else tensor)
     found = contents_in(back)
     assert found == {name: expected[name] for name in found}
     assert {name for name in expected if factor_names(name)[0] in factors} <= found.keys()
