@@ -30,7 +30,7 @@ def factors_of(description, random):
     found = {}
     for name, uses in uses_by_name(description).items():
         use = uses[0]
-        if mindspeed.can_be_trained(use.parameter.key) and name.endswith(".weight") and len(use.side.shape) == 2:
+        if mindspeed.lora.can_be_trained(use.parameter.key) and name.endswith(".weight") and len(use.side.shape) == 2:
             rows, columns = use.side.shape
             a, b = factor_names(name)
             found[b] = torch.randn(rows, RANK, generator=random).bfloat16()

@@ -226,9 +226,11 @@ def test_script_with_lora_is_planned_from_what_a_training_run_saves(row, monkeyp
     args = {**make_args(family, saved.h, saved.options, saved.kept, ()), "lora_alpha": lora.lora_alpha}
     args |= {"lora_r": lora.lora_r, "lora_target_modules": [*lora.lora_target_modules]}
     read = model_from_args(args, None, Request(Path(), options_of("hf", row["options"])), registry)
-    book = FactorBook(mindspeed.factor_keys, factor_names)
-    targets = [w for w in read.description.parameters if mindspeed.target_module(w.key) in lora.lora_target_modules]
-    ranks = {w: lora.lora_r for w in targets if book.units(w.layout) and mindspeed.factor_keys(w.key)}
+    book = FactorBook(mindspeed.lora.factor_keys, factor_names)
+    targets = [
+        w for w in read.description.parameters if mindspeed.lora.target_module(w.key) in lora.lora_target_modules
+    ]
+    ranks = {w: lora.lora_r for w in targets if book.units(w.layout) and mindspeed.lora.factor_keys(w.key)}
     described = book.describe(read.description, book.as_trained(read.description, ranks))
     factors = {n: TensorInfo("BF16", s, 0, 0) for n, s in ByHuggingFace(described).expected.items()}
     weights = {n: TensorInfo("BF16", s, 0, 0) for n, s in ByHuggingFace(read.description).expected.items()}

@@ -78,7 +78,7 @@ def test_source_shows_weights_with_factors_added_and_no_factors():
     random = torch.Generator().manual_seed(0)
     w, b, a = (torch.randn(size, generator=random).bfloat16() for size in ((5, 7), (5, 2), (2, 7)))
     source = Memory(w=w, other=w, b=b, a=a)
-    adapted = AdaptedSource(source, {"w": LowRank("b", "a", 2, 2.0)}, source)
+    adapted = AdaptedSource(source, {"w": LowRank(("b",), ("a",), 2, 2.0)}, source)
     assert adapted.tensors.keys() == {"w", "other"}
     read = {name: adapted.tensor(name).region(0, (5, 7), (7, 1)) for name in adapted.tensors}
     assert torch.equal(read["w"], expected(w[None], b[None], a[None], 2.0)[0])
@@ -90,13 +90,13 @@ def test_source_shows_weights_with_factors_added_and_no_factors():
 def test_zero_that_is_added_to_nothing_is_positive_as_in_a_product_of_matrices():
     w, b, a = torch.tensor([[-0.0]]), torch.tensor([[0.0]]), torch.tensor([[-1.0]])
     source = Memory(w=w, b=b, a=a)
-    adapted = AdaptedSource(source, {"w": LowRank("b", "a", 1, 1.0)}, source)
+    adapted = AdaptedSource(source, {"w": LowRank(("b",), ("a",), 1, 1.0)}, source)
     assert not adapted.tensor("w").region(0, (1,), (1,)).signbit().any()
 
 
 def test_weight_of_double_precision_is_merged_in_it():
     w, b, a = torch.full((1, 1), 1 + 2.0**-40, dtype=torch.float64), torch.ones(1, 1), torch.ones(1, 1)
-    adapted = AdaptedSource(source := Memory(w=w, b=b, a=a), {"w": LowRank("b", "a", 1, 1.0)}, source)
+    adapted = AdaptedSource(source := Memory(w=w, b=b, a=a), {"w": LowRank(("b",), ("a",), 1, 1.0)}, source)
     assert adapted.tensor("w").region(0, (1,), (1,)).item() == 2 + 2.0**-40
 
 
@@ -111,5 +111,5 @@ def test_what_factors_can_not_be_added_to_is_refused(changed, fragment):
     tensors = {"w": torch.zeros(5, 7), "b": torch.zeros(5, 2), "a": torch.zeros(2, 7), **changed}
     source = Memory(**tensors)
     with pytest.raises(MscvtError) as caught:
-        AdaptedSource(source, {"w": LowRank("b", "a", 2, 1.0)}, source)
+        AdaptedSource(source, {"w": LowRank(("b",), ("a",), 2, 1.0)}, source)
     assert fragment in caught.value.message

@@ -34,13 +34,17 @@ RULES = (
 """Every way in which rules make weights of others."""
 
 
+SPREAD = ("qkv", "proj", "down")
+"""Weights of modules whose factors may be cut wherever their weights are."""
+
+
 @st.composite
 def layouts(draw):
     """A layout, and how many ways each dimension cuts it."""
     rule = draw(st.sampled_from(RULES))
     counts = {dimension: draw(st.sampled_from([1, 2])) for dimension in (TENSOR, EXPERT, EXPERT_TENSOR)}
     sizes = {name: 2 * draw(st.integers(1, 2)) for name in ("group", "ffn", "expert")}
-    sizes |= {"hidden": draw(st.integers(1, 5)), "channel": 3, "qk": 3, "vocab": 8}
+    sizes |= {"hidden": 2 * draw(st.integers(1, 2)), "channel": 3, "qk": 3, "vocab": 8}
     held = [frozenset({"expert"}) if "expert" in source.axes else frozenset() for source in rule.sources]
     return resolve(rule, {**SIZES, **sizes}, held), counts
 
@@ -81,7 +85,8 @@ def merged(weight, left, right, rank):
 def test_merging_before_a_cut_equals_merging_after_it(data):
     layout, counts = data.draw(layouts())
     left, right = data.draw(ranks(layout))
-    factors = factor_layouts(layout, left, right)
+    is_spread = data.draw(st.booleans()) and left.extent % counts[TENSOR] == 0 and layout.left[0].name in SPREAD
+    factors = factor_layouts(layout, left, right, is_spread=is_spread)
     random = np.random.default_rng(left.extent)
     weights, a, b = (tensors_of(one, random) for one in (layout, factors.a, factors.b))
     before = {}
@@ -96,10 +101,12 @@ def test_merging_before_a_cut_equals_merging_after_it(data):
     assert {(place, numbers) for place, numbers in expected} == cut[0].keys()
     for place, numbers in expected:
         mine = dict(zip(layout.dimensions, place, strict=True))
-        parts = [
-            share[tuple(mine[dimension] for dimension in one.dimensions), numbers]
-            for share, one in zip(cut[1:], (factors.a, factors.b), strict=True)
-        ]
+        parts = []
+        for share, one in zip(cut[1:], (factors.a, factors.b), strict=True):
+            is_cut_apart = is_spread and one.cuts.keys() - layout.cuts.keys()
+            ranks_of = range(counts[TENSOR]) if is_cut_apart else [mine.get(TENSOR)]
+            places_of = [tuple({**mine, TENSOR: rank}[dimension] for dimension in one.dimensions) for rank in ranks_of]
+            parts.append(np.concatenate([share[at, numbers] for at in places_of]))
         product = parts if factors.is_transposed else parts[::-1]
         shard = merged(cut[0][place, numbers], *product, left.extent)
         assert (shard == expected[place, numbers]).all()

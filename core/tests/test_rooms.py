@@ -169,9 +169,8 @@ STRANGERS = {
     "jobs/sources.py": ({"megatron"}, "chooses the format"),
     "jobs/megatron_files.py": ({"megatron"}, "chooses the format"),
     "jobs/shards_written.py": ({"megatron"}, "chooses the format"),
-    "jobs/trained_factors.py": ({"mindspeed", "megatron"}, "chooses the dialect and the format"),
-    "jobs/prepare_factors.py": ({"mindspeed", "megatron"}, "chooses the dialect and the format"),
-    "jobs/fused_factors.py": ({"mindspeed"}, "asks the dialect what training can adapt"),
+    "jobs/trained_factors.py": ({"megatron"}, "chooses the format"),
+    "jobs/prepare_factors.py": ({"megatron"}, "chooses the format"),
     "jobs/plans.py": ({"megatron"}, "chooses the format"),
     "jobs/verify.py": ({"megatron"}, "chooses the format"),
 }

@@ -33,21 +33,21 @@ class Factored:
 class FactorBook:
     """Describes factors; their layouts are worked out once for all weights that share one."""
 
-    def __init__(self, keys: FactorKeys, names: FactorNames) -> None:
-        """Take what both sides call factors."""
-        self.keys, self.names = keys, names
+    def __init__(self, keys: FactorKeys, names: FactorNames, *, is_spread: bool = False) -> None:
+        """Take what both sides call factors, and whether those of the training stack are cut wherever weights are."""
+        self.keys, self.names, self.is_spread = keys, names, is_spread
         self._layouts: dict[tuple[Layout, Run, tuple[Run | None, ...]], FactorLayouts | None] = {}
 
     def layouts(self, layout: Layout, left: Run, right: Sequence[Run | None]) -> FactorLayouts | None:
         """The layouts of the factors of a weight; see `factor_layouts`."""
         key = layout, left, tuple(right)
         if key not in self._layouts:
-            self._layouts[key] = factor_layouts(*key)
+            self._layouts[key] = factor_layouts(*key, is_spread=self.is_spread)
         return self._layouts[key]
 
-    def units(self, layout: Layout) -> FactorLayouts | None:
-        """The layouts of factors of rank 1."""
-        return self.layouts(layout, _ONE, (_ONE,) * len(layout.right))
+    def units(self, layout: Layout, rank: int = 1) -> FactorLayouts | None:
+        """The layouts of factors of one rank on both sides."""
+        return self.layouts(layout, *((run := Run(RANK, 0, rank)), (run,) * len(layout.right)))
 
     def factored(self, weight: Parameter, left: Run, right: Sequence[Run | None]) -> Factored | None:
         """The factors of a weight.
@@ -117,9 +117,6 @@ class FactorBook:
         left_out = {name: why for weight, why in description.left_out.items() for name in self.names(weight)}
         parameters = (*(parameter for one in every for parameter in (one.a, one.b)), *zeros)
         return replace(description, parameters=parameters, aliases=aliases, left_out=left_out)
-
-
-_ONE = Run(RANK, 0, 1)
 
 
 def _parts(description: Description) -> dict[str, list[Parameter]]:

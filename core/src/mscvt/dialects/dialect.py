@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
+from mscvt.dialects.lora import LoraNames
 from mscvt.layout.rules import Rule
 from mscvt.model.family import Hyperparameters, Layer
 from mscvt.parallel.topology import Topology
@@ -95,6 +96,10 @@ class Dialect(Protocol):
     @property
     def DISTRIBUTED(self) -> Distributed | None:  # noqa: N802
         """Its names in distributed checkpoints; None where it has no such format."""
+
+    @property
+    def lora(self) -> LoraNames:
+        """What it says of LoRA; a module."""
 
     def check(self, options: Any, h: Hyperparameters, roles: Collection[str]) -> None:
         """Refuse options that contradict one another, or a model that the stack has no modules for under them.

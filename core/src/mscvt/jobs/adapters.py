@@ -83,7 +83,7 @@ class FittedAdapter:
         named = {tensor: weight for weight, tensor in self.copies.items()}
         base = overlaid((source, lambda name: name), (self.adapter, named.get))
         updates = {
-            weight: LowRank(factor_names(weight)[1], factor_names(weight)[0], pair.rank, pair.scale)
+            weight: LowRank(factor_names(weight)[1:], factor_names(weight)[:1], pair.rank, pair.scale)
             for weight, pair in self.pairs.items()
             if weight in base.tensors
         }

@@ -14,7 +14,7 @@ from math import frexp, isclose
 
 from mscvt.description.description import Description, Parameter
 from mscvt.description.factors import FactorBook, Factored
-from mscvt.dialects import mindspeed
+from mscvt.dialects.lora import LoraNames
 from mscvt.errors import Faults
 from mscvt.formats.peft.names import factor_names
 from mscvt.jobs.adapters import FittedAdapter, Pair
@@ -56,13 +56,14 @@ class Fused:
     """Whether fused weights have tensors with A of their own."""
 
 
-def fuse(adapter: FittedAdapter, description: Description, book: FactorBook) -> Fused:
+def fuse(adapter: FittedAdapter, description: Description, book: FactorBook, dialect: LoraNames) -> Fused:
     """Fuse the factors of an adapter.
 
     Args:
         adapter: The adapter.
         description: The model in the layout that it is trained in.
         book: Describes factors.
+        dialect: What the training can adapt.
 
     Raises:
         MscvtError: Where training has no place for a factor, or no one rank and alpha can say all scales.
@@ -71,7 +72,7 @@ def fuse(adapter: FittedAdapter, description: Description, book: FactorBook) -> 
     weights = {
         weight: _members(weight, adapter)
         for weight in description.parameters
-        if not weight.is_copy and mindspeed.can_be_trained(weight.key) and book.units(weight.layout) is not None
+        if not weight.is_copy and dialect.can_be_trained(weight.key) and book.units(weight.layout) is not None
     }
     placed = {name for members in weights.values() for member in members if member for name in member.weights}
     for name in sorted((adapter.pairs.keys() | adapter.copies.keys()) - placed) + sorted(
@@ -98,10 +99,10 @@ def fuse(adapter: FittedAdapter, description: Description, book: FactorBook) -> 
     alpha, folded = _scale(adapter, rank, faults)
     _check_folded(folded, source, faults)
     faults.raise_if_any("the adapter has no form as factors of a training run")
-    targets = frozenset(mindspeed.target_module(weight.key) for weight in runs)
+    targets = frozenset(dialect.target_module(weight.key) for weight in runs)
     factored, seen = [], set[tuple[str, ...]]()
     for weight in weights:
-        if mindspeed.is_grouped(weight.key) or mindspeed.target_module(weight.key) in targets:
+        if dialect.is_grouped(weight.key) or dialect.target_module(weight.key) in targets:
             none: list[Run | None] = [None] * len(weight.names)
             one = book.factored(weight, Run(RANK, 0, rank), runs.get(weight, none))
             if one is not None:

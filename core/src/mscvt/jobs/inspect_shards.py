@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mscvt.dialects import mindspeed
-from mscvt.dialects.known import recognise
+from mscvt.dialects.known import DIALECTS, recognise
+from mscvt.dialects.lora import LoraNames
 from mscvt.dialects.options import Options
 from mscvt.errors import MscvtError
 from mscvt.errors.folding import fold
@@ -61,16 +61,17 @@ def inspect_shards(
     model = _model_of(source, request, registry, odd)
     _open(source, model, odd)
     description = None if model is None else model.description
-    table = shard_table(source.tensors, description, mindspeed.plain_key)
+    kind = recognise(source.args, source.some_shapes).dialect
+    lora = DIALECTS[kind].lora
+    table = shard_table(source.tensors, description, lora.plain_key)
     notes = list(model.notes) if model is not None else []
-    factors = sum(row.count for row in table.left_over if mindspeed.is_factor(row.names))
+    factors = sum(row.count for row in table.left_over if lora.is_factor(row.names))
     are_alone = bool(factors) and not table.rows
     if factors:
         notes.append(f"{counted(factors, 'tensor')} are factors of LoRA{', and nothing else' if are_alone else ''}")
     if are_alone:
         table = replace(table, missing=())
-    odd += _faults_of(table, knows_model=model is not None)
-    kind = recognise(source.args, source.some_shapes).dialect
+    odd += _faults_of(table, lora, knows_model=model is not None)
     facts = {"iteration": _iterations(folder, source.folder.name), **_recorded(source.args)}
     if model is not None:
         facts["layers"] = layers_text(model)
@@ -123,11 +124,11 @@ def _open(source: MegatronSource, model: Model | None, odd: list[str]) -> None:
     odd += [fault for fault in faults if fault not in odd]
 
 
-def _faults_of(table: NameTable, *, knows_model: bool) -> list[str]:
+def _faults_of(table: NameTable, lora: LoraNames, *, knows_model: bool) -> list[str]:
     """What differs from what the checkpoint's `args` describe."""
     if not knows_model:
         return []
-    others = [row for row in table.left_over if not mindspeed.is_factor(row.names)]
+    others = [row for row in table.left_over if not lora.is_factor(row.names)]
     return [
         *(f"no rule knows {row.names}, {_times(row)}" for row in others),
         *(f"missing on every rank: {row.names}" for row in table.missing),

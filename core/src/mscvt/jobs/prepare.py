@@ -78,7 +78,7 @@ def prepare_reshard(request: Request, registry: Registry) -> Conversion:
     source = open_megatron(request.load_dir, request.iteration)
     there, wanted = models_of(source, request, registry)
     open_tensors(source, there)
-    if has_factors(source):
+    if has_factors(source, there.dialect.lora):
         raise MscvtError(
             f"{request.load_dir}: has factors of LoRA, whose layout can't be changed",
             hint="Export them with mg2hf --save-lora-to-hf and import them in the other layout with hf2mg "

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mscvt.description.factors import FactorBook
-from mscvt.dialects import mindspeed
 from mscvt.errors import MscvtError
 from mscvt.formats.peft.names import factor_names
 from mscvt.jobs.fused_factors import Fused, fuse
@@ -29,14 +28,10 @@ def prepare_factors(request: Request, registry: Registry) -> Conversion:
     model, adapter = wanted.model, wanted.adapter
     if adapter is None:
         raise MscvtError("--save-lora-to-mg needs an adapter", hint="Give its folder with --lora-load.")
-    if not model.dialect.IS_USUAL:
-        raise MscvtError(
-            f"--save-lora-to-mg: --dialect {model.dialect.NAME} has no factors whose names are known",
-            hint="Merge the adapter: leave out --save-lora-to-mg.",
-        )
-    mindspeed.check_lora(model.options)
-    book = FactorBook(mindspeed.factor_keys, factor_names)
-    fused = fuse(adapter, model.description, book)
+    dialect = model.dialect.lora
+    dialect.check(model.options)
+    book = FactorBook(dialect.factor_keys, factor_names)
+    fused = fuse(adapter, model.description, book, dialect)
     asked = request.lora.lora_target_modules
     if asked is not None and set(asked) != fused.targets:
         raise MscvtError(
@@ -49,7 +44,7 @@ def prepare_factors(request: Request, registry: Registry) -> Conversion:
     description = book.describe(model.description, fused.factored)
     plan = plan_to_megatron(description, fused.source.tensors, dtype=dtype)
     said = fused.rank, fused.alpha, fused.targets
-    args = mindspeed.lora_args(*said)
+    args = dialect.args(*said)
     weights = next((wanted.config[name] for name in ("dtype", "torch_dtype") if wanted.config.get(name)), None)
     if weights in TORCH_NAMES.values():
         args["params_dtype"] = weights
@@ -61,7 +56,7 @@ def prepare_factors(request: Request, registry: Registry) -> Conversion:
         fused.source,
         wanted.config,
         (*model.notes, *adapter.notes, *_notes(fused)),
-        Recorded(args=args, flags=" ".join(mindspeed.lora_flags(*said)), load_flag="--lora-load"),
+        Recorded(args=args, flags=" ".join(dialect.flags(*said)), load_flag="--lora-load"),
     )
 
 

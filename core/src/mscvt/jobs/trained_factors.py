@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mscvt.description.factors import FactorBook
-from mscvt.dialects import mindspeed
+from mscvt.dialects.lora import LoraNames
 from mscvt.errors import Faults, MscvtError
 from mscvt.formats.peft.names import factor_names
 from mscvt.jobs.models import Model
@@ -43,7 +43,8 @@ class Trained:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was found."""
-        modules = sorted({mindspeed.target_module(one.weight.key) for one in self.found.factored})
+        names = self.model.dialect.lora
+        modules = sorted({names.target_module(one.weight.key) for one in self.found.factored})
         return (
             f"LoRA: factors of {len(self.found.factored)} Megatron weights ({', '.join(modules)}), "
             f"r {self.found.rank}, alpha {self.alpha:g}",
@@ -52,7 +53,7 @@ class Trained:
     def merged(self) -> AdaptedSource:
         """The weights with their factors added, each shard with its own copies."""
         changes = updates(self.model.description, self.book, self.found, self.alpha)
-        factors = {name for update in changes.values() for name in (update.left, update.right)}
+        factors = {name for update in changes.values() for name in (*update.left, *update.right)}
         missing = sorted(shard for shard in changes if shard not in self.shards.tensors)
         if missing:
             raise MscvtError(
@@ -65,7 +66,7 @@ class Trained:
 
     def factors(self) -> Overlaid:
         """The factors alone."""
-        names = {name: info for name, info in self.shards.tensors.items() if mindspeed.is_factor(name[2])}
+        names = {name: info for name, info in self.shards.tensors.items() if self.model.dialect.lora.is_factor(name[2])}
         return replace(self.shards, tensors=names)
 
     def compared(self, plan: Plan) -> Plan:
@@ -80,7 +81,7 @@ class Trained:
 
 
 def _factors(changes: Mapping[ShardName, Any], shard: ShardName) -> tuple[ShardName, ...]:
-    return (changes[shard].left, changes[shard].right) if shard in changes else ()
+    return (*changes[shard].left, *changes[shard].right) if shard in changes else ()
 
 
 def read_trained(request: Request, model: Model, base: MegatronCheckpoint) -> Trained | None:
@@ -97,11 +98,11 @@ def read_trained(request: Request, model: Model, base: MegatronCheckpoint) -> Tr
     Raises:
         MscvtError: Where there should be some and are none, or they contradict what is recorded or was asked for.
     """
-    lora, args, layers = request.lora, base.args, [base]
+    lora, args, layers, dialect = request.lora, base.args, [base], model.dialect.lora
     if lora.lora_load is not None:
         layers.append(open_factors(lora.lora_load, model))
         args = layers[-1].args
-    with_factors = list(filter(has_factors, layers))
+    with_factors = [source for source in layers if has_factors(source, dialect)]
     if not with_factors:
         if lora.is_asked:
             where = layers[-1].folder
@@ -115,24 +116,24 @@ def read_trained(request: Request, model: Model, base: MegatronCheckpoint) -> Tr
             f"{with_factors[0].folder} and {with_factors[1].folder} both have factors",
             hint="Leave out --lora-load to take those of --load-dir, or merge them first and give the result.",
         )
-    shards = overlaid(*((source, _plain_name) for source in layers))
-    names = {name for name in shards.tensors if mindspeed.is_factor(name[2])}
+
+    def plain_name(name: ShardName) -> ShardName:
+        rank, chunk, key = name
+        return rank, chunk, dialect.plain_key(key)
+
+    shards = overlaid(*((source, plain_name) for source in layers))
+    names = {name for name in shards.tensors if dialect.is_factor(name[2])}
     if mtp := sorted(name for name in names if name[2].startswith("mtp.")):
         raise MscvtError(f"{shown(mtp[0])}: training with LoRA has no MTP layers", hint="Report how it was trained.")
-    book = FactorBook(mindspeed.factor_keys, factor_names)
+    book = FactorBook(dialect.factor_keys, factor_names, is_spread=dialect.IS_SPREAD)
     found = find_factors(model.description, book, shards.tensors, names)
-    alpha = _checked(lora, args, found)
+    alpha = _checked(lora, args, found, dialect)
     return Trained(model, book, found, alpha, shards)
 
 
-def has_factors(source: MegatronCheckpoint) -> bool:
+def has_factors(source: MegatronCheckpoint, dialect: LoraNames) -> bool:
     """Whether a checkpoint has factors, which its keys say."""
-    return any(mindspeed.is_factor(key) for _, _, key in source.tensors)
-
-
-def _plain_name(name: ShardName) -> ShardName:
-    rank, chunk, key = name
-    return rank, chunk, mindspeed.plain_key(key)
+    return any(dialect.is_factor(key) for _, _, key in source.tensors)
 
 
 def open_factors(folder: Path, model: Model) -> MegatronCheckpoint:
@@ -142,7 +143,7 @@ def open_factors(folder: Path, model: Model) -> MegatronCheckpoint:
     return source
 
 
-def _checked(lora: Lora, args: Mapping[str, Any], found: Found) -> float:
+def _checked(lora: Lora, args: Mapping[str, Any], found: Found, dialect: LoraNames) -> float:
     """The alpha of factors, after everything that is said of them was compared with what they are."""
     faults = Faults()
     others = {rank: weight for weight, rank in found.ranks.items() if rank != found.rank}
@@ -167,19 +168,19 @@ def _checked(lora: Lora, args: Mapping[str, Any], found: Found) -> float:
     alpha: float | None = lora.lora_alpha if recorded is None else recorded
     if alpha is None:
         faults.add("the checkpoint's args don't record lora_alpha, and nothing else says it", hint=_NO_ALPHA)
-    _check_targets(lora, args, found, faults)
+    _check_targets(lora, args, found, dialect, faults)
     faults.raise_if_any("the factors and what is said of them contradict each other")
     return float(alpha or 0)
 
 
-def _check_targets(lora: Lora, args: Mapping[str, Any], found: Found, faults: Faults) -> None:
+def _check_targets(lora: Lora, args: Mapping[str, Any], found: Found, dialect: LoraNames, faults: Faults) -> None:
     """Compare `--lora-target-modules` with what args record, or else with the modules that have factors."""
     if lora.lora_target_modules is None:
         return
     asked, recorded = set(lora.lora_target_modules), args.get("lora_target_modules")
     keys = [one.weight.key for one in found.factored]
-    there = {mindspeed.target_module(key) for key in keys if not mindspeed.is_grouped(key)}
-    always = {mindspeed.target_module(key) for key in keys if mindspeed.is_grouped(key)}
+    there = {dialect.target_module(key) for key in keys if not dialect.is_grouped(key)}
+    always = {dialect.target_module(key) for key in keys if dialect.is_grouped(key)}
     if isinstance(recorded, (list, tuple)) and recorded and asked != set(recorded):
         said = f"the checkpoint, whose args record {' '.join(sorted(map(str, recorded)))}"
     elif not there <= asked or not asked <= there | always:

@@ -34,7 +34,9 @@ class FactorLayouts:
     """Whether the weight lies in memory by columns: then its merge is A @ B, of what is stored."""
 
 
-def factor_layouts(layout: Layout, left: Run, right: Sequence[Run | None]) -> FactorLayouts | None:
+def factor_layouts(
+    layout: Layout, left: Run, right: Sequence[Run | None], *, is_spread: bool = False
+) -> FactorLayouts | None:
     """The layouts of A and B of a weight.
 
     Args:
@@ -42,6 +44,7 @@ def factor_layouts(layout: Layout, left: Run, right: Sequence[Run | None]) -> Fa
         left: The ranks that the training stack's factors have, as a run of the axis `RANK`.
         right: The ranks that the factors of each tensor on the right of the weight have, which may be more or fewer;
             None for one that has none. What of `left` no tensor has is padding.
+        is_spread: Whether a factor that lacks the axis by which the weight is cut is cut by its first dimension.
 
     Returns:
         The layouts; None where the weight does not consist of matrices `[out, in]`, and so has no factors.
@@ -65,7 +68,16 @@ def factor_layouts(layout: Layout, left: Run, right: Sequence[Run | None]) -> Fa
         cuts = {cut: dimension for cut, dimension in layout.cuts.items() if axes.issuperset(cut.split())}
         made.append((Layout((whole,), theirs, cuts), of))
     (a, a_of), (b, b_of) = made
+    if is_spread:
+        a, b = (_spread(factor, layout) for factor in (a, b))
     return FactorLayouts(a, b, a_of, b_of, is_transposed == {True})
+
+
+def _spread(factor: Layout, weight: Layout) -> Layout:
+    """A factor cut by its first dimension wherever only its weight is cut."""
+    lacking = set(weight.cuts.values()) - set(factor.cuts.values())
+    leading = " ".join(dict.fromkeys(run.axis for run in factor.left[0].segments[0].groups[0]))
+    return replace(factor, cuts={**factor.cuts, leading: min(lacking)}) if lacking else factor
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from mscvt.description.description import Description, Parameter
 from mscvt.description.factors import FactorBook, Factored
 from mscvt.errors import Faults
-from mscvt.parallel.grid import ShardName
+from mscvt.parallel.grid import Grid, ShardName
 from mscvt.plan.contents import shown
 from mscvt.plan.shares import Shares
 from mscvt.tensors.adapted import LowRank
@@ -46,7 +46,8 @@ def find_factors(
     ranks: dict[Parameter, int] = {}
     taken: set[ShardName] = set()
     for weight in description.parameters:
-        units, pairs = book.units(weight.layout), list(factors_of(weight, shares, book))
+        many = prod(shares.grid.counts.values()) if book.is_spread else 1  # ranks that can be cut
+        units, pairs = book.units(weight.layout, many), list(factors_of(weight, shares, book))
         expected = {name for _, a, b in pairs for name in (a, b)}
         there = expected & names
         taken |= there
@@ -59,7 +60,7 @@ def find_factors(
             )
             continue
         unit = prod(shares.of(units.a)[0].share.shape)
-        ranks[weight] = max(1, Counter(tensors[a].numel // unit for _, a, _ in pairs).most_common(1)[0][0])
+        ranks[weight] = max(1, Counter(tensors[a].numel * many // unit for _, a, _ in pairs).most_common(1)[0][0])
     for name in sorted(names - taken):
         faults.add(f"no rule knows the factor {shown(name)}", hint="A and B of LoRA can be converted, nothing else.")
     faults.raise_if_any("the checkpoint has factors that can't be read")
@@ -91,8 +92,23 @@ def factors_of(weight: Parameter, shares: Shares, book: FactorBook) -> Iterator[
 def updates(description: Description, book: FactorBook, found: Found, alpha: float) -> dict[ShardName, LowRank]:
     """What is added to each shard: alpha / rank times the product of its own copies of the factors."""
     shares = Shares(description)
-    return {
-        shard: LowRank(*((a, b) if one.is_transposed else (b, a)), one.rank, alpha / one.rank)
-        for one in found.factored
-        for shard, a, b in factors_of(one.weight, shares, book)
-    }
+    made = {}
+    for one in found.factored:
+        for shard, *names in factors_of(one.weight, shares, book):
+            a, b = (
+                _parts(name, one.weight, factor, shares.grid)
+                for name, factor in zip(names, (one.a, one.b), strict=True)
+            )
+            left, right = (a, b) if one.is_transposed else (b, a)
+            made[shard] = LowRank(left, right, one.rank, alpha / one.rank)
+    return made
+
+
+def _parts(name: ShardName, weight: Parameter, factor: Parameter, grid: Grid) -> tuple[ShardName, ...]:
+    """A factor on a rank, with what is beside it on other ranks where it is cut and its weight is not."""
+    rank, chunk, key = name
+    spread = [dimension for cut, dimension in factor.layout.cuts.items() if cut not in weight.layout.cuts]
+    if not spread:
+        return (name,)
+    beside = {place[spread[0]]: pair for pair, place in grid.places.items() if pair[1] == rank.expert}
+    return tuple((replace(rank, tensor=beside[index][0]), chunk, key) for index in sorted(beside))

@@ -31,10 +31,11 @@ with 2^16 and 0.29 with 2^17."""
 class LowRank:
     """What is added to a weight that lies in memory as `[batch, rows, columns]`."""
 
-    left: Any
-    """Name of the factor that lies in memory as `[batch, rows, rank]`: B, or A where the weight is transposed."""
-    right: Any
-    """Name of the factor that lies in memory as `[batch, rank, columns]`."""
+    left: tuple[Any, ...]
+    """Names of the parts, one after the other, of the factor that lies in memory as `[batch, rows, rank]`: B, or A
+    where the weight is transposed."""
+    right: tuple[Any, ...]
+    """The same of the factor that lies in memory as `[batch, rank, columns]`."""
     rank: int
     scale: float
 
@@ -65,7 +66,7 @@ class AdaptedSource:
         self._source, self._updates, self._factors = source, updates, factors
         self.files: Sequence[Path] = source.files
         self.notes = tuple(notes)
-        hidden = {name for update in updates.values() for name in (update.left, update.right)}
+        hidden = {name for update in updates.values() for name in (*update.left, *update.right)}
         self.tensors: Mapping[Any, TensorInfo] = {
             name: info for name, info in source.tensors.items() if factors is not source or name not in hidden
         }
@@ -73,17 +74,17 @@ class AdaptedSource:
 
     def _check(self, name: Any, update: LowRank) -> int:
         """The columns of a weight's matrices."""
-        weight = self._source.tensors[name]
-        left, right = (self._factors.tensors[factor] for factor in (update.left, update.right))
-        for factor, info in ((name, weight), (update.left, left), (update.right, right)):
+        weight, tensors = self._source.tensors[name], self._factors.tensors
+        for factor, info in ((name, weight), *((part, tensors[part]) for part in (*update.left, *update.right))):
             if info.dtype not in FLOATS:
                 raise MscvtError(f"{factor} is {info.dtype}, and factors are added to floating-point numbers alone")
-        batch = left.numel * right.numel // max(1, weight.numel * update.rank**2)
-        columns = right.numel // max(1, batch * update.rank)
-        rows = left.numel // max(1, batch * update.rank)
+        left, right = (sum(tensors[part].numel for part in parts) for parts in (update.left, update.right))
+        batch = left * right // max(1, weight.numel * update.rank**2)
+        rows, columns = (numel // max(1, batch * update.rank) for numel in (left, right))
         if batch * rows * columns != weight.numel or not batch:
+            shapes = " and ".join(str(list(tensors[parts[0]].shape)) for parts in (update.left, update.right))
             raise MscvtError(
-                f"{name} {list(weight.shape)} does not fit its factors {list(left.shape)} and {list(right.shape)}",
+                f"{name} {list(weight.shape)} does not fit its factors {shapes}",
                 hint="Is the adapter one of this model?",
             )
         return columns
@@ -94,7 +95,7 @@ class AdaptedSource:
         update = self._updates.get(name)
         if update is None:
             return base
-        left, right = (_flat(self._factors, factor) for factor in (update.left, update.right))
+        left, right = (_flat(self._factors, parts) for parts in (update.left, update.right))
         return AdaptedMatrix(base, left, right, update.rank, self._columns[name], update.scale)
 
     def close(self) -> None:
@@ -103,9 +104,11 @@ class AdaptedSource:
             source.close()
 
 
-def _flat(source: Source, name: Any) -> torch.Tensor:
-    numel = source.tensors[name].numel
-    return source.tensor(name).region(0, (numel,), (1,))
+def _flat(source: Source, parts: Sequence[Any]) -> torch.Tensor:
+    import torch
+
+    flat = [source.tensor(part).region(0, (source.tensors[part].numel,), (1,)) for part in parts]
+    return flat[0] if len(flat) == 1 else torch.cat(flat)
 
 
 @dataclass(frozen=True, slots=True)

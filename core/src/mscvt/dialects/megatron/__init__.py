@@ -1,6 +1,6 @@
 """NVIDIA's Megatron-LM: keys, layouts, options, args, pipelines and launch flags of megatron-core's own specs."""
 
-from mscvt.dialects.megatron import dist
+from mscvt.dialects.megatron import dist, lora
 from mscvt.dialects.megatron.args_words import in_our_words
 from mscvt.dialects.megatron.args_written import make_args
 from mscvt.dialects.megatron.checks import check
@@ -21,6 +21,7 @@ __all__ = [
     "check",
     "empty_states",
     "in_our_words",
+    "lora",
     "make_args",
     "rules",
     "topology",

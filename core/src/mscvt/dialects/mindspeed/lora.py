@@ -15,6 +15,8 @@ from mscvt.dialects.options import Options
 from mscvt.errors import Faults
 from mscvt.model.options import flag
 
+IS_SPREAD = False
+
 _GROUPED: Mapping[str, str] = MappingProxyType(
     {"mlp.experts.weight1": "linear_fc1", "mlp.experts.weight2": "linear_fc2"}
 )
@@ -61,7 +63,7 @@ def can_be_trained(key: str) -> bool:
     return factor_keys(key) is not None and not any(part in f".{key}" for part in _NO_TARGETS)
 
 
-def check_lora(options: Options) -> None:
+def check(options: Options) -> None:
     """Refuse layouts in which the training does not take factors.
 
     Raises:
@@ -79,12 +81,12 @@ def check_lora(options: Options) -> None:
     faults.raise_if_any("factors can't be trained in this layout")
 
 
-def lora_args(rank: int, alpha: int, targets: Collection[str]) -> dict[str, Any]:
+def args(rank: int, alpha: int, targets: Collection[str]) -> dict[str, Any]:
     """What `args` record of factors."""
     return {"lora_r": rank, "lora_alpha": alpha, "lora_target_modules": sorted(targets)}
 
 
-def lora_flags(rank: int, alpha: int, targets: Collection[str]) -> tuple[str, ...]:
+def flags(rank: int, alpha: int, targets: Collection[str]) -> tuple[str, ...]:
     """What the training script must be told of factors, besides their folder."""
     return (
         f"--lora-r {rank}",
