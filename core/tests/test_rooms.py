@@ -163,7 +163,7 @@ STRANGERS = {
     ),
     "jobs/reshard.py": ({"make_vocab_size_divisible_by", "_parallel_size"}, "chooses the dialect"),
     "formats/peft/config.py": ({"megatron"}, "fields of adapter_config.json are called megatron_config and so on"),
-    "jobs/inspect_shards.py": ({"mindspeed", "megatron", "_parallel_size"}, "opens shards and says what they recorded"),
+    "jobs/inspect_shards.py": ({"megatron", "_parallel_size"}, "opens shards and says what they recorded"),
     "jobs/prepare.py": ({"megatron"}, "chooses the format"),
     "jobs/opened.py": ({"megatron"}, "chooses the format"),
     "jobs/sources.py": ({"megatron"}, "chooses the format"),
