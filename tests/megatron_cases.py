@@ -85,6 +85,8 @@ class Case:
     """None: not on the command line, and the tensor parallel size for megatron-core."""
     grouped: bool = False
     dialect: str = "mindspeed"
+    is_distributed: bool = False
+    """Whether the checkpoint is of global tensors, which the division says nothing of."""
 
     @property
     def is_nvidias(self) -> bool:
@@ -109,6 +111,9 @@ class Case:
     @property
     def options(self) -> list[str]:
         """List the options of `mscvt hf2mg` that make this division."""
+        mtp = [f"--mtp-num-layers={FAMILIES[self.family].mtp}"] if FAMILIES[self.family].mtp else []
+        if self.is_distributed:
+            return [f"--dialect={self.dialect}", "--ckpt-format=torch_dist", *mtp]
         options = [
             f"--target-tensor-parallel-size={self.tensor}",
             f"--target-pipeline-parallel-size={self.pipeline}",
@@ -122,9 +127,7 @@ class Case:
         if self.is_nvidias:
             options += [f"--dialect={self.dialect}", "--megatron-core-version=0.16", "--transformer-impl=local"]
             options.append("--make-vocab-size-divisible-by=1")
-        if FAMILIES[self.family].mtp:
-            options.append(f"--mtp-num-layers={FAMILIES[self.family].mtp}")
-        return options
+        return options + mtp
 
 
 CASES = {
@@ -154,3 +157,15 @@ CASES = {
     "nvidia-mtp-pp2": Case("mtp", pipeline=2, dialect="megatron"),
 }
 """What two processes can hold."""
+DISTRIBUTED = {
+    f"{family}-{name}": Case(family, **sizes, dialect="megatron", is_distributed=True)
+    for family, divisions in {
+        "llama": {"tp1": {}, "tp2": {"tensor": 2}, "pp2": {"pipeline": 2}},
+        "qwen3": {"tp2": {"tensor": 2}, "pp2": {"pipeline": 2}},
+        "qwen3-moe": {"tp1": {}, "tp2": {"tensor": 2}, "ep2": {"expert": 2}},
+        "mixtral": {"tp2-ep2-etp1": {"tensor": 2, "expert": 2, "expert_tensor": 1}, "pp2": {"pipeline": 2}},
+        "mtp": {"tp2": {"tensor": 2}, "pp2": {"pipeline": 2}, "ep2": {"expert": 2}},
+    }.items()
+    for name, sizes in divisions.items()
+}
+"""Divisions that one distributed checkpoint of each family loads into, and is saved from again."""

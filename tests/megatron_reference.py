@@ -73,6 +73,8 @@ def stand_in_for_cuda() -> None:
     """Replace what megatron-core 0.16.1 takes from a GPU, in this process, for good."""
     # Buffers, gathered tensors, rotary frequencies and router weights go to "the current device".
     torch.cuda.current_device = lambda: torch.device("cpu")
+    # Copies to the memory that is saved from are waited for.
+    torch.cuda.synchronize = lambda *_arguments: None
     torch.Tensor.cuda = lambda tensor, *_args, **_words: tensor
     # Dropout (none here) runs under a forked CUDA random state.
     CudaRNGStatesTracker.fork = lambda _tracker, _name="": contextlib.nullcontext()

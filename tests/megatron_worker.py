@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+import megatron_distributed as distributed
 import megatron_reference as reference
 
 
@@ -57,6 +58,27 @@ def inspect_case(case: dict[str, Any], token_ids: torch.Tensor) -> dict[str, Any
     return found
 
 
+def inspect_distributed(case: dict[str, Any], token_ids: torch.Tensor) -> dict[str, Any]:
+    """Load a distributed checkpoint, run the model, and save it as training would; all ranks call this together.
+
+    Returns:
+        `error` (a traceback or None) and `logits` (None off the last pipeline stage).
+    """
+    sizes = reference.ParallelSizes(**case["sizes"])
+    reference.start_model_parallel(sizes)
+    model = reference.build_model(case["hf"], case["qk_layernorm"], sizes, case["grouped"])
+    found: dict[str, Any] = dict.fromkeys(("error", "logits"))
+    try:
+        distributed.load(model, Path(case["checkpoint"]))
+    except Exception:  # on all ranks, since they load together
+        found["error"] = traceback.format_exc()
+        return found
+    found["logits"] = reference.logits(model, token_ids)
+    args = argparse.Namespace(**reference.recorded_args(case["hf"], case["qk_layernorm"], sizes, case["grouped"]))
+    distributed.save(model, Path(case["saved"]), args)
+    return found
+
+
 def save_as_training(
     model: torch.nn.Module, folder: Path, sizes: reference.ParallelSizes, case: dict[str, Any]
 ) -> None:
@@ -84,6 +106,7 @@ def main(job_path: Path, rank: int) -> None:
     )
     token_ids = torch.tensor(job["token_ids"])
     found = {case["name"]: inspect_case(case, token_ids) for case in job["cases"]}
+    found |= {case["name"]: inspect_distributed(case, token_ids) for case in job["distributed"]}
     torch.save(found, job_path.with_name(f"rank_{rank}.pt"))
     dist.destroy_process_group()
 

@@ -23,7 +23,7 @@ from click.testing import Result
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from megatron_cases import CASES, FAMILIES, VOCABULARY, Case, Family
+from megatron_cases import CASES, DISTRIBUTED, FAMILIES, VOCABULARY, Case, Family
 from mscvt.cli.main import app
 from mscvt.testing import contents_in
 
@@ -152,25 +152,34 @@ def references(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reference]
 def outcomes(references: dict[str, Reference], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
     """Convert all cases and inspect them in one launch, as megatron-core is slow to import."""
     root = tmp_path_factory.mktemp("mg")
-    conversions = {name: convert(case, references[case.family].folder, root / name) for name, case in CASES.items()}
-    jobs = [
-        {
+    folders = {name: root / name for name in CASES}
+    folders |= {name: root / f"{case.family}-distributed" for name, case in DISTRIBUTED.items()}
+    every = CASES | DISTRIBUTED
+    sources = {folder: name for name, folder in folders.items()}  # of those that share a folder one
+    made = {folder: convert(every[n], references[every[n].family].folder, folder) for folder, n in sources.items()}
+    jobs = {
+        name: {
             "name": name,
-            "checkpoint": str(root / name / case.iteration),
+            "checkpoint": str(folders[name] / case.iteration),
             "saved": str(root / f"{name}-saved" / "iter_0000007") if case.is_nvidias else None,
             "hf": FAMILIES[case.family].config | FAMILIES[case.family].megatron,
             "qk_layernorm": FAMILIES[case.family].qk_layernorm,
             "sizes": case.sizes,
             "grouped": case.grouped,
         }
-        for name, case in CASES.items()
-        if conversions[name].exit_code == 0
-    ]
-    job = {"world_size": WORLD_SIZE, "token_ids": TOKEN_IDS, "cases": jobs}
+        for name, case in every.items()
+        if made[folders[name]].exit_code == 0
+    }
+    job = {
+        "world_size": WORLD_SIZE,
+        "token_ids": TOKEN_IDS,
+        "cases": [jobs[name] for name in CASES if name in jobs],
+        "distributed": [jobs[name] for name in DISTRIBUTED if name in jobs],
+    }
     ranks = run_workers(job, tmp_path_factory.mktemp("job"))
     return {
-        name: Outcome(conversion, root / name, [found[name] for found in ranks if name in found])
-        for name, conversion in conversions.items()
+        name: Outcome(made[folder], folder, [found[name] for found in ranks if name in found])
+        for name, folder in folders.items()
     }
 
 
@@ -228,4 +237,34 @@ def test_what_megatron_saves_becomes_the_original(
     result = run("mg2hf", load_dir=trained, save_dir=tmp_path / "back", hf_cfg_dir=original)
     assert result.exit_code == 0, result.output
     assert "recognised as megatron" in result.output
+    assert contents_in(tmp_path / "back") == contents_in(original)
+
+
+@pytest.fixture(params=DISTRIBUTED)
+def distributed(request: pytest.FixtureRequest, outcomes: dict[str, Outcome]) -> tuple[str, Outcome]:
+    """Name each division that a distributed checkpoint is loaded into."""
+    outcome = outcomes[request.param]
+    assert outcome.conversion.exit_code == 0, outcome.conversion.output
+    assert [rank["error"] for rank in outcome.ranks] == [None] * WORLD_SIZE, outcome.ranks[0]["error"]
+    return request.param, outcome
+
+
+def test_distributed_checkpoint_gives_transformers_logits_for_each_division(
+    distributed: tuple[str, Outcome], references: dict[str, Reference]
+) -> None:
+    name, outcome = distributed
+    computed = [rank["logits"] for rank in outcome.ranks if rank["logits"] is not None]
+    assert len(computed) == WORLD_SIZE // DISTRIBUTED[name].pipeline
+    for logits in computed:
+        torch.testing.assert_close(logits, references[DISTRIBUTED[name].family].logits, rtol=0, atol=ATOL)
+
+
+def test_distributed_checkpoint_that_megatron_saves_becomes_the_original(
+    distributed: tuple[str, Outcome], references: dict[str, Reference], tmp_path: Path
+) -> None:
+    name, outcome = distributed
+    original, trained = references[DISTRIBUTED[name].family].folder, outcome.checkpoint.with_name(f"{name}-saved")
+    result = run("mg2hf", load_dir=trained, save_dir=tmp_path / "back", hf_cfg_dir=original)
+    assert result.exit_code == 0, result.output
+    assert "recognised as megatron in the format torch_dist" in result.output
     assert contents_in(tmp_path / "back") == contents_in(original)
