@@ -13,11 +13,12 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "commands"
 NAVIGATION = ROOT / "mkdocs.yml"
 _LISTED = re.compile(r"(?s)( *# Commands: written by `make docs`\n).*?( *# end\n)")
-_CONVERSION = ("getting-started.md", "concepts.md", "plan-and-inspect.md", "lora.md", "resume.md", "troubleshooting.md")
+_STARTS = ("getting-started.md", "concepts.md", "plan-and-inspect.md", "megatron-lm.md")
+_CONVERSION = (*_STARTS, "lora.md", "resume.md", "troubleshooting.md")
 RELATED: Mapping[str, tuple[str, ...]] = {
     "hf2mg": (*_CONVERSION, "support.md", "formats.md"),
     "mg2hf": (*_CONVERSION, "formats.md"),
-    "mg2mg": ("getting-started.md", "concepts.md", "plan-and-inspect.md", "resume.md", "troubleshooting.md"),
+    "mg2mg": (*_STARTS, "resume.md", "troubleshooting.md"),
     "plan": ("plan-and-inspect.md", "concepts.md"),
     "convert": ("migrating.md", "options.md#options-of-the-original", "troubleshooting.md"),
     "verify": ("resume.md#proof", "troubleshooting.md#verifying"),
