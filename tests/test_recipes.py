@@ -1,22 +1,25 @@
-"""The public launch scripts of the original: every command line is taken, and planned at its model's true depth.
+"""Every recipe is planned at its model's true size, from headers in files with holes in place of weights.
 
-`recipes.tsv` has the options of each script. The models have the layers and heads of the published ones, a quarter
-of their experts where these are many, and small sizes otherwise; their files have headers and holes in place of
-weights. The way back is planned from what a checkpoint of the script before it records.
+`recipes.tsv` has the options of the original's public launch scripts: each of them is a recipe. A recipe is planned by
+the words of its script in `examples/`, where it has one. The way back is planned at the true depth, from what a
+checkpoint of the way there records; each rank has one expert there, to save time.
 """
 
 import csv
 import json
+import os
 import shlex
-from dataclasses import dataclass, field, replace
+import subprocess
+import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-import support_table
 from command_line import run_main
+from example_scripts import FOLDER, recipes, scripts
 from mscvt.cli.command_table import BY_NAME
-from mscvt.cli.original import without_single_ranks
+from mscvt.cli.recipe_commands import words_of
 from mscvt.cli.words import read_words
 from mscvt.description.factors import FactorBook
 from mscvt.dialects import mindspeed
@@ -33,199 +36,156 @@ from mscvt.tensors.info import TensorInfo
 from mscvt.testing import Options, load_registry, source_shapes
 
 ROWS = list(csv.DictReader(Path(__file__).with_name("recipes.tsv").open(encoding="utf-8"), delimiter="\t"))
+REGISTRY, RECIPES, SCRIPTS = load_registry(), {recipe.name: recipe for recipe in recipes()}, dict(scripts())
+LAYOUTS = {(json.dumps(r.options["hf2mg"]), json.dumps(r.config)): r.name for r in reversed(RECIPES.values())}
+"""Layout and model -> the first recipe of them; recipes with LoRA have those of another one."""
+ADAPTED = [name for name, recipe in RECIPES.items() if "lora-r" in recipe.options["mg2hf"]]
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+IRRELEVANT = {"load_dir", "save_dir", "load_model_type", "save_model_type", "hf_cfg_dir", "lora_load", "recipe"}
+NOT_SAVED = {"ckpt_convert_glm45_air_mcore2hf.sh": {"mtp_num_layers"}}
+"""Options of a way back that contradict the checkpoint which the way there makes."""
 
 
-@dataclass(frozen=True)
-class Size:
-    """A published model: which scripts convert it, and what its configuration says."""
-
-    model_type: str
-    config: dict
-    mark: str = ""
-    """A word of the options that tells apart models of one type."""
-    without: tuple = field(default=())
-    """Fields of the suite's configuration that the published one lacks."""
+def values_of(command, words):
+    given = read_words(BY_NAME[command], ["--load-dir", "a", "--save-dir", "b", *words])
+    assert given.error is None, given.error
+    return given
 
 
-def decoder(layers, heads, groups, **others):
-    return {
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": groups,
-        "head_dim": 2,
-        "hidden_size": 2 * heads,
-        "intermediate_size": 32,
-        "vocab_size": 96,
-        **others,
-    }
+def asked(command, words):
+    return {name: value for name, value in values_of(command, words).values.items() if name not in IRRELEVANT}
 
 
-def latent(layers, heads, **others):
-    return {**decoder(layers, heads, heads), "first_k_dense_replace": 3, "moe_intermediate_size": 32, **others}
+@cache
+def asked_of_recipes(command):
+    return [asked(command, ["--recipe", name]) for name in RECIPES]
 
 
-SIZES = (
-    Size("deepseek32", latent(61, 128, n_routed_experts=256, num_nextn_predict_layers=1), without=("head_dim",)),
-    Size(
-        "deepseek4",
-        {
-            "num_hidden_layers": 43,
-            "num_attention_heads": 64,
-            "n_routed_experts": 256,
-            "num_hash_layers": 3,
-            "num_nextn_predict_layers": 1,
-            "o_groups": 8,
-            "compress_ratios": [0, 0, *([4, 128] * 21)[:41], 0],
-            "vocab_size": 96,
-            "moe_intermediate_size": 32,
-        },
-    ),
-    Size("gemma2", decoder(42, 16, 8)),
-    Size("glm45-air", decoder(46, 96, 8, n_routed_experts=128, first_k_dense_replace=1, moe_intermediate_size=32)),
-    Size("glm45", decoder(92, 96, 8, n_routed_experts=160, first_k_dense_replace=3, moe_intermediate_size=32)),
-    Size(
-        "glm5", latent(78, 64, n_routed_experts=256, num_nextn_predict_layers=1), without=("indexer_types", "head_dim")
-    ),
-    Size("bailing_mini", decoder(20, 16, 4, num_experts=256, first_k_dense_replace=1, moe_intermediate_size=16)),
-    Size(
-        "bailing_mini",
-        decoder(80, 64, 8, num_experts=256, first_k_dense_replace=4, moe_intermediate_size=16),
-        mark="--moe-tp-extend-ep",
-    ),
-    Size("llama2", decoder(32, 32, 32)),
-    Size(
-        "longcat",
-        {
-            **latent(28, 64, n_routed_experts=512, zero_expert_num=256),
-            "num_layers": 28,
-            "num_hidden_layers": 28,
-            "ffn_hidden_size": 32,
-            "expert_ffn_hidden_size": 32,
-        },
-        without=("head_dim", "first_k_dense_replace"),
-    ),
-    Size("magistral", decoder(40, 32, 8)),
-    Size("phi3.5", decoder(32, 32, 32), without=("head_dim",)),
-    Size("phi3.5-moe", decoder(32, 32, 8, num_local_experts=16), without=("head_dim",)),
-    Size("plm", {**decoder(32, 16, 16)}, without=("head_dim",)),
-    Size("qwen25", decoder(28, 28, 4), without=("head_dim",)),
-    Size("qwen3", decoder(64, 64, 8)),
-    Size("qwen3-moe", decoder(94, 64, 4, num_local_experts=128, moe_intermediate_size=32), mark="94,95"),
-    Size("qwen3-moe", decoder(62, 96, 8, num_local_experts=160, moe_intermediate_size=32), mark="0,63"),
-    Size("qwen3-moe", decoder(48, 32, 4, num_local_experts=128, moe_intermediate_size=32)),
-    Size(
-        "qwen3-next",
-        decoder(48, 16, 2, num_experts=512, num_local_experts=512, moe_intermediate_size=8),
-        without=("layer_types",),
-    ),
-    Size("seed-oss", decoder(64, 80, 8)),
-)
-
-
-EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "zero_expert_num")
-
-
-def size_of(options):
-    """The published model that a script is for: one with the script's mark before one without any."""
-    words = shlex.split(options)
-    model_type = words[words.index("--model-type-hf") + 1]
-    fitting = [size for size in SIZES if size.model_type == model_type and (not size.mark or size.mark in words)]
-    return max(fitting, key=lambda size: len(size.mark))
-
-
-def configuration(size):
-    suite = next(suite for suite in support_table.suites() if suite.model_type == size.model_type)
-    whole = {**suite.config, **size.config}
-    whole |= {name: whole[name] // 4 for name in EXPERTS if whole.get(name, 0) > 160}
-    return {name: value for name, value in whole.items() if name not in size.without}
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["script"])
+def test_script_of_the_original_is_a_recipe(row):
+    way = {"hf2mg": ("hf", "mg"), "mg2hf": ("mg", "hf")}[row["direction"]]
+    kinds = ["--load-model-type", way[0], "--save-model-type", way[1]]
+    wanted = asked("convert", [*kinds, *shlex.split(row["options"])])
+    needless = NOT_SAVED.get(row["script"], set()) | (wanted.keys() - BY_NAME[row["direction"]].rows.keys())
+    wanted = {name: value for name, value in wanted.items() if name not in needless}
+    assert wanted in asked_of_recipes(row["direction"])
 
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):
-    """Model by model, a folder with its configuration and files with holes in place of weights."""
+    """Model by model, a folder with its configuration and a file of headers."""
     made = {}
 
-    def make(size):
-        key = (size.model_type, size.mark)
+    def make(recipe):
+        key = (recipe.model_type, json.dumps(recipe.config))
         if key not in made:
-            folder = made[key] = tmp_path_factory.mktemp("hf")
-            config = configuration(size)
-            (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-            family = load_registry().family(size.model_type)
-            tensors = {name: ("BF16", shape) for name, shape in source_shapes(family, config).items()}
-            allocate(folder / "model.safetensors", tensors)
+            made[key] = tmp_path_factory.mktemp("hf")
+            config = configuration(recipe)
+            (made[key] / "config.json").write_text(json.dumps(config), encoding="utf-8")
+            shapes = source_shapes(REGISTRY.family(recipe.model_type), config)
+            allocate(made[key] / "model.safetensors", {name: ("BF16", shape) for name, shape in shapes.items()})
         return made[key]
 
     return make
 
 
-def convert(load, save, load_dir, save_dir, options):
-    kinds = ["--load-model-type", load, "--save-model-type", save]
-    words = [*shlex.split(options), "--dry-run", "--quiet"]
-    return run_main("convert", *kinds, "--load-dir", load_dir, "--save-dir", save_dir, *words)
+def configuration(recipe):
+    said = REGISTRY.family(recipe.model_type).model_type.config_model_types[0]
+    return {"model_type": said, **recipe.config}
 
 
-LORA = [row for row in ROWS if "--lora-" in row["options"]]
-TO_MEGATRON = [row for row in ROWS if row["direction"] == "hf2mg"]
-BACK = [row for row in ROWS if row["direction"] == "mg2hf" and row not in LORA]
-NOT_SAVED = {"glm45-air": "--mtp-num-layers 1"}
-"""Options of a way back that the way there of the same model lacks."""
-
-
-def script(row):
-    return f"{row['script']}-{ROWS.index(row)}"
-
-
-@pytest.mark.parametrize("row", TO_MEGATRON, ids=script)
-def test_script_towards_megatron_is_planned_at_the_true_depth(row, sources, tmp_path):
-    outcome = convert("hf", "mg", sources(size_of(row["options"])), tmp_path / "mg", row["options"])
+@pytest.mark.parametrize("name", LAYOUTS.values())
+def test_recipe_is_planned_at_the_true_size(name, sources, tmp_path):
+    recipe = RECIPES[name]
+    words = ["--load-dir", sources(recipe), "--save-dir", tmp_path / "mg", "--dry-run", "--quiet"]
+    path = FOLDER / f"{name}-hf2mg.sh"
+    outcome = run_main("hf2mg", *(words_in(path) if path in SCRIPTS else ["--recipe", name]), *words)
     assert outcome.code == 0, outcome.err
     assert "every byte is accounted for" in outcome.out
 
 
-@pytest.mark.parametrize("row", BACK, ids=script)
-def test_script_towards_huggingface_is_planned_from_what_a_checkpoint_records(row):
-    there = [other for other in ROWS[: ROWS.index(row)] if other["family"] == row["family"] and other in TO_MEGATRON][
-        -1
-    ]
-    given = f"{there['options']} {NOT_SAVED.get(row['family'], '')}"
-    config, registry = configuration(size_of(there["options"])), load_registry()
-    family = registry.family(size_of(there["options"]).model_type)
-    saved = model_from_config(family, config, options_of("mg", given), "config.json")
+def words_in(path):
+    """The options that a script gives after the folders."""
+    command = path.read_text(encoding="utf-8").partition('"$save"')[2]
+    return [word for word in shlex.split(command) if word not in {"$@", "\n"}]
+
+
+@pytest.mark.parametrize("name", LAYOUTS.values())
+def test_recipe_leads_back_from_what_its_checkpoint_records(name):
+    recipe = RECIPES[name]
+    options = values_of("hf2mg", ["--recipe", name]).asked(Options)
+    config = configuration(recipe)
+    ranks = (options.target_expert_parallel_size or 1) * (options.target_tensor_parallel_size or 1)
+    config |= {key: ranks for key in EXPERTS if key in config}
+    family = REGISTRY.family(recipe.model_type)
+    saved = model_from_config(family, config, options, "config.json")
     args = make_args(family, saved.h, saved.options, saved.kept, ())
-    words = row["options"].replace("--hf-dir ./origin_hf_cfg", "")
-    read = model_from_args(args, None, Request(Path(), options_of("hf", words)), registry)
-    shards = {name: TensorInfo("BF16", shape, 0, 0) for name, shape in ByHuggingFace(read.description).expected.items()}
+    read = model_from_args(args, None, Request(Path(), values_of("mg2hf", ["--recipe", name]).asked(Options)), REGISTRY)
+    shards = {key: TensorInfo("BF16", shape, 0, 0) for key, shape in ByHuggingFace(read.description).expected.items()}
     plan = plan_to_huggingface(read.description, shards)
-    expected = {name for name in source_shapes(family, config) if name not in saved.description.left_out}
-    assert {name for file in plan.files for name in file.tensors} == expected
+    expected = {key for key in source_shapes(family, config) if key not in saved.description.left_out}
+    assert {key for file in plan.files for key in file.tensors} == expected
 
 
-def read_script(save, options):
-    kinds = ["--load-model-type", "mg" if save == "hf" else "hf", "--save-model-type", save]
-    folders = ["--load-dir", "a", "--save-dir", "b"]
-    given = read_words(BY_NAME["convert"], [*kinds, *folders, *shlex.split(options)])
-    assert given.error is None, given.error
-    return given
+def test_recipe_makes_the_layout_of_another_checkpoint_too():
+    assert asked("mg2mg", ["--recipe", "glm4.5"]) == {
+        "model_type_hf": "glm45",
+        "target_tensor_parallel_size": 4,
+        "target_pipeline_parallel_size": 4,
+        "target_expert_parallel_size": 1,
+        "moe_grouped_gemm": True,
+    }
 
 
-def options_of(save, options):
-    given = read_script(save, options)
-    values = without_single_ranks(given.values)[0] if save == "hf" else given.values
-    return replace(given, values=values).asked(Options)
+def test_examples_are_those_of_the_recipes():
+    assert {path.name for path in FOLDER.glob("*.sh")} == {path.name for path in SCRIPTS}
+    for path, text in SCRIPTS.items():
+        assert path.read_text(encoding="utf-8") == text, "python tests/example_scripts.py writes them"
+        assert os.access(path, os.X_OK)
 
 
-@pytest.mark.parametrize("row", LORA, ids=script)
-def test_script_with_lora_is_planned_from_what_a_training_run_saves(row, monkeypatch):
-    given = read_script("hf", row["options"])
-    there = next(other for other in ROWS if other["family"] == row["family"] and other in TO_MEGATRON)
-    config, registry = configuration(size_of(there["options"])), load_registry()
-    family = registry.family(size_of(there["options"]).model_type)
-    saved = model_from_config(family, config, options_of("mg", there["options"]), "config.json")
-    lora = given.asked(Lora)
+@pytest.mark.parametrize("name", RECIPES)
+def test_example_says_what_its_recipe_says(name):
+    for command in ("hf2mg", "mg2hf"):
+        path = FOLDER / f"{name}-{command}.sh"
+        if path in SCRIPTS:
+            assert asked(command, words_in(path)) == asked(command, ["--recipe", name])
+        assert asked(command, words_of(RECIPES[name], command)) == asked(command, ["--recipe", name])
+
+
+def test_examples_run_in_a_shell_both_ways(tmp_path):
+    family, sizes = REGISTRY.family("plm"), {"num_hidden_layers": 2, "hidden_size": 32, "vocab_size": 64}
+    sizes |= {"num_attention_heads": 2, "num_key_value_heads": 2, "intermediate_size": 48}
+    sizes |= {"kv_lora_rank": 8, "qk_nope_head_dim": 4, "qk_rope_head_dim": 2, "v_head_dim": 4}
+    config = {**configuration(RECIPES["plm-1.8b"]), **sizes}
+    hf = tmp_path / "hf"
+    hf.mkdir()
+    (hf / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    shapes = source_shapes(family, config)
+    allocate(hf / "model.safetensors", {name: ("BF16", shape) for name, shape in shapes.items()})
+    program = tmp_path / "bin" / "mscvt"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m mscvt "$@"\n', encoding="utf-8")
+    program.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"}
+    for way, load, save, more in (("hf2mg", hf, "mg", []), ("mg2hf", tmp_path / "mg", "back", ["--hf-cfg-dir", hf])):
+        command = [FOLDER / f"plm-1.8b-{way}.sh", load, tmp_path / save, "--quiet", *more]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "back" / "config.json").is_file()
+
+
+@pytest.mark.parametrize("name", ADAPTED)
+def test_recipe_with_lora_is_planned_from_what_a_training_run_saves(name, monkeypatch):
+    recipe = RECIPES[name]
+    beside = ["--lora-load", "factors"] if name.endswith("merged") else []
+    lora = values_of("mg2hf", ["--recipe", name, *beside]).asked(Lora)
+    family, config = REGISTRY.family(recipe.model_type), configuration(recipe)
+    options = values_of("hf2mg", ["--recipe", name]).asked(Options)
+    saved = model_from_config(family, config, options, "config.json")
     args = {**make_args(family, saved.h, saved.options, saved.kept, ()), "lora_alpha": lora.lora_alpha}
     args |= {"lora_r": lora.lora_r, "lora_target_modules": [*lora.lora_target_modules]}
-    read = model_from_args(args, None, Request(Path(), options_of("hf", row["options"])), registry)
+    read = model_from_args(args, None, Request(Path(), Options()), REGISTRY)
     book = FactorBook(mindspeed.lora.factor_keys, factor_names)
     targets = [
         w for w in read.description.parameters if mindspeed.lora.target_module(w.key) in lora.lora_target_modules
@@ -238,7 +198,7 @@ def test_script_with_lora_is_planned_from_what_a_training_run_saves(row, monkeyp
     if lora.lora_load is None:
         base = Headers(args, weights | factors, Path("a"))
     monkeypatch.setattr("mscvt.jobs.trained_factors.open_factors", lambda folder, model: trained)
-    found = read_trained(Request(Path(), options_of("hf", row["options"]), lora=lora), read, base)
+    found = read_trained(Request(Path(), Options(), lora=lora), read, base)
     merged = plan_to_huggingface(read.description, found.merged().tensors)
     names = {name for file in merged.files for name in file.tensors}
     assert names == {name for name in source_shapes(family, config) if name not in saved.description.left_out}

@@ -8,6 +8,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
+from mscvt.cli.recipe_tables import Prepared, RecipeShown
 from mscvt.cli.tables import (
     Checking,
     Compared,
@@ -61,6 +62,8 @@ class Command:
     """Whether what `args` record is the default of the training stack's options."""
     takes_away: bool = False
     """Whether `none` as a value, or `--no-...`, takes an option away that the source has."""
+    recipes: str = ""
+    """Which table of a recipe holds its options."""
     takes_original: bool = False
     """Whether it takes the options of MindSpeed-LLM's script that mean nothing here."""
 
@@ -96,7 +99,8 @@ mscvt hf2mg --load-dir model-hf --save-dir model-mg \\
     --target-pipeline-parallel-size 4 --target-expert-parallel-size 32 \\
     --num-layers-per-virtual-pipeline-stage 8 --noop-layers 94,95 \\
     --moe-grouped-gemm""",
-        tables=(Folders, Model, *_CONVERSION),
+        tables=(Folders, Prepared, Model, *_CONVERSION),
+        recipes="hf2mg",
         without=frozenset({"hf_cfg_dir", "iteration", "replicas", "save_lora_to_hf"}),
     ),
     Command(
@@ -106,7 +110,8 @@ mscvt hf2mg --load-dir model-hf --save-dir model-mg \\
         example="""\
 mscvt mg2hf --load-dir model-mg --save-dir model-back \\
     --hf-cfg-dir model-hf""",
-        tables=(Folders, Model, *_CONVERSION),
+        tables=(Folders, Prepared, Model, *_CONVERSION),
+        recipes="mg2hf",
         without=_ONLY_TO_MEGATRON | {"save_lora_to_mg"},
         reads_args=True,
     ),
@@ -118,7 +123,8 @@ mscvt mg2hf --load-dir model-mg --save-dir model-back \\
         example="""\
 mscvt mg2mg --load-dir model-mg --save-dir model-tp4 \\
     --target-tensor-parallel-size 4 --noop-layers none""",
-        tables=(Folders, Model, *_CONVERSION),
+        tables=(Folders, Prepared, Model, *_CONVERSION),
+        recipes="mg2mg",
         without=_ONLY_TO_MEGATRON | {"hf_cfg_dir", *rows(Sizes), *rows(Lora)},
         reads_args=True,
         takes_away=True,
@@ -150,7 +156,7 @@ COMMANDS: tuple[Command, ...] = (
         example="""\
 mscvt plan hf2mg --load-dir model-hf --tp 2 --pp 4 --ep 8 \\
     --rank tp=0,pp=1,ep=3""",
-        tables=(Planned, Folders, Model, *_CONVERSION),
+        tables=(Planned, Folders, Prepared, Model, *_CONVERSION),
         without=_RUN_ONLY,
         optional=_NO_TARGET,
         positional=("direction",),
@@ -222,6 +228,15 @@ mscvt convert --load-model-type hf --save-model-type mg \\
         tables=(Folders, Model, Inspecting, Resources, Progress, Output),
         without=frozenset({"save_dir", "max_memory"}),
         positional=("load_dir",),
+    ),
+    Command(
+        name="recipes",
+        summary="List recipes for published models, or show one.",
+        text="A recipe holds the options for one model and one parallel layout; --recipe of a conversion takes them. "
+        "Plugins have them.",
+        example="mscvt recipes",
+        tables=(RecipeShown, Output),
+        positional=("recipe",),
     ),
     Command(
         name="names",

@@ -14,6 +14,7 @@ from mscvt.cli.folders import HF, MG, check_folder, check_kind
 from mscvt.cli.inspecting import run_inspect
 from mscvt.cli.original import without_single_ranks
 from mscvt.cli.progress import show_progress
+from mscvt.cli.recipe_commands import check_recipe, run_recipes
 from mscvt.cli.report import FAILED
 from mscvt.cli.running import chosen_executor, chosen_model_type, interruptible, wants_progress
 from mscvt.cli.tables import (
@@ -80,6 +81,8 @@ def _convert(load_kind: str, save_kind: str, given: Given) -> None:
     if load_kind != save_kind:
         other_way = f"mscvt {save_kind}2{load_kind} converts in the other direction."
     check_kind("--load-dir", folders.load_dir, load_kind, other_way)
+    if load_kind == HF:
+        check_recipe(given, folders.load_dir)
     registry = load_registry()
     request = Request(
         load_dir=folders.load_dir,
@@ -225,6 +228,7 @@ RUNS: Mapping[str, Callable[[Given], None]] = MappingProxyType(
         "status": folder_commands.run_status,
         "discard": folder_commands.run_discard,
         "inspect": run_inspect,
+        "recipes": run_recipes,
         "names": run_names,
         "new-plugin": run_new_plugin,
         "plugins": run_plugins,

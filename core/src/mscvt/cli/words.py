@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
@@ -90,6 +90,7 @@ def read_words(command: Command, words: Sequence[str]) -> Given:
         else:
             take_texts(left, attached if equals else None, 1)  # what follows is its value, and no fault of its own
             _add_unknown(command, name, list(spelt), faults)
+    values = {**_prepared(command, values, removed, faults), **values}
     _add_refused(refused, faults)
     _add_strays(strays, values, faults)
     missing = [row for row in command.rows.values() if row.is_required and row.name not in values]
@@ -104,6 +105,28 @@ def read_words(command: Command, words: Sequence[str]) -> Given:
     if command.takes_original:
         check_direction(values, faults)
     return replace(given, error=_usage_error(command, faults))
+
+
+def _prepared(command: Command, values: Mapping[str, Any], removed: set[str], faults: Faults) -> Mapping[str, Any]:
+    """What a recipe or a file says of options that the command line neither gives nor takes away."""
+    recipe, path = (values.get(name) if command.recipes else None for name in ("recipe", "config"))
+    if not recipe and not path:
+        return {}
+    from mscvt.cli.prepared_options import take_file, take_recipe
+
+    of_recipe, of_file = dict[str, Any](), dict[str, Any]()
+
+    def into(found: dict[str, Any]) -> Callable[[Row, str, list[str]], None]:
+        return lambda row, name, texts: _read_value(row, name, texts, found, faults)
+
+    try:
+        if recipe:
+            take_recipe(command, recipe, into(of_recipe), faults)
+        if path:
+            take_file(command, path, into(of_file), faults)
+    except MscvtError as error:
+        faults.add("; ".join([error.message, *error.faults]), hint=error.hint)
+    return {name: value for name, value in (of_recipe | of_file).items() if name not in removed}
 
 
 def take_texts(left: deque[str], attached: str | None, most: int | None) -> list[str]:

@@ -1,0 +1,39 @@
+"""The options that are about recipes and files of options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mscvt.model.options import option
+
+_MODEL = "Checkpoints"
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Options that are written down somewhere; those of the command line win."""
+
+    recipe: str | None = option(
+        panel=_MODEL,
+        metavar="NAME",
+        help="Take the options of a published model and layout, one of those that `mscvt recipes` lists.",
+        unset="none",
+        holds="the source is that model",
+    )
+    config: Path | None = option(
+        panel=_MODEL,
+        metavar="FILE",
+        help="Take options from a file in TOML, where they have the names that they have here; a table [hf2mg] holds "
+        "those of one command. They win over a recipe's.",
+        unset="none",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeShown:
+    """Which recipe is shown."""
+
+    recipe: str | None = option(
+        panel=_MODEL, metavar="[NAME]", help="Show this recipe as command lines.", unset="all are listed"
+    )
