@@ -27,6 +27,7 @@ RELATED: Mapping[str, tuple[str, ...]] = {
     "status": ("resume.md",),
     "discard": ("resume.md",),
     "inspect": ("plan-and-inspect.md#what-is-in-a-folder", "formats.md"),
+    "recipes": ("recipes.md",),
     "names": ("writing-a-plugin.md#looking-at-a-checkpoint",),
     "new-plugin": ("writing-a-plugin.md",),
     "plugins": ("support.md", "writing-a-plugin.md"),

@@ -14,6 +14,7 @@ KEYS = {
         *("command", "folder", "kind", "what", "model_type", "parameters", "facts", "dtypes", "groups", "bytes"),
         *("sides", "rows", "left_over", "missing", "odd", "scan", "notes"),
     },
+    "recipes": {"command", "recipes", "notes"},
     "names": {"command", "model_type", "rows", "left_over", "missing", "notes"},
     "download": {
         *("command", "target", "source", "repository", "revision", "files", "bytes", "fetched", "seconds", "notes"),
@@ -76,6 +77,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "is_equal": bool,
     "differences": list,
     "plugins": list,
+    "recipes": list,
     "source": str,
     "repository": str,
     "revision": str,

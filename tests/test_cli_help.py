@@ -23,6 +23,7 @@ COMMANDS = (
     "status",
     "discard",
     "inspect",
+    "recipes",
     "names",
     "new-plugin",
     "plugins",

@@ -6,6 +6,7 @@ checkpoint of the way there records; each rank has one expert there, to save tim
 """
 
 import csv
+import gc
 import json
 import os
 import shlex
@@ -69,6 +70,14 @@ def test_script_of_the_original_is_a_recipe(row):
     needless = NOT_SAVED.get(row["script"], set()) | (wanted.keys() - BY_NAME[row["direction"]].rows.keys())
     wanted = {name: value for name, value in wanted.items() if name not in needless}
     assert wanted in asked_of_recipes(row["direction"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_collector():
+    """Plans are millions of objects in no cycle; looking for cycles takes a fourth of the time."""
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture(scope="module")

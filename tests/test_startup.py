@@ -35,6 +35,7 @@ QUESTIONS = [
             "status",
             "discard",
             "inspect",
+            "recipes",
             "names",
             "new-plugin",
             "plugins",

@@ -70,7 +70,7 @@ def _routing(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _scaling(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """How rotary embeddings are scaled, where that is Llama 3's way, the only one with options of its own."""
+    """How rotary embeddings are scaled, where that is "llama3", the only way with options of its own."""
     if settings.get("rope_scaling_type") != "llama3":
         return {}
     return {"use_rope_scaling": True, "rope_scaling_factor": settings.get("rope_scaling_factor")}
