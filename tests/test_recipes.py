@@ -14,6 +14,8 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
+from typing import ClassVar
 
 import pytest
 
@@ -129,7 +131,8 @@ def test_recipe_leads_back_from_what_its_checkpoint_records(name):
     family = REGISTRY.family(recipe.model_type)
     saved = model_from_config(family, config, options, "config.json")
     args = make_args(family, saved.h, saved.options, saved.kept, ())
-    read = model_from_args(args, None, Request(Path(), values_of("mg2hf", ["--recipe", name]).asked(Options)), REGISTRY)
+    back = values_of("mg2hf", ["--recipe", name]).asked(Options)
+    read = model_from_args(Headers(args), None, Request(Path(), back), REGISTRY)
     shards = {key: TensorInfo("BF16", shape, 0, 0) for key, shape in ByHuggingFace(read.description).expected.items()}
     plan = plan_to_huggingface(read.description, shards)
     expected = {key for key in source_shapes(family, config) if key not in saved.description.left_out}
@@ -194,7 +197,7 @@ def test_recipe_with_lora_is_planned_from_what_a_training_run_saves(name, monkey
     saved = model_from_config(family, config, options, "config.json")
     args = {**make_args(family, saved.h, saved.options, saved.kept, ()), "lora_alpha": lora.lora_alpha}
     args |= {"lora_r": lora.lora_r, "lora_target_modules": [*lora.lora_target_modules]}
-    read = model_from_args(args, None, Request(Path(), Options()), REGISTRY)
+    read = model_from_args(Headers(args), None, Request(Path(), Options()), REGISTRY)
     book = FactorBook(mindspeed.lora.factor_keys, factor_names)
     targets = [
         w for w in read.description.parameters if mindspeed.lora.target_module(w.key) in lora.lora_target_modules
@@ -218,5 +221,8 @@ def test_recipe_with_lora_is_planned_from_what_a_training_run_saves(name, monkey
 class Headers:
     """A checkpoint that has headers alone."""
 
-    def __init__(self, args, tensors, folder):
+    ckpt_format, ranks = "torch", ()
+    some_shapes: ClassVar = {}
+
+    def __init__(self, args, tensors=MappingProxyType({}), folder=Path("a")):
         self.args, self.tensors, self.folder, self.files = args, tensors, folder, []
