@@ -169,6 +169,25 @@ def test_shards_without_args_are_shown_with_their_keys_alone(mg):
     assert next(row for row in shown["rows"] if "router" in row["names"])["shape"] == [8, 48]
 
 
+def test_distributed_checkpoints_are_shown_under_the_keys_of_one_rank_or_as_they_are(made, tmp_path):
+    words = ["--dialect", "megatron", "--ckpt-format", "torch_dist"]
+    assert run_main("hf2mg", "--load-dir", made / "hf", "--save-dir", tmp_path / "mg", *words).code == 0
+    shown = inspected(tmp_path / "mg", "--scan")
+    assert shown["what"] == "a Megatron checkpoint in the format torch_dist, with the names of megatron"
+    assert (shown["kind"], shown["model_type"], shown["odd"]) == ("megatron", "qwen3-moe", [])
+    assert shown["parameters"] == inspected(made / "hf")["parameters"]
+    assert (shown["scan"]["findings"], shown["scan"]["tensors"]) == ([], shown["dtypes"][0]["tensors"])
+    row = next(row for row in shown["rows"] if "linear_fc2" in row["names"])
+    assert (row["count"], row["shape"]) == (32, [48, 24])
+    common = next(tmp_path.rglob("common.pt"))
+    torch.save({"checkpoint_version": 3.0, "iteration": 7}, common)
+    shown = inspected(tmp_path / "mg")
+    assert "doesn't say what model it is" in shown["odd"][0]
+    row = next(row for row in shown["rows"] if row["names"].endswith("linear_qkv.weight"))
+    assert (row["names"], row["shape"]) == ("decoder.layers.self_attention.linear_qkv.weight", [4, 160, 48])
+    assert inspected(common.parent)["rows"] == shown["rows"]
+
+
 def test_other_iterations_are_named_and_can_be_asked_for(mg):
     shutil.copytree(mg / "iter_0000001", mg / "iter_0000002")
     assert inspected(mg)["facts"]["iteration"] == "iter_0000001, there are also iter_0000002"

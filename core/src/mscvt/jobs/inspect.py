@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mscvt.errors import MscvtError, shown
 from mscvt.formats.huggingface.config import CONFIG, read_config
-from mscvt.formats.huggingface.folders import adapter_base, is_of_ranks, refuse_other_folder
+from mscvt.formats.huggingface.folders import adapter_base, is_of_shards, refuse_other_folder
 from mscvt.formats.huggingface.reader import HuggingFaceSource
 from mscvt.formats.peft.names import CONFIG as ADAPTER
 from mscvt.jobs.check_model import compare_with_model
@@ -52,7 +52,7 @@ def inspect_folder(
         names = [path.name for path in folder.iterdir()]
     except OSError:
         names = []
-    if is_of_ranks(names):
+    if is_of_shards(names):
         found, source = inspect_shards(folder, registry, model_type, iteration, hf_cfg_dir)
     elif ADAPTER in names and CONFIG not in names:
         found, source = _inspect_adapter(folder)

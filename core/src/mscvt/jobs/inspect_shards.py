@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,9 @@ from mscvt.errors.folding import fold
 from mscvt.formats.huggingface.config import read_config
 from mscvt.jobs.models import Model, model_from_args
 from mscvt.jobs.request import Request
+from mscvt.jobs.sources import open_megatron, open_tensors
 from mscvt.model.options import rows
 from mscvt.model.values import shown
-from mscvt.parallel.grid import Rank
 from mscvt.plan.by_huggingface import uses_by_name
 from mscvt.plugins.registry import Registry
 from mscvt.tensors.sources import Source
@@ -32,7 +33,7 @@ from mscvt.views.shard_names import shard_table
 from mscvt.views.sizes import counted
 
 if TYPE_CHECKING:
-    from mscvt.formats.megatron_torch.reader import MegatronSource
+    from mscvt.jobs.sources import MegatronCheckpoint
 
 
 def inspect_shards(
@@ -53,15 +54,13 @@ def inspect_shards(
     Raises:
         MscvtError: Where there is none, or its first shard can't be read.
     """
-    from mscvt.formats.megatron_torch.reader import MegatronSource
-
-    source = MegatronSource(folder, iteration)
+    source = open_megatron(folder, iteration)
     odd: list[str] = []
     request = Request(folder, Options(), model_type=model_type, iteration=iteration, hf_cfg_dir=hf_cfg_dir)
     model = _model_of(source, request, registry, odd)
-    _open(source, model, odd)
-    description = None if model is None else model.description
-    kind = recognise(source.args, source.some_shapes).dialect
+    is_open = _open(source, model, odd)
+    description = None if model is None or not is_open else model.description
+    kind = recognise(source.args, source.some_shapes).dialect if model is None else model.dialect.NAME
     lora = DIALECTS[kind].lora
     table = shard_table(source.tensors, description, lora.plain_key)
     notes = list(model.notes) if model is not None else []
@@ -71,7 +70,7 @@ def inspect_shards(
         notes.append(f"{counted(factors, 'tensor')} are factors of LoRA{', and nothing else' if are_alone else ''}")
     if are_alone:
         table = replace(table, missing=())
-    odd += _faults_of(table, lora, knows_model=model is not None)
+    odd += _faults_of(table, lora, knows_model=description is not None)
     facts = {"iteration": _iterations(folder, source.folder.name), **_recorded(source.args)}
     if model is not None:
         facts["layers"] = layers_text(model)
@@ -79,7 +78,7 @@ def inspect_shards(
     found = Inspection(
         folder=str(folder),
         kind=kind,
-        what=f"a Megatron checkpoint in the format torch, with the names of {kind}",
+        what=f"a Megatron checkpoint in the format {source.ckpt_format}, with the names of {kind}",
         model_type=None if model is None else model.family.model_type.name,
         parameters=None if model is None else _parameters(model),
         facts=facts,
@@ -97,7 +96,7 @@ def inspect_shards(
     return found, source
 
 
-def _model_of(source: MegatronSource, request: Request, registry: Registry, odd: list[str]) -> Model | None:
+def _model_of(source: MegatronCheckpoint, request: Request, registry: Registry, odd: list[str]) -> Model | None:
     """The model that a checkpoint says it is; None where it doesn't say it, or contradicts itself."""
     try:
         config = read_config(request.hf_cfg_dir) if request.hf_cfg_dir else None
@@ -109,19 +108,28 @@ def _model_of(source: MegatronSource, request: Request, registry: Registry, odd:
     return None
 
 
-def _open(source: MegatronSource, model: Model | None, odd: list[str]) -> None:
-    """Open all ranks; those that can be, where not all can."""
+def _open(source: MegatronCheckpoint, model: Model | None, odd: list[str]) -> bool:
+    """Open all tensors; those that can be, where not all can.
+
+    Returns:
+        Whether the tensors have the names that the model gives them.
+    """
+    from mscvt.formats.megatron_torch.reader import MegatronSource
+
     if model is not None:
-        grid = model.description.topology.grid
         try:
-            source.open_ranks(list(grid.ranks()), grid.pipeline, grid.expert)
+            open_tensors(source, model)
         except MscvtError as error:
             odd += [error.message, *error.faults]
         else:
-            return
-    stages = source.args.get(rows(Options)["target_pipeline_parallel_size"].recorded[0])
-    faults = source.open_present(stages if isinstance(stages, int) else 1)
-    odd += [fault for fault in faults if fault not in odd]
+            return True
+    if isinstance(source, MegatronSource):
+        stages = source.args.get(rows(Options)["target_pipeline_parallel_size"].recorded[0])
+        faults = source.open_present(stages if isinstance(stages, int) else 1)
+        odd += [fault for fault in faults if fault not in odd]
+        return True
+    source.open({}, "model")
+    return False
 
 
 def _faults_of(table: NameTable, lora: LoraNames, *, knows_model: bool) -> list[str]:
@@ -181,12 +189,15 @@ def _parameters(model: Model) -> int:
     return sum(uses[0].side.numel for uses in uses_by_name(model.description).values())
 
 
-def _groups(source: MegatronSource) -> tuple[FileGroup, ...]:
-    """The shards, those of a stage that are alike together."""
-    counts: dict[Rank, int] = {}
-    for rank, _, _ in source.tensors:
-        counts[rank] = counts.get(rank, 0) + 1
+def _groups(source: MegatronCheckpoint) -> tuple[FileGroup, ...]:
+    """The files, those of a stage that are alike together."""
+    from mscvt.formats.megatron_torch.reader import MegatronSource
+
+    counts: dict[int, int] = {}
+    for info in source.tensors.values():
+        counts[info.file] = counts.get(info.file, 0) + 1
+    stages = [rank.pipeline for rank in source.records] if isinstance(source, MegatronSource) else []
     return group_files(
-        SizedFile(str(path.relative_to(source.folder.parent)), path.stat().st_size, counts.get(rank, 0), rank.pipeline)
-        for rank, path in zip(source.records, source.files, strict=True)
+        SizedFile(str(path.relative_to(source.folder.parent)), path.stat().st_size, counts.get(number, 0), stage)
+        for number, (path, stage) in enumerate(zip_longest(source.files, stages))
     )

@@ -77,7 +77,7 @@ def _sections(preview: Preview, drawings: Sequence[Sequence[Drawing]]) -> Iterab
             f"{pipeline.stages}, expert parallel {pipeline.expert}."
         )
         yield f"pipeline-{number}", f"Pipeline{what}", f"<p>{_text(ranks)}</p>\n{_grid(pipeline, number)}"
-        if side.experts:
+        if len(side.experts) > 1:
             yield f"experts-{number}", f"Experts{what}", _experts(side.experts, number)
     yield "files", "Files", _files(preview.groups)
     for number, found in enumerate(drawings):

@@ -87,7 +87,7 @@ def side_text(side: Side, width: int, whose: str = "") -> Iterator[Text]:
     yield from _grid(pipeline, width)
     yield from _legend(pipeline, width)
     yield Text("layer: the number in the keys of the shards; in the cells: the number in Hugging Face", style="dim")
-    if side.experts:
+    if len(side.experts) > 1:
         yield Text()
         yield from _experts(side.experts)
 

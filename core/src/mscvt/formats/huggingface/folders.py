@@ -88,6 +88,11 @@ def is_of_ranks(names: Collection[str]) -> bool:
     return is_tracked or any(_RANKS.fullmatch(name) or _ITERATION.fullmatch(name) for name in names)
 
 
+def is_of_shards(names: Collection[str]) -> bool:
+    """The same, or one iteration of a distributed checkpoint."""
+    return is_of_ranks(names) or ".metadata" in names or "metadata.json" in names
+
+
 def adapter_base(folder: Path) -> str:
     """The model that the adapter of a folder was trained on, for a message."""
     try:
