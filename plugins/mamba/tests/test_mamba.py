@@ -54,6 +54,27 @@ AUTHORS = {
 PADDED = Options(target_tensor_parallel_size=4, target_pipeline_parallel_size=2, make_vocab_size_divisible_by=2)
 
 
+def test_names_of_megatron_core_have_the_norm_in_the_projection(tmp_path):
+    tensors = source_tensors(load_registry().family("mamba2"), CONFIG)
+    hf = save_huggingface(tmp_path / "hf", CONFIG, tensors)
+    there = hf2mg(hf, tmp_path / "mg", Options(dialect="megatron", target_tensor_parallel_size=2))
+    for state in shards_in(tmp_path / "mg").values():
+        weights = {key for key, value in state["model"].items() if value is not None}
+        mixer = {key.split("mixer.")[1] for key in weights if key.startswith("decoder.layers.3.")}
+        assert mixer == {*(name for name in MIXER), "in_proj.layer_norm_weight"}
+        assert "decoder.final_norm.weight" in weights
+        states = {key for key, value in state["model"].items() if value is None and ".3." in key}
+        assert states == {f"decoder.layers.3.mixer.{name}._extra_state" for name in ("in_proj", "out_proj")}
+    assert "--hybrid-override-pattern MMMM" in there.training_flags
+    mg2hf(tmp_path / "mg", tmp_path / "back")
+    assert contents_in(tmp_path / "back") == contents_in(hf)
+    with pytest.raises(MscvtError, match="has no state space layers of local modules"):
+        hf2mg(hf, tmp_path / "local", Options(dialect="megatron", transformer_impl="local"))
+
+
+MIXER = ("A_log", "D", "dt_bias", "in_proj.weight", "conv1d.weight", "conv1d.bias", "norm.weight", "out_proj.weight")
+
+
 class TestMamba2(FamilyContract):
     model_type = "mamba2"
     config = CONFIG

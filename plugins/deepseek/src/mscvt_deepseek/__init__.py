@@ -66,7 +66,13 @@ def mscvt_model_types() -> Sequence[ModelType]:
         ModelType("deepseek2", ("deepseek_v2",), _FIELDS | _Q_RANK, _has_query_rank),
         ModelType("deepseek2-lite", ("deepseek_v2",), _FIELDS, _lacks_query_rank),
         ModelType("deepseek3", ("deepseek_v3",), third),
-        ModelType("deepseek32", ("deepseek_v32",), third | _INDEXER_SIZES, args={"enable_dsa_indexer": True}),
+        ModelType(
+            "deepseek32",
+            ("deepseek_v32",),
+            third | _INDEXER_SIZES,
+            refused={"dialect": "models have an indexer, whose names in megatron-core are not known"},
+            args={"enable_dsa_indexer": True},
+        ),
     ]
 
 

@@ -45,6 +45,7 @@ FIELDS = {
 REFUSED = {
     "transformer_impl": "models are trained with local modules alone",
     "first_k_dense_replace": "models have no dense layers",
+    "dialect": "models have hyper-connections and compressed attention, and megatron-core has no modules for them",
 }
 _OVERLAP = 4
 """The ratio whose compressor looks at two runs of tokens at once, and which has an indexer."""

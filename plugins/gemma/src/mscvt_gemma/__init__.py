@@ -38,7 +38,10 @@ def _flags(hyperparameters: Hyperparameters) -> Sequence[str]:
 def mscvt_model_types() -> Sequence[ModelType]:
     """Serve `gemma2`."""
     args = dict.fromkeys(SWITCHES, True) | {"swiglu": False}
-    refused = {"transformer_impl": "models are trained with local modules alone"}
+    refused = {
+        "transformer_impl": "models are trained with local modules alone",
+        "dialect": "models have norms behind attention and MLP, and megatron-core has none there",
+    }
     return [ModelType("gemma2", ("gemma2",), FIELDS, refused=refused, args=args, flags=_flags)]
 
 

@@ -90,7 +90,14 @@ def mscvt_model_types() -> Sequence[ModelType]:
     return [
         glm45,
         replace(glm45, name="glm45-air", matches=_is_air),
-        ModelType("glm5", ("glm_moe_dsa",), fields, respell=_spell_out_indexers, args=_glm5_args),
+        ModelType(
+            "glm5",
+            ("glm_moe_dsa",),
+            fields,
+            respell=_spell_out_indexers,
+            refused={"dialect": "models have indexers, whose names in megatron-core are not known"},
+            args=_glm5_args,
+        ),
     ]
 
 

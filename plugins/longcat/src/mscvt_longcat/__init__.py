@@ -63,6 +63,7 @@ FIELDS = {
     "mla_scale_q_lora": flag("mla_scale_q_lora", default=None),
     "mla_scale_kv_lora": flag("mla_scale_kv_lora", default=None),
 }
+REFUSED = {"dialect": "models have two attentions in a layer, and megatron-core has one"}
 ARGS = {
     "transformerlayer_type": "longcat",
     "multi_latent_attention": True,
@@ -88,7 +89,9 @@ def _left_out(h: Hyperparameters) -> Mapping[str, str]:
 @hookimpl
 def mscvt_model_types() -> Sequence[ModelType]:
     """Serve `longcat`."""
-    return [ModelType("longcat", ("longcat_flash",), FIELDS, sizes=_sizes, args=ARGS, left_out=_left_out)]
+    return [
+        ModelType("longcat", ("longcat_flash",), FIELDS, sizes=_sizes, refused=REFUSED, args=ARGS, left_out=_left_out)
+    ]
 
 
 @hookimpl

@@ -10,6 +10,7 @@ from mscvt import (
     ModelType,
     MscvtError,
     Rule,
+    RuleBlocks,
     absent,
     count,
     flag,
@@ -97,6 +98,7 @@ def mscvt_model_types() -> Sequence[ModelType]:
             spellings={"backbone.embedding.weight": "backbone.embeddings.weight"},
             refused=REFUSED,
             args={"position_embedding_type": "none"},
+            dialects=("megatron",),
         )
     ]
 
@@ -114,15 +116,19 @@ def mscvt_layers(hyperparameters: Hyperparameters) -> Sequence[Layer]:
 
 
 @hookimpl
-def mscvt_split_rules() -> Sequence[Rule]:
-    """Heads and groups are cut; what is stacked of pieces (z, x, B, C, dt) is cut in each piece."""
+def mscvt_split_rules(blocks: RuleBlocks) -> Sequence[Rule]:
+    """Heads and groups are cut; what is stacked of pieces (z, x, B, C, dt) is cut in each piece.
+
+    In megatron-core's own spec the norm is in the projection that follows it.
+    """
+    norm = "mixer.in_proj.layer_norm_weight" if blocks.dialect == "megatron" else "norm.weight"
     heads, groups, cuts = "mamba_num_heads", "mamba_num_groups", {"mamba_num_heads": TENSOR}
     inner = f"({heads} mamba_head_dim)"
     both = cuts | {groups: TENSOR}
     states = f"(half {groups} mamba_state_dim)"
     return (
         whole("decoder.final_norm.weight", "norm.final", "hidden"),
-        whole("norm.weight", "norm.input", "hidden"),
+        whole(norm, "norm.input", "hidden"),
         *(whole(f"mixer.{name}", f"mixer.{name}", heads, cuts=cuts) for name in ("A_log", "D", "dt_bias")),
         whole("mixer.norm.weight", "mixer.norm.weight", inner, cuts=cuts),
         whole("mixer.out_proj.weight", "mixer.out_proj.weight", f"hidden {inner}", cuts=cuts),

@@ -17,7 +17,10 @@ FIELDS = {
 @hookimpl
 def mscvt_model_types() -> Sequence[ModelType]:
     """Serve `minimax_m2`. Releases hold no MTP layers, though `config.json` speaks of some."""
-    refused = {"transformer_impl": "models are trained with local modules alone"}
+    refused = {
+        "transformer_impl": "models are trained with local modules alone",
+        "dialect": "models have norms over all heads together, and megatron-core has one for each head",
+    }
     noted = {"target_tensor_parallel_size": "models are not trained with tensor parallelism for now"}
     args = {"first_k_dense_replace": 0}
     return [ModelType("minimax_m2", ("minimax_m2",), FIELDS, refused=refused, noted=noted, args=args)]

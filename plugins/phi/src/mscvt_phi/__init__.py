@@ -99,7 +99,10 @@ def _moe_flags(hyperparameters: Hyperparameters) -> Sequence[str]:
 @hookimpl
 def mscvt_model_types() -> Sequence[ModelType]:
     """Serve `phi3.5`, which is Phi-3 and Phi-4 too, and `phi3.5-moe`."""
-    refused = {"transformer_impl": "models are trained with local modules alone"}
+    refused = {
+        "transformer_impl": "models are trained with local modules alone",
+        "dialect": "models choose experts in a way of their own, and megatron-core has no router for that",
+    }
     return [
         ModelType("phi3.5", ("phi3",), ROPE, respell=_respell, flags=_rope_flags),
         ModelType(

@@ -127,6 +127,7 @@ def mscvt_model_types() -> Sequence[ModelType]:
         "target_tensor_parallel_size": "models are trained with tensor parallelism 1 alone",
         "moe_tp_extend_ep": "models are trained with tensor parallelism 1 alone",
         "transformer_impl": "models are trained with local modules alone",
+        "dialect": "models have gated delta layers, whose norms megatron-core stores minus one",
     }
     return [
         ModelType(

@@ -60,6 +60,8 @@ def settings(family: Family, h: Hyperparameters, kept: Sequence[Layer]) -> dict[
     found = {ours: said[theirs] for theirs, ours in _OF_FAMILIES.items() if theirs in said}
     if "attention.q_bias" in roles:
         found["add_qkv_bias"] = True
+    if any(role.startswith("mixer.") for role in roles):
+        found["hybrid_override_pattern"] = "M" * sum(layer.mtp is None for layer in kept)
     if any(role.startswith("moe.") for role in roles):
         pattern = [int("moe.router" in family.roles((layer,), h)) for layer in kept if layer.mtp is None]
         found["moe_layer_freq"] = 1 if all(pattern) else pattern

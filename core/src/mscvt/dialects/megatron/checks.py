@@ -8,6 +8,7 @@ from types import MappingProxyType
 from mscvt.dialects.megatron.dist import in_one_piece
 from mscvt.dialects.megatron.versions import (
     ACCOUNTED,
+    EXPERT_WIDTHS,
     LAYOUTS,
     LEGACY_EXPERTS,
     MANY_RANKS,
@@ -16,7 +17,7 @@ from mscvt.dialects.megatron.versions import (
     VIRTUAL_STAGES,
     minor_of,
 )
-from mscvt.dialects.options import VERSIONS, Options
+from mscvt.dialects.options import TORCH_DIST, VERSIONS, Options
 from mscvt.errors import Faults
 from mscvt.model.family import Hyperparameters
 from mscvt.model.options import flag
@@ -71,7 +72,8 @@ def check(options: Options, h: Hyperparameters, roles: Collection[str]) -> None:
             )
     whole = in_one_piece(options)
     _check_latent(whole, h, roles, version, faults)
-    _check_experts(whole, version, faults)
+    _check_mixers(options, roles, faults)
+    _check_experts(whole, h, roles, version, faults)
     _check_groups(whole, h, version, faults)
     faults.raise_if_any("megatron-core can't have that")
 
@@ -93,7 +95,30 @@ def _check_latent(options: Options, h: Hyperparameters, roles: Collection[str], 
         )
 
 
-def _check_experts(options: Options, version: int, faults: Faults) -> None:
+def _check_mixers(options: Options, roles: Collection[str], faults: Faults) -> None:
+    if not any(role.startswith("mixer.") for role in roles):
+        return
+    if options.ckpt_format == TORCH_DIST:
+        faults.add(
+            f"{flag('ckpt_format')} {TORCH_DIST}: the pieces of state space layers are tensors of their own there, "
+            "which is not written",
+            hint=f"Leave out {flag('ckpt_format')}.",
+        )
+    if options.transformer_impl == "local":
+        faults.add(
+            f"{flag('transformer_impl')} local: megatron-core has no state space layers of local modules",
+            hint=f"Give {flag('transformer_impl')} transformer_engine.",
+        )
+
+
+def _check_experts(options: Options, h: Hyperparameters, roles: Collection[str], version: int, faults: Faults) -> None:
+    wide, widths = h.get("ffn_hidden_size"), h.get("moe_intermediate_size")
+    if "moe.router" in roles and version < EXPERT_WIDTHS and not options.moe_grouped_gemm and widths != wide:
+        faults.add(
+            f"experts are {widths} wide and dense layers {wide}: megatron-core builds such experts one by one since "
+            f"0.{EXPERT_WIDTHS}, {flag('megatron_core_version')} is {options.megatron_core_version}",
+            hint=f"Give {flag('moe_grouped_gemm')}, or a later version.",
+        )
     name = flag("moe_use_legacy_grouped_gemm")
     if options.moe_use_legacy_grouped_gemm and version > LEGACY_EXPERTS:
         faults.add(

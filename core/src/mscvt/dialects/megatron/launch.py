@@ -17,6 +17,7 @@ _NOT_PASSED = frozenset({"expert_tensor_parallel_size", "transformer_impl"})
 """Recorded options that are passed in a way of their own."""
 _SIZES = (
     *("hidden_size", "ffn_hidden_size", "num_attention_heads", "kv_channels", "seq_length"),
+    *("mamba_state_dim", "mamba_head_dim", "mamba_num_groups"),
     *("q_lora_rank", "kv_lora_rank", "qk_head_dim", "qk_pos_emb_head_dim", "v_head_dim"),
 )
 """Sizes that training has no other way to know, with Megatron's names."""
@@ -48,6 +49,8 @@ def training_flags(
     words += [f"--max-position-embeddings {h['seq_length']}", f"--norm-epsilon {h['norm_epsilon']}"]
     if h.get("num_query_groups") not in (None, h.get("num_attention_heads")) and "attention.proj" in roles:
         words += ["--group-query-attention", f"--num-query-groups {h['num_query_groups']}"]
+    if any(role.startswith("mixer.") for role in roles):
+        words.append("--spec megatron.core.models.mamba.mamba_layer_specs mamba_stack_spec")
     words += _words_of(settings_of(family, h, kept) | _routing(settings) | _scaling(settings), h, roles)
     for row in rows_in(Options, MEGATRON).values():
         value = getattr(options, row.name)
@@ -94,7 +97,7 @@ def _words_of(settings: Mapping[str, Any], h: Hyperparameters, roles: frozenset[
     for name, value in said.items():
         if isinstance(value, list):
             runs = ((kind, len(list(run))) for kind, run in groupby(value))
-            words.append(f"{flag(name)} '{'+'.join(f'([{kind}]*{count})' for kind, count in runs)}'")
+            words.append(f"{flag(name)} '({'+'.join(f'[{kind}]*{count}' for kind, count in runs)})'")
         elif value is True:
             words.append(flag(name))
         elif value not in (None, False):

@@ -28,6 +28,7 @@ _MTP = {"mtp.layers.{layer}.": (*MTP_INPUT, whole("final_layernorm.weight", "mtp
 _MODULES_WITH_STATE = frozenset(
     {"linear_qkv", "linear_proj", "linear_fc1", "linear_fc2", "q_layernorm", "k_layernorm", "kv_layernorm"}
     | {"linear_q_proj", "linear_q_down_proj", "linear_q_up_proj", "linear_kv_down_proj", "linear_kv_up_proj"}
+    | {"in_proj", "out_proj", "final_norm"}
     | {"input_layernorm", "pre_mlp_layernorm", "final_layernorm", "enorm", "hnorm", "eh_proj"}
 )
 """Transformer Engine's modules that keep a state besides their weights."""

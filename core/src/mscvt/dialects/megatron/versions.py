@@ -11,10 +11,10 @@ from mscvt.dialects.options import VERSIONS, Options
 _VERSION = re.compile(r"0\.([0-9]{1,3})(?:\.[0-9]{1,3})*")
 _MINORS = tuple(int(version.partition(".")[2]) for version in VERSIONS)
 
-MTP, VIRTUAL_STAGES, ACCOUNTED, LAYOUTS, WHOLE_COMPRESSIONS, MANY_RANKS, GATES = 12, 12, 12, 13, 14, 16, 16
+MTP, VIRTUAL_STAGES, ACCOUNTED, EXPERT_WIDTHS, LAYOUTS, WHOLE_COMPRESSIONS, MANY_RANKS = 12, 12, 12, 12, 13, 14, 16
 """The first versions (0.x) with MTP layers, with `--num-virtual-stages-per-pipeline-rank`, with `--account-for-...`,
-with `--pipeline-model-parallel-layout`, with latent attention's compressions whole on every tensor rank, with more
-tensor ranks than kv groups, and with gates on what attention gives."""
+with single experts of another width than dense layers, with `--pipeline-model-parallel-layout`, with latent
+attention's compressions whole on every tensor rank, and with more tensor ranks than kv groups."""
 SEPARATE_LATENT_NORMS, LEGACY_EXPERTS, NAMED_TRANSFORMER_LAYER, SINGLE_QUERY_NORM = 10, 16, 16, 18
 """The last versions whose latent attention has norms in modules of their own, that have GroupedMLP, that call the
 decoder layer in an MTP layer `transformer_layer`, and that leave a query alone which is not compressed."""
