@@ -50,6 +50,12 @@ def test_speed_reports_every_figure_of_both_directions_for_a_tiny_model(tmp_path
         assert len(found["ratios"]) == 1
 
 
+def test_merging_reports_a_copy_and_every_rank(capsys):
+    benchmark("merging").main(["--rows", "8", "--columns", "6", "--ranks", "1", "2", "--rounds", "1"])
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["| copy", "| merge, rank 1", "| merge, rank 2"]
+
+
 def test_planning_reports_both_directions_for_a_tiny_model(tmp_path):
     report = run_of("planning", tmp_path, "--model", "tiny")["models"]["tiny"]
     model = benchmark("models").PLANNING["tiny"]()

@@ -45,10 +45,6 @@ def experts(parts, numbers, layer=1):
 
 LATENT = "model.layers.{}.self_attn.{}"
 FORMS = {
-    "one of three": Form(
-        "qwen3", attention("q"), {"lora_r": 2, "lora_alpha": 4, "lora_target_modules": ["linear_qkv"]}
-    ),
-    "two of three": Form("qwen3", attention("qv"), {"lora_r": 4, "lora_alpha": 8}),
     "all of some layers": Form("qwen3", attention("qkvo", (1, 2)), {"lora_r": 6, "lora_alpha": 12}),
     "another rank": Form(
         "qwen3",
@@ -79,12 +75,6 @@ FORMS = {
         split=(*SPLIT, "--ep", "4", "--etp", "1"),
     ),
     "attention alone beside grouped experts": Form("qwen3-moe", attention("o"), {"lora_r": 2}, split=GROUPED),
-    "latent attention": Form(
-        "deepseek3",
-        {LATENT.format(1, part): 2 for part in ("q_a_proj", "kv_a_proj_with_mqa")},
-        {"lora_r": 4},
-        split=GROUPED,
-    ),
     "divided up projections": Form(
         "deepseek3",
         {LATENT.format(layer, part): 2 for layer in (0, 2) for part in ("q_b_proj", "kv_b_proj")},

@@ -21,7 +21,6 @@ MOE = {**SHAPE, "moe_intermediate_size": 24, "num_experts": 4, "num_experts_per_
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 MLP = ["gate_proj", "up_proj", "down_proj"]
 KINDS = {
-    "linear layers": ("llama", SHAPE, {"target_modules": [*ATTENTION, *MLP]}),
     "some, of ranks and scales of their own": (
         "llama",
         SHAPE,
@@ -44,6 +43,10 @@ KINDS = {
         MOE,
         {"target_modules": [], "target_parameters": ["mlp.experts.down_proj"]},
     ),
+}
+EXPORTED = {
+    "linear layers": ("llama", SHAPE, {"target_modules": [*ATTENTION, *MLP]}),
+    "experts in one parameter": KINDS["experts in one parameter"],
 }
 SPLIT = ["--target-tensor-parallel-size", "2", "--target-pipeline-parallel-size", "2"]
 TOKENS = torch.arange(60).reshape(2, 30) % 88
@@ -97,9 +100,9 @@ def test_adapter_that_peft_made_is_merged_as_peft_merges_it(kind, tmp_path):
     assert_same_model(load(tmp_path / "back"), merged)
 
 
-@pytest.mark.parametrize("kind", ["linear layers", "experts in one parameter"])
+@pytest.mark.parametrize("kind", EXPORTED)
 def test_peft_loads_what_is_exported_and_merges_it_to_the_same_model(kind, tmp_path):
-    family, shape, settings = KINDS[kind]
+    family, shape, settings = EXPORTED[kind]
     hf = base_of(family, shape, tmp_path / "hf")
     model = get_peft_model(load(hf), LoraConfig(**{"r": 2, "lora_alpha": 4, "task_type": "CAUSAL_LM", **settings}))
     whole_numbers([p for p in model.parameters() if p.requires_grad], 2, 2)

@@ -80,7 +80,7 @@ def merged(weight, left, right, rank):
     return matrix.region(0, (weight.size,), (1,)).numpy().reshape(weight.shape).astype(np.int64)
 
 
-@settings(max_examples=250, deadline=None, derandomize=True)
+@settings(max_examples=120, deadline=None, derandomize=True)
 @given(st.data())
 def test_merging_before_a_cut_equals_merging_after_it(data):
     layout, counts = data.draw(layouts())

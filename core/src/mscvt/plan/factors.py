@@ -59,8 +59,11 @@ def find_factors(
                 hint="Is the copy complete, and is it one checkpoint?",
             )
             continue
-        unit = prod(shares.of(units.a)[0].share.shape)
-        ranks[weight] = max(1, Counter(tensors[a].numel * many // unit for _, a, _ in pairs).most_common(1)[0][0])
+        unit_of_a, unit_of_b = (prod(shares.of(unit)[0].share.shape) for unit in (units.a, units.b))
+        sizes = Counter(
+            size for _, a, b in pairs for size in (tensors[a].numel / unit_of_a, tensors[b].numel / unit_of_b)
+        )
+        ranks[weight] = max(1, int(sizes.most_common(1)[0][0] * many))
     for name in sorted(names - taken):
         faults.add(f"no rule knows the factor {shown(name)}", hint="A and B of LoRA can be converted, nothing else.")
     faults.raise_if_any("the checkpoint has factors that can't be read")
