@@ -134,11 +134,15 @@ def test_the_part_of_a_node_that_was_killed_goes_on_from_its_record_on_another(c
     before = len(reads(log))
     killed = []
 
+    def experts(node):
+        """What a node has read of that which is in one part alone, in order."""
+        names = [read.name for read in reads(log)[before:] if (read.node == node) and ".experts." in read.name]
+        return list(dict.fromkeys(names))
+
     def kill(nbytes):
-        """Kill a node that is at work, as soon as its part has noted something."""
+        """Kill a node that is at work, when its part has noted something."""
         for node in cluster.worker_nodes:
-            noted = [read for read in reads(log)[before:] if read.node == node.node_id]
-            if not killed and len(noted) > 30:
+            if not killed and len(experts(node.node_id)) > 10:
                 killed.append(node.node_id)
                 cluster.remove_node(node, allow_graceful=False)
                 return
@@ -150,10 +154,8 @@ def test_the_part_of_a_node_that_was_killed_goes_on_from_its_record_on_another(c
     assert killed
     assert result.is_complete
     assert tree(tmp_path / "mg") == tree(sources.mg)
-    made = [read for read in reads(log)[before:] if ".experts." in read.name]  # of which each is in one part alone
-    noted = [read.name for read in made if read.node == killed[0]][:-4]  # the last ones may have been on their way
-    assert noted
-    assert {read.name for read in made if read.node != killed[0]}.isdisjoint(noted)
+    others = {read.node for read in reads(log)[before:]} - set(killed)
+    assert not set(experts(killed[0])[:4]) & {name for node in others for name in experts(node)}
 
 
 def test_a_cluster_that_is_not_there_and_options_that_contradict_are_refused(sources, tmp_path, monkeypatch):

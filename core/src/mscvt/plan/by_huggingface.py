@@ -87,7 +87,7 @@ class ByHuggingFace:
         uses = self.uses[handle]
         copies, wanted = self._links(uses)
         sources = tuple(
-            self.shares.names(uses[use].parameter, self.shares.of(uses[use].parameter.layout)[share].share)[0]
+            self.shares.first_name(uses[use].parameter, self.shares.of(uses[use].parameter.layout)[share].share)
             for use, share in wanted
         )
         keeps_dtype = any(use.parameter.keeps_dtype for use in uses)
@@ -115,7 +115,7 @@ class ByHuggingFace:
                 continue
             original = kept[parameter.names] if parameter.is_copy else parameter
             for ours, theirs in zip(self.shares.of(original.layout), self.shares.of(parameter.layout), strict=True):
-                first = self.shares.names(original, ours.share)[0]
+                first = self.shares.first_name(original, ours.share)
                 names = self.shares.names(parameter, theirs.share)
                 for name in names if replicas else names[:1]:
                     if name != first:

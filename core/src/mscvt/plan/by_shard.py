@@ -9,7 +9,7 @@ from typing import Any
 from mscvt.description.description import Description, Parameter
 from mscvt.errors import Faults
 from mscvt.layout.rules import EXPERT
-from mscvt.plan.by_huggingface import ByHuggingFace, uses_by_name
+from mscvt.plan.by_huggingface import ByHuggingFace
 from mscvt.plan.shares import Cut, Shares, filled
 from mscvt.plan.targets import Target
 
@@ -24,7 +24,11 @@ class ByShard:
     @cached_property
     def expected(self) -> Mapping[str, tuple[int, ...]]:
         """Every Hugging Face tensor that is read -> its shape."""
-        return {name: uses[0].side.shape for name, uses in uses_by_name(self.description).items()}
+        return {name: uses[0].side.shape for name, uses in self._inverse.uses.items()}
+
+    @cached_property
+    def _inverse(self) -> ByHuggingFace:
+        return ByHuggingFace(self.description, self.shares)
 
     def handles(self) -> Iterator[tuple[Parameter, tuple[int, ...]]]:
         """Parameters and numbers of their shares; experts of different ranks, and those one by one, are apart."""
@@ -61,4 +65,4 @@ class ByShard:
 
     def prove(self, faults: Faults) -> None:
         """Prove both sides."""
-        ByHuggingFace(self.description, self.shares).prove(faults)
+        self._inverse.prove(faults)

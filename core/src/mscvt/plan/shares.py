@@ -8,7 +8,7 @@ from typing import NamedTuple
 from mscvt.description.description import Description, Parameter
 from mscvt.layout.layout import Layout, Share
 from mscvt.layout.pairs import Pair
-from mscvt.parallel.grid import Rank, ShardName
+from mscvt.parallel.grid import Index, Rank, ShardName
 from mscvt.plan.contents import Copy
 
 
@@ -27,6 +27,7 @@ class Shares:
     def __init__(self, description: Description) -> None:
         self.grid = description.topology.grid
         self._cuts: dict[Layout, tuple[Cut, ...]] = {}
+        self._holders: dict[Layout, Mapping[Index, tuple[tuple[int, int], ...]]] = {}
         self._inside: dict[Layout, dict[tuple[int, tuple[int, ...]], list[tuple[int, Pair]]]] = {}
 
     def of(self, layout: Layout) -> tuple[Cut, ...]:
@@ -48,14 +49,25 @@ class Shares:
             self._inside[layout] = found
         return self._inside[layout]
 
+    def first_name(self, parameter: Parameter, share: Share) -> ShardName:
+        """Where the first of the ranks that hold a share has it."""
+        tensor, expert = self._holders_of(parameter.layout)[share.index][0]
+        key = filled(parameter.key, parameter.layout.left[0].held, share.numbers)
+        return Rank(tensor, parameter.stage, expert), parameter.chunk, key
+
     def names(self, parameter: Parameter, share: Share) -> tuple[ShardName, ...]:
         """Where the ranks that hold a share have it."""
-        layout = parameter.layout
-        key = filled(parameter.key, layout.left[0].held, share.numbers)
+        key = filled(parameter.key, parameter.layout.left[0].held, share.numbers)
         return tuple(
             (Rank(tensor, parameter.stage, expert), parameter.chunk, key)
-            for tensor, expert in self.grid.holders(layout.dimensions)[share.index]
+            for tensor, expert in self._holders_of(parameter.layout)[share.index]
         )
+
+    def _holders_of(self, layout: Layout) -> Mapping[Index, tuple[tuple[int, int], ...]]:
+        """Each place in a layout's dimensions -> the (tensor, expert) ranks that stand there."""
+        if layout not in self._holders:
+            self._holders[layout] = self.grid.holders(layout.dimensions)
+        return self._holders[layout]
 
 
 def _cut(layout: Layout, share: Share) -> Cut:

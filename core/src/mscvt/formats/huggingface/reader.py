@@ -91,10 +91,12 @@ def _check_index(
         MscvtError: Where a tensor is in another file, or in none of the index.
     """
     absent, contradictions = {}, {}
+    last = {file: Path(file).name for file in set(claimed.values())}
+    found_in = [path.name for path in files]
     for name, file in claimed.items():
         if name not in tensors:
             absent[name] = f"{name} is not in {shown(file)}, where the index says it is"
-        elif (found := files[tensors[name].file].name) != Path(file).name:
+        elif (found := found_in[tensors[name].file]) != last[file]:
             contradictions[name] = f"{name} is in {shown(found)}, the index says {shown(file)}"
     for name in tensors.keys() - claimed.keys():
         contradictions[name] = f"{name} is in {shown(files[tensors[name].file].name)} and not in the index"

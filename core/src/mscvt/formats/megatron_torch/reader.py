@@ -50,6 +50,11 @@ class RankTensors(Mapping[ShardName, TensorInfo]):
         info = tensors[chunk, key]
         return TensorInfo(info.dtype, info.shape, file, info.offset)
 
+    def __contains__(self, name: object) -> bool:
+        if not isinstance(name, tuple) or name[0] not in self._shards:
+            return False
+        return name[1:] in self._shards[name[0]][1]
+
     def __iter__(self) -> Iterator[ShardName]:
         for rank, (_, tensors) in self._shards.items():
             for chunk, key in tensors:
