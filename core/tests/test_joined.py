@@ -81,7 +81,7 @@ def pairs_of_models(draw: st.DrawFn) -> tuple[Model, Model]:
     family = REGISTRY.family(case.model_type)
     features = features_of(family, case.config)
     source = model_from_config(family, case.config, options_for(features, case.options), "config.json")
-    options = options_for(features, draw(other_options(case, source.layers)))
+    options = options_for(features, draw(other_options(case, sum(layer.mtp is None for layer in source.kept))))
     return source, model_from_config(family, case.config, options, "config.json")
 
 
