@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 
 from mscvt.description.description import Description, Parameter
@@ -114,4 +114,4 @@ def _parts(name: ShardName, weight: Parameter, factor: Parameter, grid: Grid) ->
     if not spread:
         return (name,)
     beside = {place[spread[0]]: pair for pair, place in grid.places.items() if pair[1] == rank.expert}
-    return tuple((replace(rank, tensor=beside[index][0]), chunk, key) for index in sorted(beside))
+    return tuple((rank._replace(tensor=beside[index][0]), chunk, key) for index in sorted(beside))
