@@ -113,7 +113,8 @@ def _check_mixers(options: Options, roles: Collection[str], faults: Faults) -> N
 
 def _check_experts(options: Options, h: Hyperparameters, roles: Collection[str], version: int, faults: Faults) -> None:
     wide, widths = h.get("ffn_hidden_size"), h.get("moe_intermediate_size")
-    if "moe.router" in roles and version < EXPERT_WIDTHS and not options.moe_grouped_gemm and widths != wide:
+    is_single = not options.moe_grouped_gemm and options.ckpt_format != TORCH_DIST
+    if "moe.router" in roles and version < EXPERT_WIDTHS and is_single and widths != wide:
         faults.add(
             f"experts are {widths} wide and dense layers {wide}: megatron-core builds such experts one by one since "
             f"0.{EXPERT_WIDTHS}, {flag('megatron_core_version')} is {options.megatron_core_version}",
