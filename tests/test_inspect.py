@@ -176,6 +176,8 @@ def test_distributed_checkpoints_are_shown_under_the_keys_of_one_rank_or_as_they
     assert shown["what"] == "a Megatron checkpoint in the format torch_dist, with the names of megatron"
     assert (shown["kind"], shown["model_type"], shown["odd"]) == ("megatron", "qwen3-moe", [])
     assert shown["parameters"] == inspected(made / "hf")["parameters"]
+    assert shown["sides"][0]["pipeline"]["is_whole"] is True
+    assert "pipeline: whole tensors, which ranks cut when they load them\n" in run_main("inspect", tmp_path / "mg").out
     assert (shown["scan"]["findings"], shown["scan"]["tensors"]) == ([], shown["dtypes"][0]["tensors"])
     row = next(row for row in shown["rows"] if "linear_fc2" in row["names"])
     assert (row["count"], row["shape"]) == (32, [48, 24])

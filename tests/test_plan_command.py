@@ -176,7 +176,7 @@ def test_ranks_of_a_stage_are_one_line_however_many(folder):
 
 
 def shown_on(width, rows, stages, **console):
-    pipeline = Pipeline(1, stages, 1, stages, tuple(rows))
+    pipeline = Pipeline(1, stages, 1, stages, is_whole=False, rows=tuple(rows))
     terminal = Console(width=width, legacy_windows=False, **console)
     with terminal.capture() as capture:
         print_lines(terminal, side_text(Side(is_source=False, pipeline=pipeline, experts=()), width))

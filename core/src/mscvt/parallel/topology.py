@@ -37,6 +37,8 @@ class Topology:
     """Slots that hold no layer."""
     mtp_apart: Chunk | None = None
     """The chunk that holds the MTP layers, where it is not the last one."""
+    is_whole: bool = False
+    """Whether the checkpoint has whole tensors and no ranks, which only those have that load it."""
 
     @property
     def mtp(self) -> Chunk:

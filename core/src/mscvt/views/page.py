@@ -15,7 +15,7 @@ from mscvt.views.page_drawings import drawing_html
 from mscvt.views.pipeline import LETTERS, MEANINGS, Cell, Pipeline, Row
 from mscvt.views.preview import Preview
 from mscvt.views.shard import Shard, rank_text
-from mscvt.views.sizes import counted, size_text
+from mscvt.views.sizes import size_text
 from mscvt.views.way import Way
 
 _TEMPLATES = ("page.html", "style.css", "script.js")
@@ -72,11 +72,7 @@ def _sections(preview: Preview, drawings: Sequence[Sequence[Drawing]]) -> Iterab
         yield "rank", f"Rank {rank_text(preview.shard.rank)}", _shard(preview.shard)
     for number, side in enumerate(preview.sides):
         pipeline, what = side.pipeline, _of(preview, number)
-        ranks = (
-            f"{counted(pipeline.ranks, 'rank')}: tensor parallel {pipeline.tensor}, pipeline parallel "
-            f"{pipeline.stages}, expert parallel {pipeline.expert}."
-        )
-        yield f"pipeline-{number}", f"Pipeline{what}", f"<p>{_text(ranks)}</p>\n{_grid(pipeline, number)}"
+        yield f"pipeline-{number}", f"Pipeline{what}", f"<p>{_text(pipeline.about)}</p>\n{_grid(pipeline, number)}"
         if len(side.experts) > 1:
             yield f"experts-{number}", f"Experts{what}", _experts(side.experts, number)
     yield "files", "Files", _files(preview.groups)

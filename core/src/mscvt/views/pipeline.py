@@ -19,6 +19,7 @@ from types import MappingProxyType
 from mscvt.description.description import Description
 from mscvt.model.family import MOE
 from mscvt.parallel.topology import Chunk
+from mscvt.views.sizes import counted
 
 EMBEDDING, DENSE, EXPERTS, NOOP, PREDICTION, NORM, HEAD, OTHER = (
     *("embedding", "dense", "experts", "noop", "mtp", "norm", "head", "other"),
@@ -85,7 +86,16 @@ class Pipeline:
     """Expert-parallel ranks, as files are named by them."""
     ranks: int
     """Ranks that have a file."""
+    is_whole: bool
+    """Whether tensors are whole, and whoever loads them has ranks of its own."""
     rows: tuple[Row, ...]
+
+    @property
+    def about(self) -> str:
+        """How many ranks there are, in words."""
+        if self.is_whole:
+            return "whole tensors, which ranks cut when they load them"
+        return f"{counted(self.ranks, 'rank')} (tp {self.tensor}, pp {self.stages}, ep {self.expert})"
 
     @property
     def kinds(self) -> list[str]:
@@ -115,7 +125,7 @@ def pipeline_of(description: Description) -> Pipeline:
     rows = tuple(
         row for name in _names(topology.chunks) for row in _rows_of(name, topology.chunks, layers, ends, grid.pipeline)
     )
-    return Pipeline(grid.tensor, grid.pipeline, grid.expert, sum(1 for _ in grid.ranks()), rows)
+    return Pipeline(grid.tensor, grid.pipeline, grid.expert, sum(1 for _ in grid.ranks()), topology.is_whole, rows)
 
 
 def _names(chunks: tuple[Chunk, ...]) -> list[str]:

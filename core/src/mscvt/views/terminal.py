@@ -79,11 +79,7 @@ def preview_text(preview: Preview, width: int) -> Iterator[Text]:
 def side_text(side: Side, width: int, whose: str = "") -> Iterator[Text]:
     """The pipeline of a checkpoint, and where its experts lie."""
     pipeline = side.pipeline
-    yield Text(
-        f"{f'pipeline {whose}'.rstrip()}: {counted(pipeline.ranks, 'rank')} "
-        f"(tp {pipeline.tensor}, pp {pipeline.stages}, ep {pipeline.expert})",
-        style="bold",
-    )
+    yield Text(f"{f'pipeline {whose}'.rstrip()}: {pipeline.about}", style="bold")
     yield from _grid(pipeline, width)
     yield from _legend(pipeline, width)
     yield Text("layer: the number in the keys of the shards; in the cells: the number in Hugging Face", style="dim")

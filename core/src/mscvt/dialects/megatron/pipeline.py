@@ -11,7 +11,7 @@ from math import lcm
 
 from mscvt.dialects.megatron.dist import in_one_piece
 from mscvt.dialects.megatron.layout_text import stages_of
-from mscvt.dialects.options import Options
+from mscvt.dialects.options import TORCH_DIST, Options
 from mscvt.dialects.ranks import check_ranks
 from mscvt.errors import Faults
 from mscvt.layout.rules import EXPERT, EXPERT_TENSOR, TENSOR
@@ -76,7 +76,8 @@ def topology(options: Options, layers: int, there: Collection[tuple[int, int]] |
         begun += count
     apart = None if mtp is None or chunks[mtp] == chunks[-1] else chunks[mtp]
     ordered = tuple(sorted(chunks, key=lambda chunk: chunk.stage))
-    return Topology(grid(options, there), ordered, chunks[0], chunks[-1], mtp_apart=apart)
+    is_whole = options.ckpt_format == TORCH_DIST
+    return Topology(grid(options, there), ordered, chunks[0], chunks[-1], mtp_apart=apart, is_whole=is_whole)
 
 
 def virtual_stages(options: Options, layers: int) -> int:
