@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from dist_checkpoints import pieces, write_folder
 from safetensors.torch import load_file
 
 from command_line import check_refused, make_source, run_main
@@ -113,7 +114,54 @@ def test_layers_stand_alone_where_that_is_asked_for(tmp_path: Path) -> None:
     check_equal(tmp_path / "back", source)
 
 
+def test_parallel_sizes_are_said_to_change_nothing(tmp_path: Path) -> None:
+    source = make_source("llama2", tmp_path / "hf")
+    unpadded = (*TO_DIST, "--make-vocab-size-divisible-by", 1)
+    said = run("hf2mg", source, tmp_path / "mg", *unpadded)
+    assert "decide args, flags and padding alone" not in said
+    said = run("hf2mg", source, tmp_path / "sized", *unpadded, "--tp", 2)
+    assert "--target-tensor-parallel-size: decide args, flags and padding alone" in said
+    assert "--tensor-model-parallel-size 2" in said
+    plain, sized = (tree(tmp_path / name / "release") for name in ("mg", "sized"))
+    assert {name for name in plain if plain[name] != sized[name]} == {"common.pt"}
+
+
+def test_layers_alone_mean_nothing_in_files_of_ranks(tmp_path: Path) -> None:
+    source = make_source("llama2", tmp_path / "hf")
+    options = ["--dialect", "megatron", "--non-homogeneous-layers"]
+    check_refused("hf2mg", source, tmp_path / "mg", options, ["means nothing without --ckpt-format torch_dist"])
+
+
 def test_dialect_without_the_format_refuses_it(tmp_path: Path) -> None:
     source = make_source("llama2", tmp_path / "hf")
     options = ["--ckpt-format", "torch_dist"]
     check_refused("hf2mg", source, tmp_path / "mg", options, ["--ckpt-format"])
+
+
+def plain_copy(source: Path, folder: Path, wrapping: str) -> Path:
+    """What FSDP2 training saves: rows divided among ranks, under the names of transformers, an optimizer beside."""
+    chunks = {}
+    for key, value in weights(source).items():
+        cuts = [[(len(value) + 1) // 2] if len(value) > 1 else [], *([] for _ in value.shape[1:])]
+        chunks[wrapping + key] = list(pieces(value, cuts))
+    moments = {f"optimizer.state.{key}.exp_avg": [((0,), torch.zeros(3))] for key in chunks}
+    return write_folder(folder, chunks | moments, {"dataloader": {"step": 7}})
+
+
+@pytest.mark.parametrize("wrapping", ["", "model."])
+def test_plain_folder_in_hugging_faces_names_becomes_its_files(
+    folders: tuple[Path, Path], wrapping: str, tmp_path: Path
+) -> None:
+    folder = plain_copy(folders[0], tmp_path / "dcp", wrapping)
+    said = run("mg2hf", folder, tmp_path / "hf", "--hf-cfg-dir", folders[0])
+    assert "recognised as a plain folder of torch.distributed.checkpoint" in said
+    found, expected = weights(tmp_path / "hf"), weights(folders[0])
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key].view(torch.uint8), expected[key].view(torch.uint8)) for key in found)
+
+
+def test_plain_folder_of_an_unknown_model_is_refused(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    folder = plain_copy(folders[0], tmp_path / "dcp", "")
+    check_refused("mg2hf", folder, tmp_path / "hf", [], ["doesn't say what model it is of", "--hf-cfg-dir"])
+    write_folder(folder, {"model.embed_tokens.weight": [((0, 0), torch.zeros(3, 4))]})
+    check_refused("mg2hf", folder, tmp_path / "hf", ["--hf-cfg-dir", str(folders[0])], ["missing:"])

@@ -167,6 +167,7 @@ STRANGERS = {
     "jobs/prepare.py": ({"megatron"}, "chooses the format"),
     "jobs/opened.py": ({"megatron"}, "chooses the format"),
     "jobs/sources.py": ({"megatron"}, "chooses the format"),
+    "jobs/prepare_plain.py": ({"megatron"}, "chooses the format"),
     "jobs/megatron_files.py": ({"megatron"}, "chooses the format"),
     "jobs/shards_written.py": ({"megatron"}, "chooses the format"),
     "jobs/trained_factors.py": ({"megatron"}, "chooses the format"),

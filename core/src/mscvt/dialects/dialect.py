@@ -65,6 +65,9 @@ class Rules:
 class Distributed(Protocol):
     """The names of global tensors in distributed checkpoints, by the keys of a model that is in one piece."""
 
+    def in_vain(self, options: Any) -> str | None:
+        """Say which of the options that were asked for change nothing of the tensors, if there are any."""
+
     def slots(self, options: Any, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, Slot]:
         """Where each tensor of a model lies, by key; `shapes` has all of its tensors."""
 

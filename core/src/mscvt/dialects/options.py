@@ -228,7 +228,7 @@ class Options:
         help="torch: a file for each rank; torch_dist: global tensors, which load at any parallel sizes.",
         default=TORCH,
         choices=(TORCH, TORCH_DIST),
-        holds="torch_dist only with --dialect megatron; parallel sizes then go into args and flags alone",
+        holds="torch_dist only with --dialect megatron; parallel sizes then decide args, flags and padding alone",
         dialects=(MEGATRON,),
     )
     non_homogeneous_layers: bool | None = option(

@@ -127,7 +127,14 @@ def model_from_config(
     notes = _shifted_layers(family, {**h, **family.args(h, selection.kept)}, options, topology, selection)
     if dialect.IS_USUAL:
         notes += notes_on(asked, family.model_type.noted, family.model_type.name)
+    notes += in_vain(asked, dialect)
     return Model(family, h, options, description, selection.kept, notes)
+
+
+def in_vain(asked: Options, dialect: Dialect) -> tuple[str, ...]:
+    """Say what was asked for that changes nothing of a checkpoint's tensors."""
+    said = dialect.DISTRIBUTED.in_vain(asked) if dialect.DISTRIBUTED is not None else None
+    return () if said is None else (said,)
 
 
 def check_meant(asked: Options, family: Family, h: Hyperparameters) -> None:

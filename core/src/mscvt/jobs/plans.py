@@ -18,6 +18,7 @@ from mscvt.plan.contents import Plan
 from mscvt.plan.files import SHARD_BYTES, by_rank, by_size
 from mscvt.plan.joined import Joined
 from mscvt.plan.planner import NameFiles, Tolerated, Words, check_source, make_plan
+from mscvt.plan.same import Same
 from mscvt.tensors.info import TensorInfo
 
 _HUGGINGFACE = Words(
@@ -89,6 +90,34 @@ def _tolerated(description: Description, left_out: Mapping[str, str] | None) -> 
         repeats={name: alias.of for name, alias in description.aliases.items()},
         left_out=description.left_out,
         passed_over=lambda name: next((why for pattern, why in patterns if pattern.match(name)), None),
+    )
+
+
+def plan_same(
+    description: Description,
+    source: Mapping[str, TensorInfo],
+    *,
+    left_out: Mapping[str, str] | None = None,
+    dtype: str | None = None,
+) -> Plan:
+    """Plan all files of a Hugging Face checkpoint from tensors that have its names already.
+
+    Args:
+        description: The model.
+        source: Every tensor.
+        left_out: Pattern (`fnmatch`) of source tensors that no rule takes and that are left out -> why.
+        dtype: Convert floating-point tensors to this dtype; None keeps each one's own.
+
+    Raises:
+        MscvtError: As `plan_to_megatron`.
+    """
+    return make_plan(
+        Same(description, source.keys()),
+        source,
+        lambda entries: by_size(entries, file_name),
+        _HUGGINGFACE,
+        tolerated=_tolerated(description, left_out),
+        dtype=dtype,
     )
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from mscvt.errors import MscvtError
-from mscvt.jobs.identity import folders_of, identity_of
+from mscvt.jobs.huggingface_written import to_huggingface
 from mscvt.jobs.opened import open_checkpoint, open_model
 from mscvt.jobs.plans import plan_reshard, plan_to_huggingface, plan_to_megatron
 from mscvt.jobs.prepare_adapter import prepare_adapter
 from mscvt.jobs.prepare_factors import prepare_factors
+from mscvt.jobs.prepare_plain import plain_folder, prepare_plain
 from mscvt.jobs.prepared import Conversion
 from mscvt.jobs.request import Request
 from mscvt.jobs.shards_written import Recorded, to_shards
@@ -20,7 +20,6 @@ from mscvt.jobs.sources import open_megatron, open_tensors
 from mscvt.jobs.trained_factors import has_factors, read_trained
 from mscvt.plugins.family import Family
 from mscvt.plugins.registry import Registry
-from mscvt.tensors.info import TORCH_NAMES
 from mscvt.tensors.renamed import renamed
 from mscvt.tensors.sources import NotedSource, Source
 
@@ -119,43 +118,19 @@ def prepare_to_huggingface(request: Request, registry: Registry) -> Conversion:
     Raises:
         MscvtError: Where anything at all is wrong with the options, the plugin or the source.
     """
-    from mscvt.formats.huggingface.config_files import adapt_config, copy_config_files, find_config_files
-    from mscvt.formats.huggingface.existing import listed_files
-    from mscvt.formats.huggingface.writer import INDEX, allocate, offsets_in, write_index
-
     if request.lora.save_lora_to_hf:
         return prepare_adapter(request, registry)
+    if (folder := plain_folder(request)) is not None:
+        return prepare_plain(folder, request, registry)
     source, model, config = open_checkpoint(request, registry)
-    config_files = find_config_files(request.hf_cfg_dir) if request.hf_cfg_dir else []
     trained = read_trained(request, model, source)
     shards: Source = source if trained is None else trained.merged()
     replicas = request.replicas == "equal"
     plan = plan_to_huggingface(model.description, shards.tensors, dtype=request.dtype_name, replicas=replicas)
-
-    adapted = None
-    notes: tuple[str, ...] = ("config.json and the tokenizer are not written; --hf-cfg-dir DIR copies them",)
-    if config is not None:
-        adapted, notes = adapt_config(config, model.h, model.family.model_type, TORCH_NAMES[plan.largest_dtype])
-
-    def finish(folder: Path) -> None:
-        if config is not None and adapted is not None:
-            copy_config_files(config_files, folder, config, adapted)
-        write_index(folder, plan.files)
-
-    return Conversion(
-        plan=plan if trained is None else trained.compared(plan),
-        source=shards,
-        compared=None if trained is None else trained.shards,
-        allocate=lambda path, file: allocate(path, file.tensors),
-        offsets=lambda path, file: offsets_in(path),
-        finish=finish,
-        finishing=(INDEX, *(path.name for path in config_files)),
-        sources=folders_of(request),
-        listed=listed_files,
-        identity=identity_of("mg2hf", request, model.family, shards.files, model.options, config),
-        notes=(*model.notes, *(trained.notes if trained else ()), *notes),
-        source_layout=model.description,
-    )
+    if trained is None:
+        return to_huggingface(request, model, plan, shards, config)
+    conversion = to_huggingface(request, model, trained.compared(plan), shards, config, trained.notes)
+    return replace(conversion, compared=trained.shards)
 
 
 def _left_out_notes(left_out: Mapping[str, str]) -> list[str]:

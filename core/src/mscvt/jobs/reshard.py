@@ -11,7 +11,7 @@ from mscvt.dialects.args_read import absent_copies
 from mscvt.dialects.known import dialect_of
 from mscvt.dialects.options import Options
 from mscvt.errors import MscvtError
-from mscvt.jobs.models import Existing, Model, check_meant, check_options, model_from_args
+from mscvt.jobs.models import Existing, Model, check_meant, check_options, in_vain, model_from_args
 from mscvt.jobs.request import Request
 from mscvt.model.hyperparameters import pad_vocabulary
 from mscvt.model.layers import select_layers
@@ -48,9 +48,9 @@ def models_of(there: Existing, request: Request, registry: Registry) -> tuple[Mo
     topology = dialect.topology(options, len(layers))
     description = describe(family, h, options, topology, selection, dialect, absent=absent_copies(there.args))
     h = {**h, "mtp_num_layers": options.mtp_num_layers or 0}
-    return source, Model(
-        family, h, options, description, selection.kept, (*source.notes, *_lost(source.options, options))
-    )
+    unused = in_vain(replace(request.options, ckpt_format=options.ckpt_format), dialect)
+    notes = (*source.notes, *_lost(source.options, options), *unused)
+    return source, Model(family, h, options, description, selection.kept, notes)
 
 
 def absent_of(args: Mapping[str, Any], wanted: Model) -> list[str]:

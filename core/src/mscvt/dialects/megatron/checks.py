@@ -75,6 +75,11 @@ def check(options: Options, h: Hyperparameters, roles: Collection[str]) -> None:
     _check_mixers(options, roles, faults)
     _check_experts(whole, h, roles, version, faults)
     _check_groups(whole, h, version, faults)
+    if options.non_homogeneous_layers and options.ckpt_format != TORCH_DIST:
+        faults.add(
+            f"{flag('non_homogeneous_layers')} means nothing without {flag('ckpt_format')} {TORCH_DIST}",
+            hint=f"Leave out {flag('non_homogeneous_layers')}.",
+        )
     faults.raise_if_any("megatron-core can't have that")
 
 

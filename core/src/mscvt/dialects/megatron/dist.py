@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from mscvt.dialects.options import TORCH_DIST, Options
+from mscvt.model.options import flag
 from mscvt.tensors.slots import Slot
 
 _LAYER = re.compile(r"(decoder\.layers\.)(\d+)\.(.+)")
@@ -56,6 +57,15 @@ _HALVES = ("linear_fc1.weight", "linear_fc1.bias")
 def in_one_piece(options: Options) -> Options:
     """The options under which a model is described whose checkpoint has this format; others stay as they are."""
     return replace(options, **_ONE_PIECE) if options.ckpt_format == TORCH_DIST else options
+
+
+def in_vain(options: Options) -> str | None:
+    """Say which of the options that were asked for change nothing of a checkpoint's tensors, if there are any."""
+    names = _ONE_PIECE.keys() - {"megatron_core_version"}
+    given = sorted(flag(name) for name in names if getattr(options, name) is not None)
+    if options.ckpt_format != TORCH_DIST or not given:
+        return None
+    return f"{', '.join(given)}: decide args, flags and padding alone, a {TORCH_DIST} checkpoint loads at any sizes"
 
 
 def is_uniform(shapes: Mapping[str, tuple[int, ...]]) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 from mscvt.errors import Faults, MscvtError, shown
 from mscvt.formats.files import file_inside
+from mscvt.formats.megatron_dist.metadata import METADATA
 from mscvt.formats.megatron_dist.reader import GlobalSource
 from mscvt.formats.megatron_dist.writer import COMMON, VERSIONS
 from mscvt.formats.megatron_torch.folder import DISTRIBUTED, find_iteration
@@ -167,6 +168,11 @@ class DistCheckpoint:
 def is_distributed(folder: Path) -> bool:
     """Whether an iteration's folder is a distributed checkpoint."""
     return any((folder / name).exists() for name in DISTRIBUTED)
+
+
+def is_plain(folder: Path) -> bool:
+    """Whether an iteration's folder is one of torch.distributed.checkpoint, and not of Megatron."""
+    return (folder / METADATA).exists() and not (folder / VERSIONS).exists()
 
 
 def _check_backend(folder: Path) -> None:

@@ -31,6 +31,8 @@ class GlobalSource:
         tensors: Every tensor by its name. File and offset are those of its first chunk's item.
     """
 
+    notes: tuple[str, ...] = ()
+
     def __init__(self, folder: Path, wanted: Callable[[str], bool]) -> None:
         """Read `.metadata`.
 
