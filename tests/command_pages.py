@@ -18,7 +18,7 @@ _CONVERSION = (*_STARTS, "lora.md", "resume.md", "troubleshooting.md")
 RELATED: Mapping[str, tuple[str, ...]] = {
     "hf2mg": (*_CONVERSION, "support.md", "formats.md"),
     "mg2hf": (*_CONVERSION, "formats.md"),
-    "mg2mg": (*_STARTS, "resume.md", "troubleshooting.md"),
+    "mg2mg": (*_STARTS, "changing-the-layout.md", "resume.md", "troubleshooting.md"),
     "plan": ("plan-and-inspect.md", "concepts.md"),
     "convert": ("migrating.md", "options.md#options-of-the-original", "troubleshooting.md"),
     "verify": ("resume.md#proof", "troubleshooting.md#verifying"),
