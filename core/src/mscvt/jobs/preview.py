@@ -12,7 +12,6 @@ from mscvt.errors import MscvtError
 from mscvt.jobs.prepared import Conversion
 from mscvt.parallel.grid import Rank, ShardName
 from mscvt.plan.contents import OutputFile
-from mscvt.plan.shares import Shares
 from mscvt.views.drawing import drawings_of
 from mscvt.views.experts import expert_places
 from mscvt.views.files import SizedFile, group_files
@@ -73,7 +72,7 @@ def _layouts(conversion: Conversion) -> list[Description]:
 
 def _shard(conversion: Conversion, layout: Description, text: str) -> Shard:
     rank = read_rank(text, layout)
-    return shard_of(layout, rank, _dtypes(conversion, layout, rank), Shares(layout))
+    return shard_of(layout, rank, _dtypes(conversion, layout, rank))
 
 
 def _dtypes(conversion: Conversion, layout: Description, rank: Rank) -> Mapping[ShardName, str]:

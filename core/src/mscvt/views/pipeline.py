@@ -57,11 +57,6 @@ class Cell:
     blocks: tuple[str, ...] = ()
     """What the layer consists of."""
 
-    @property
-    def text(self) -> str:
-        """Letter and number."""
-        return LETTERS[self.kind] if self.layer is None else f"{LETTERS[self.kind]} {self.layer}"
-
 
 @dataclass(frozen=True, slots=True)
 class Row:

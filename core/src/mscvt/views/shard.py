@@ -90,18 +90,15 @@ def rank_text(rank: Rank) -> str:
     return ",".join(f"{name}={number}" for name, number in _place(rank).items())
 
 
-def shard_of(
-    description: Description, rank: Rank, dtypes: Mapping[ShardName, str], shares: Shares | None = None
-) -> Shard:
+def shard_of(description: Description, rank: Rank, dtypes: Mapping[ShardName, str]) -> Shard:
     """What a rank holds.
 
     Args:
         description: The model.
         rank: The rank.
         dtypes: The dtype of each tensor of the rank, as safetensors names it.
-        shares: The description's shares, where somebody has them already.
     """
-    shares = shares or Shares(description)
+    shares = Shares(description)
     place = description.topology.grid.places[rank.tensor, rank.expert]
     alike: dict[tuple[object, ...], _Alike] = {}
     for parameter in description.parameters:

@@ -48,7 +48,7 @@ class Way:
     """The tensor that it repeats; its way is that one's."""
 
 
-def way_of(description: Description, name: str, shares: Shares | None = None) -> Way:
+def way_of(description: Description, name: str) -> Way:
     """The way of a Hugging Face tensor.
 
     Raises:
@@ -64,7 +64,7 @@ def way_of(description: Description, name: str, shares: Shares | None = None) ->
             f"--tensor {shown(name)}: the model has no tensor of this name in Hugging Face",
             hint=did_you_mean(name, uses) or f"One of them is {next(iter(uses))}.",
         )
-    shares = shares or Shares(description)
+    shares = Shares(description)
     stops: list[Stop] = []
     for use in uses[original]:
         parameter, layout = use.parameter, use.parameter.layout
