@@ -50,6 +50,13 @@ def test_speed_reports_every_figure_of_both_directions_for_a_tiny_model(tmp_path
         assert len(found["ratios"]) == 1
 
 
+def test_sources_reports_every_kind_beside_a_copy(capsys):
+    benchmark("sources").main(["--rows", "128", "--columns", "64", "--rounds", "1"])
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["copy", "FP8 to bf16", "FP4 to bf16", "fp32 to bf16", "bf16 to fp32", "compare"]
+    assert all(float(speed) > 0 and float(ratio) > 0 for _, speed, ratio in rows)
+
+
 def test_merging_reports_a_copy_and_every_rank(capsys):
     benchmark("merging").main(["--rows", "8", "--columns", "6", "--ranks", "1", "2", "--rounds", "1"])
     rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]

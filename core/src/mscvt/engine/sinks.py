@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 
 from mscvt.engine.blocks import Block
+from mscvt.engine.same_bytes import same_bytes
 from mscvt.errors import MscvtError
 from mscvt.formats.torch_zip.checksums import combine, crc32
 from mscvt.plan.contents import Name, Unit
@@ -137,7 +138,7 @@ class CompareSink:
             if existing.element_size() != width:
                 raise MscvtError(f"{target}: compared with elements of another size")
             theirs = existing.view(torch.uint8)
-            if not torch.equal(data, theirs):
+            if not same_bytes(data, theirs):
                 self._find(target, block, data.view(-1, width), theirs.view(-1, width))
             compared += data.numel()
         return compared

@@ -33,6 +33,8 @@ def check_equal_sources(
     """
     import torch
 
+    from mscvt.engine.same_bytes import same_bytes
+
     faults = Faults()
     for kept, dropped, numel in plan.equal if wanted is None else _equal_among(plan, wanted):
         ours, theirs = open_source(kept), open_source(dropped)
@@ -40,7 +42,7 @@ def check_equal_sources(
         for start in range(0, numel, step):
             count = min(step, numel - start)
             a, b = (t.region(start, (count,), (1,)).view(torch.uint8) for t in (ours, theirs))
-            if not torch.equal(a, b):
+            if not same_bytes(a, b):
                 faults.add(
                     f"{shown(dropped)} differs from {shown(kept)}, and only the second would be converted",
                     hint="Is the checkpoint what its configuration says (tie_word_embeddings, MTP)? "

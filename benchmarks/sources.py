@@ -1,0 +1,87 @@
+"""How fast a core makes elements that are no plain copy, beside one that is; in processor time.
+
+Buffers are as large as those of a conversion, so that what fits into a core's cache does here as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+
+import torch
+
+from merging import gigabytes_per_second
+from mscvt.engine import DEFAULT_MEMORY
+from mscvt.engine.same_bytes import same_bytes
+from mscvt.engine.strided import copy_strided
+from mscvt.tensors.quantized.block_fp8 import BLOCK, block_fp8
+from mscvt.tensors.quantized.fp4 import GROUP, fp4
+from mscvt.tensors.sources import PlainTensor, SourceTensor
+
+_CORES = 2
+"""A conversion's buffers are divided among so many threads."""
+
+
+def plain(dtype: torch.dtype, numel: int) -> PlainTensor:
+    """Random elements."""
+    return PlainTensor(torch.randn(numel).to(dtype))
+
+
+def moved(source: SourceTensor, rows: int, columns: int, dtype: torch.dtype) -> Callable[[], object]:
+    """What a conversion does with a matrix: block after block into a buffer, as bits where the dtype stays."""
+    height = max(1, DEFAULT_MEMORY // _CORES // dtype.itemsize // columns)
+    buffer = torch.empty(height * columns, dtype=dtype)
+
+    def work() -> None:
+        for first in range(0, rows, height):
+            count = min(height, rows - first)
+            taken = source.region(first * columns, (count, columns), (columns, 1))
+            target = buffer[: count * columns].view(count, columns)
+            if taken.dtype == dtype:
+                copy_strided(target.view(torch.int16), taken.view(torch.int16))
+            else:
+                target.copy_(taken)
+
+    return work
+
+
+def compared(rows: int, columns: int) -> Callable[[], object]:
+    """What `--verify` does besides: bytes against bytes."""
+    ours = torch.randint(0, 256, (2 * rows * columns,), dtype=torch.uint8)
+    theirs = ours.clone()
+    return lambda: same_bytes(ours, theirs)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, and print a row for each kind of source."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=16384)
+    parser.add_argument("--columns", type=int, default=4096)
+    parser.add_argument("--rounds", type=int, default=5)
+    asked = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    rows, columns = asked.rows, asked.columns
+    numel = rows * columns
+    values = torch.randn(numel).to(torch.float8_e4m3fn).view(rows, columns)
+    scales = torch.rand(-(-rows // BLOCK[0]), -(-columns // BLOCK[1])) / 64
+    codes = torch.randint(-128, 128, (rows, columns // 2), dtype=torch.int8)
+    exponents = torch.randint(120, 130, (rows, columns // GROUP), dtype=torch.uint8).view(torch.float8_e8m0fnu)
+    bf16, fp32 = torch.bfloat16, torch.float32
+    kinds: dict[str, tuple[int, Callable[[], object]]] = {
+        "copy": (2 * numel, moved(plain(bf16, numel), rows, columns, bf16)),
+        "FP8 to bf16": (2 * numel, moved(block_fp8(values, scales), rows, columns, bf16)),
+        "FP4 to bf16": (2 * numel, moved(fp4(codes, exponents), rows, columns, bf16)),
+        "fp32 to bf16": (2 * numel, moved(plain(fp32, numel), rows, columns, bf16)),
+        "bf16 to fp32": (4 * numel, moved(plain(bf16, numel), rows, columns, fp32)),
+        "compare": (2 * numel, compared(rows, columns)),
+    }
+    print("| source | GB/s written of a core | of a copy |\n|---|---|---|")
+    copy = None
+    for name, (nbytes, work) in kinds.items():
+        speed = gigabytes_per_second(nbytes, work, asked.rounds)
+        copy = copy or speed
+        print(f"| {name} | {speed:.2f} | {speed / copy:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
