@@ -1,8 +1,8 @@
 """How fast conversions are next to `cp`, and how much memory they take.
 
-Each round runs, one after the other: hf2mg, `cp -r` of what it wrote, mg2hf, `cp -r` of what that wrote. The
-result of a round's way back is the source of the next round, so that no more than two checkpoints exist at a
-time. What was read last is in the page cache ("warm").
+Each round runs, one after the other, each with `cp -r` of what it wrote: hf2mg, mg2mg to another layout, mg2mg to a
+distributed checkpoint, mg2hf from that, and mg2hf. The result of the way back is the source of the next round, so that
+no more than three checkpoints exist at a time. What was read last is in the page cache ("warm").
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ from mscvt.jobs.request import Request
 from mscvt.plugins.registry import load_registry
 
 _RESULTS = Path(__file__).resolve().parents[1] / "bench-results"
-_ROOM = 3
+DIRECTIONS = ("hf2mg", "mg2mg", "mg2mg to torch_dist", "mg2hf from torch_dist", "mg2hf")
+_DISTRIBUTED = ["--dialect", "megatron", "--ckpt-format", "torch_dist", "--make-vocab-size-divisible-by", "1"]
+_ROOM = 4
 """A folder needs room for so many times the source."""
 
 
@@ -90,19 +92,27 @@ def measure(command: Sequence[str | Path], result: Path, expected: int) -> Round
 
 
 def measure_model(model: Model, folder: Path, rounds: int, workers: int | None) -> dict[str, list[Round]]:
-    """Convert a model both ways, so many times."""
-    hf, mg = folder / "hf", folder / "mg"
+    """Convert a model all ways, so many times."""
+    hf, mg, other = folder / "hf", folder / "mg", folder / "other"
     how = [] if workers is None else ["--workers", str(workers)]
     write_checkpoint(hf, model)
     config = folder / "config"
     config.mkdir()
     shutil.copy(hf / "config.json", config)
-    found: dict[str, list[Round]] = {"hf2mg": [], "mg2hf": []}
+    found: dict[str, list[Round]] = {direction: [] for direction in DIRECTIONS}
+    back = ["--hf-cfg-dir", config, *how]
     expected = prepare_to_megatron(Request(hf, model.options), load_registry()).plan.nbytes
     for _ in range(rounds):
         found["hf2mg"].append(measure(["hf2mg", "--load-dir", hf, *model.flags, *how], mg, expected))
         shutil.rmtree(hf)
-        found["mg2hf"].append(measure(["mg2hf", "--load-dir", mg, "--hf-cfg-dir", config, *how], hf, model.nbytes))
+        for direction, flags in (("mg2mg", ["--tp", "1"]), ("mg2mg to torch_dist", _DISTRIBUTED)):
+            found[direction].append(measure(["mg2mg", "--load-dir", mg, *flags, *how], other, expected))
+            if direction == "mg2mg":
+                shutil.rmtree(other)
+        found["mg2hf from torch_dist"].append(measure(["mg2hf", "--load-dir", other, *back], hf, model.nbytes))
+        shutil.rmtree(other)
+        shutil.rmtree(hf)
+        found["mg2hf"].append(measure(["mg2hf", "--load-dir", mg, *back], hf, model.nbytes))
         shutil.rmtree(mg)
     return found
 

@@ -33,12 +33,12 @@ def run_of(name, tmp_path, *arguments):
     return json.loads(output.read_text())
 
 
-def test_speed_reports_every_figure_of_both_directions_for_a_tiny_model(tmp_path):
+def test_speed_reports_every_figure_of_every_direction_for_a_tiny_model(tmp_path):
     report = run_of("speed", tmp_path, "--scenario", "tiny", "--rounds", "1", "--workers", "1")
     assert report["workers"] == 1
     assert report["machine"].keys() == {"cores", "python", "system", "file_system"}
     source = report["scenarios"]["tiny"]["source_bytes"]
-    for direction in ("hf2mg", "mg2hf"):
+    for direction in benchmark("speed").DIRECTIONS:
         found = report["scenarios"]["tiny"][direction]
         (only,) = found["rounds"]
         assert found["seconds"] == only["total"] > only["converting"] > 0

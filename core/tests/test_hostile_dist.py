@@ -3,6 +3,8 @@
 import os
 import pickle
 import time
+from argparse import Namespace
+from collections.abc import Mapping
 
 import pytest
 import torch
@@ -11,7 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mscvt.errors import MscvtError
+from mscvt.formats.megatron_dist.checkpoint import DistCheckpoint
 from mscvt.formats.megatron_dist.reader import GlobalSource
+from mscvt.formats.megatron_dist.writer import write_common
 
 FUZZ = settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 WEIGHTS = {"a": torch.arange(24, dtype=torch.float32).reshape(4, 6), "b": torch.arange(5).to(torch.bfloat16)}
@@ -82,6 +86,40 @@ def test_class_that_no_metadata_has_is_refused_by_its_name(whole, tmp_path):
     put(tmp_path, whole | {".metadata": pickle.dumps(st.integers)})
     with pytest.raises(MscvtError, match=r"\.metadata: its pickle names 'hypothesis.*, which no file of this kind"):
         GlobalSource(tmp_path, lambda name: True)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(whole, tmp_path_factory):
+    """The files of a small checkpoint of Megatron: name -> bytes."""
+    write_common(folder := tmp_path_factory.mktemp("common"), {"args": Namespace(num_layers=2), "iteration": 3})
+    return whole | {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@settings(FUZZ, max_examples=150)
+@given(
+    edits=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=4),
+    name=st.sampled_from(["common.pt", "metadata.json"]),
+    end=st.integers(0, 9),
+)
+def test_damaged_record_of_a_checkpoint_is_read_or_refused(edits, name, end, checkpoint, tmp_path):
+    content = bytearray(checkpoint[name])
+    for place, value in edits:
+        content[int(place * (len(content) - 1))] = value
+    put(tmp_path, checkpoint | {name: bytes(content[: len(content) - max(0, end - 6)])})
+    try:
+        opened = DistCheckpoint(tmp_path)
+    except MscvtError as error:
+        if name not in str(error):
+            raise
+        return
+    assert isinstance(opened.args, Mapping)
+    opened.close()
+
+
+def test_checkpoint_of_another_backend_is_named_as_one(checkpoint, tmp_path):
+    put(tmp_path, checkpoint | {"metadata.json": b'{"sharded_backend": "zarr"}'})
+    with pytest.raises(MscvtError, match="says that the checkpoint is of the kind 'zarr', expected 'torch_dist'"):
+        DistCheckpoint(tmp_path)
 
 
 BOMBS = {
