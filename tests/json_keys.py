@@ -8,7 +8,8 @@ PLAN = {"command", "target", "files", "bytes", "notes", "training_flags", "is_dr
 ERROR = {"message", "hint", "faults"}
 KEYS = {
     "plan": PLAN | {"sides", "groups", "free", "shard", "ways"},
-    "result": PLAN | {"seconds", "is_complete", "resumed_tensors", "verified", "staging", "written", "missing"},
+    "result": PLAN
+    | {"seconds", "is_complete", "resumed_tensors", "verified", "staging", "written", "missing", "peak_memory"},
     "verify": {"command", "is_equal", "differences", "tensors", "bytes", "seconds", "notes"},
     "inspect": {
         *("command", "folder", "kind", "what", "model_type", "parameters", "facts", "dtypes", "groups", "bytes"),
@@ -81,6 +82,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "source": str,
     "repository": str,
     "revision": str,
+    "peak_memory": int,
     "fetched": int,
     "conversion": (dict, type(None)),
     "download": (dict, type(None)),

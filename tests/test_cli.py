@@ -72,7 +72,7 @@ def test_convert_goes_to_megatron_by_default(checkpoints, tmp_path):
 
 def handed_over(outcome):
     """The words that are printed to be pasted into a training script, each option on a line of its own."""
-    text = outcome.out.partition("pass to the training script")[2].partition("\n")[2]
+    text = outcome.out.partition("pass to the training script")[2].partition("\n")[2].partition("to compare")[0]
     assert all(line.startswith("    --") for line in text.splitlines())
     return shlex.split(text)
 
@@ -133,6 +133,19 @@ def test_what_is_printed_to_be_pasted_is_quoted(checkpoints, tmp_path):
     outcome = run_main("hf2mg", "--load-dir", checkpoints[0], "--save-dir", target)
     assert shlex.split(outcome.out.partition(" to ")[2].splitlines()[0]) == [str(target)]
     assert handed_over(outcome)[:2] == ["--load", str(target)]
+
+
+def test_end_says_how_to_prove_the_result_unless_it_was_verified(checkpoints, tmp_path):
+    hf, _ = checkpoints
+    outcome = run_main("hf2mg", "--load-dir", hf, "--save-dir", tmp_path / "mg", "--dtype", "fp16")
+    proof = shlex.split(outcome.out.splitlines()[-1].partition("to compare every byte: mscvt ")[2])
+    assert proof == ["verify", "--hf", str(hf), "--mg", str(tmp_path / "mg"), "--dtype", "fp16"]
+    assert run_main(*proof).out.startswith("equal; ")
+    back = ["mg2hf", "--load-dir", tmp_path / "mg", "--hf-cfg-dir", hf]
+    outcome = run_main(*back, "--save-dir", tmp_path / "hf")
+    assert f"mscvt verify --hf {tmp_path / 'hf'} --mg {tmp_path / 'mg'}" in outcome.out
+    assert "memory at most" in outcome.out
+    assert "mscvt verify" not in run_main(*back, "--save-dir", tmp_path / "other", "--verify").out
 
 
 def test_zero_that_was_asked_for_is_handed_over(tmp_path):

@@ -1,6 +1,7 @@
 """Progress: lines in a log, a bar on a terminal, the same numbers in both."""
 
 import io
+import json
 import os
 import pty
 import re
@@ -9,8 +10,8 @@ import sys
 
 import pytest
 
-from command_line import make_source
-from mscvt.cli.progress import Lines, Meter, show_progress
+from command_line import make_source, run_main
+from mscvt.cli.progress import Lines, Meter, json_line, show_progress
 
 
 class Clock:
@@ -60,6 +61,46 @@ def test_time_left_is_unknown_before_anything_is_done():
     meter = Meter(1000, clock)
     assert meter.text() == "0 B of 1.0 kB (0%), 0 B/s, ? left"
     assert Meter(0, clock).text() == ""
+
+
+def test_log_file_has_every_phase_and_the_end(tmp_path):
+    hf, log = make_source("llama2", tmp_path / "hf"), tmp_path / "log.txt"
+    words = ["hf2mg", "--load-dir", hf, "--save-dir", tmp_path / "mg", "--log-file", log]
+    assert run_main(*words, "--quiet").err == ""
+    lines = [line.split(maxsplit=1) for line in log.read_text().splitlines()]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4}", when) for when, _ in lines)
+    assert [what.split(",")[0] for _, what in lines] == ["planning", "allocating", "converting", "done"]
+    assert run_main(*words).code == 1
+    assert log.read_text().splitlines()[-1].split(maxsplit=1)[1].startswith(f"failed: {tmp_path / 'mg'}: exists")
+
+
+def test_log_file_has_json_lines_with_json(tmp_path):
+    hf, log = make_source("llama2", tmp_path / "hf"), tmp_path / "log.json"
+    words = ["hf2mg", "--load-dir", hf, "--save-dir", tmp_path / "mg", "--log-file", log, "--json"]
+    outcome = run_main(*words)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert json.loads(outcome.out)["peak_memory"] > 10_000_000
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [event["phase"] for event in events] == ["planning", "allocating", "converting", "done"]
+    assert events[2]["total_bytes"] == json.loads(outcome.out)["bytes"]
+    keys = {"time", "phase", "bytes", "total_bytes", "bytes_per_second", "seconds_left", "message"}
+    assert all(event.keys() == keys for event in events)
+
+
+def test_log_file_that_can_not_be_written_is_refused(tmp_path):
+    hf, log = make_source("llama2", tmp_path / "hf"), tmp_path / "nowhere" / "log.txt"
+    outcome = run_main("hf2mg", "--load-dir", hf, "--save-dir", tmp_path / "mg", "--log-file", log)
+    assert outcome.code == 1
+    assert f"--log-file {log}: can't be written: No such file or directory" in outcome.err
+
+
+def test_event_has_rate_and_time_left():
+    clock = Clock()
+    meter = Meter(12_000, clock)
+    clock.now += 10
+    meter.done = 2_000
+    event = json.loads(json_line("12:00:00", "converting", meter, ""))
+    assert (event["bytes_per_second"], event["seconds_left"], event["message"]) == (200, 50, None)
 
 
 def test_nothing_is_shown_where_it_is_not_wanted(capsys):

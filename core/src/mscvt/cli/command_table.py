@@ -8,7 +8,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
-from mscvt.cli.recipe_tables import Prepared, RecipeShown
+from mscvt.cli.plugin_tables import NewPlugin, Prepared, RecipeShown
 from mscvt.cli.tables import (
     Checking,
     Compared,
@@ -17,7 +17,6 @@ from mscvt.cli.tables import (
     Inspecting,
     Machines,
     Model,
-    NewPlugin,
     Output,
     Planned,
     Progress,

@@ -13,16 +13,15 @@ from mscvt.cli import folder_commands, results
 from mscvt.cli.folders import HF, MG, check_folder, check_kind
 from mscvt.cli.inspecting import run_inspect
 from mscvt.cli.original import without_single_ranks
-from mscvt.cli.progress import show_progress
+from mscvt.cli.plugin_tables import NewPlugin
 from mscvt.cli.recipe_commands import check_recipe, run_recipes
 from mscvt.cli.report import FAILED
-from mscvt.cli.running import chosen_executor, chosen_model_type, interruptible, wants_progress
+from mscvt.cli.running import chosen_executor, chosen_model_type, interruptible, watched
 from mscvt.cli.tables import (
     Compared,
     Direction,
     Folders,
     Model,
-    NewPlugin,
     Output,
     Planned,
     Resources,
@@ -102,7 +101,7 @@ def _convert(load_kind: str, save_kind: str, given: Given) -> None:
     ]
     with (
         interruptible("nothing was begun; the same command goes on with what earlier runs left"),
-        show_progress("planning", wanted=wants_progress(given)) as (started, progress),
+        watched(given, "planning") as (started, progress),
     ):
         conversion = prepare(request, registry)
         chosen = select_files(conversion.plan.files, writing.only)
@@ -135,11 +134,28 @@ def _convert(load_kind: str, save_kind: str, given: Given) -> None:
         ahead = plans.preview_object(preview) if preview else {}
         results.print_json(given.command.name, {**shown, "is_dry_run": result is None, **ahead, **done})
     elif result:
-        results.print_result(conversion, result, notes)
+        results.print_result(conversion, result, notes, _proof(given))
     elif preview:
         plans.print_preview(conversion, folders.save_dir, preview, notes)
         if planned.html:
             typer.echo(f"wrote {shlex.quote(str(planned.html))}")
+
+
+def _proof(given: Given) -> list[str]:
+    """The command that compares source and result; empty where `verify` can't."""
+    folders, values = given.read(Folders), given.read(Values)
+    if given.command.recipes == "mg2mg" or any(asdict(given.asked(Lora)).values()):
+        return []
+    sides = [("--hf", folders.load_dir), ("--mg", folders.save_dir)]
+    if given.command.recipes == "mg2hf" or given.read(Direction).save_model_type == HF:
+        if given.read(Model).hf_cfg_dir is None:
+            return []
+        sides = [("--hf", folders.save_dir), ("--mg", folders.load_dir)]
+    words = ["mscvt", "verify", *(str(word) for side in sides for word in side)]
+    words += ["--dtype", values.dtype] if values.dtype else []
+    words += ["--dequantize"] if values.dequantize else []
+    model_type = given.read(Model).model_type_hf
+    return [*words, *(["--model-type-hf", model_type] if model_type else [])]
 
 
 def run_verify(given: Given) -> None:
@@ -155,7 +171,7 @@ def run_verify(given: Given) -> None:
     registry = load_registry()
     with (
         interruptible("nothing was changed"),
-        show_progress("planning", wanted=wants_progress(given)) as (started, progress),
+        watched(given, "planning") as (started, progress),
         chosen_executor(given) as executor,
     ):
         report = verify_checkpoints(

@@ -10,10 +10,9 @@ import typer
 
 from mscvt.cli import folder_results
 from mscvt.cli.folders import check_folder
-from mscvt.cli.progress import show_progress
 from mscvt.cli.report import FAILED
 from mscvt.cli.results import print_json
-from mscvt.cli.running import chosen_model_type, interruptible, wants_progress
+from mscvt.cli.running import chosen_model_type, interruptible, watched
 from mscvt.cli.tables import Checking, Folders, Model, Output, Repository, Target
 from mscvt.cli.words import Given
 from mscvt.errors import MscvtError
@@ -30,7 +29,7 @@ def run_download(given: Given) -> None:
     asked = given.read(Repository)
     with (
         interruptible("nothing was begun"),
-        show_progress("asking the hub", wanted=wants_progress(given)) as (started, progress),
+        watched(given, "asking the hub") as (started, progress),
     ):
         done = download(
             asked.repository,
@@ -66,7 +65,7 @@ def run_check(given: Given) -> None:
     registry = load_registry()
     with (
         interruptible("nothing was changed"),
-        show_progress("reading headers", wanted=wants_progress(given)) as (started, progress),
+        watched(given, "reading headers") as (started, progress),
     ):
         check = check_checkpoint(
             folder,

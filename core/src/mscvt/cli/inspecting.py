@@ -8,9 +8,8 @@ from pathlib import Path
 import typer
 
 from mscvt.cli.folders import check_folder
-from mscvt.cli.progress import show_progress
 from mscvt.cli.results import print_json, print_notes
-from mscvt.cli.running import chosen_model_type, interruptible, wants_progress
+from mscvt.cli.running import chosen_model_type, interruptible, watched
 from mscvt.cli.tables import Folders, Inspecting, Model, Output, Resources
 from mscvt.cli.words import Given
 from mscvt.plugins.registry import load_registry
@@ -31,7 +30,7 @@ def run_inspect(given: Given) -> None:
     wanted = given.read(Inspecting).scan
     with (
         interruptible("nothing was changed"),
-        show_progress("reading headers", wanted=wanted and wants_progress(given)) as (started, progress),
+        watched(given, "reading headers", wanted=wanted) as (started, progress),
     ):
         scanner = None
         if wanted:

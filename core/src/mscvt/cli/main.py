@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -112,8 +112,8 @@ def _typer_option(command: Command, row: Row) -> Any:
 
 def _completion(row: Row) -> Callable[[str], list[str]] | None:
     """What completes the value of an option, where it is one of a few; the shell completes the rest as paths."""
-    if row.name == "model_type_hf":
-        return _model_types
+    if row.name in _NAMES:
+        return _NAMES[row.name]
     if row.choices:
         return lambda incomplete: [choice for choice in row.choices if choice.startswith(incomplete)]
     return None
@@ -124,6 +124,16 @@ def _model_types(incomplete: str) -> list[str]:
 
     return [name for name in sorted(load_registry().families) if name.startswith(incomplete)]
 
+
+def _recipes(incomplete: str) -> list[str]:
+    from mscvt.plugins.recipes import find_recipes
+    from mscvt.plugins.registry import load_registry
+
+    return [name for name in find_recipes(load_registry()) if name.startswith(incomplete)]
+
+
+_NAMES: Mapping[str, Callable[[str], list[str]]] = {"model_type_hf": _model_types, "recipe": _recipes}
+"""Option -> what completes its value, where that is in plugins."""
 
 app = make_app()
 

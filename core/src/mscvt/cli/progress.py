@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 import time
@@ -46,14 +47,23 @@ class Meter:
     def __post_init__(self) -> None:
         self.began = self.seconds()
 
+    @property
+    def rate(self) -> float:
+        """Bytes a second so far."""
+        return self.done / max(self.seconds() - self.began, 1e-3)
+
+    @property
+    def left(self) -> int | None:
+        """How many seconds the rest takes at that rate; None where that is not known."""
+        return round(max(self.total - self.done, 0) / self.rate) if self.total and self.rate else None
+
     def text(self) -> str:
         """How much is done, how fast, and how long the rest takes at that rate; empty where nothing is counted."""
         if not self.total:
             return ""
-        rate = self.done / max(self.seconds() - self.began, 1e-3)
-        left = _duration(max(self.total - self.done, 0) / rate) if rate else "?"
+        left = "?" if self.left is None else _duration(self.left)
         share = f"{size_text(self.done)} of {size_text(self.total)} ({self.done / self.total:.0%})"
-        return f"{share}, {size_text(rate)}/s, {left} left"
+        return f"{share}, {size_text(self.rate)}/s, {left} left"
 
 
 @contextmanager
@@ -81,6 +91,27 @@ def _bar(phase: str) -> Iterator[tuple[Started, Moved]]:
         yield started, moved
 
 
+def plain_line(when: str, phase: str, meter: Meter, message: str) -> str:
+    """A line for a reader: when, what, and how far or how large it is."""
+    amount = meter.text() if meter.done else size_text(meter.total) if meter.total else ""
+    return f"{when} {', '.join(filter(None, (phase, amount)))}{message and ': '}{message}"
+
+
+def json_line(when: str, phase: str, meter: Meter, message: str) -> str:
+    """The same for a program."""
+    return json.dumps(
+        {
+            "time": when,
+            "phase": phase,
+            "bytes": meter.done,
+            "total_bytes": meter.total or None,
+            "bytes_per_second": round(meter.rate),
+            "seconds_left": meter.left,
+            "message": message or None,
+        }
+    )
+
+
 @dataclass(slots=True)
 class Lines:
     """Progress as lines of a log: one when a phase begins, and one a minute."""
@@ -88,6 +119,7 @@ class Lines:
     stream: TextIO
     seconds: Callable[[], float] = time.monotonic
     clock: Callable[[], str] = lambda: time.strftime("%H:%M:%S")
+    line: Callable[[str, str, Meter, str], str] = plain_line
     _phase: str = ""
     _meter: Meter = field(default_factory=lambda: Meter(0, time.monotonic))
     _shown: float = 0.0
@@ -97,22 +129,28 @@ class Lines:
         """Begin a phase."""
         with self._lock:
             self._phase, self._meter = what, Meter(nbytes, self.seconds)
-            self._write(size_text(nbytes) if nbytes else "")
+            self._write()
 
     def moved(self, nbytes: int) -> None:
         """Count bytes."""
         with self._lock:
             self._meter.done += nbytes
             if self.seconds() - self._shown >= SECONDS:
-                self._write(self._meter.text())
+                self._write()
 
-    def _write(self, text: str) -> None:
+    def ended(self, how: str, message: str = "") -> None:
+        """Say that all phases have ended."""
+        with self._lock:
+            self._phase, self._meter = how, Meter(0, self.seconds)
+            self._write(message)
+
+    def _write(self, message: str = "") -> None:
         self._shown = self.seconds()
-        self.stream.write(f"{self.clock()} {', '.join(filter(None, (self._phase, text)))}\n")
+        self.stream.write(f"{self.line(self.clock(), self._phase, self._meter, message)}\n")
         self.stream.flush()
 
 
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
+def _duration(seconds: int) -> str:
+    minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}"

@@ -10,8 +10,8 @@ from typing import Any
 import typer
 
 from mscvt.cli.command_table import BY_NAME
+from mscvt.cli.plugin_tables import Prepared, RecipeShown
 from mscvt.cli.prepared_options import options_of
-from mscvt.cli.recipe_tables import Prepared, RecipeShown
 from mscvt.cli.results import print_json, print_notes
 from mscvt.cli.tables import Output
 from mscvt.cli.words import Given

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import shlex
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +15,7 @@ import typer
 
 from mscvt.cli.training import print_training_flags, training_flags
 from mscvt.errors import MscvtError, printable
-from mscvt.views.sizes import counted
+from mscvt.views.sizes import counted, size_text
 
 if TYPE_CHECKING:
     from mscvt.jobs.conversion import Conversion, Result
@@ -57,6 +59,7 @@ def result_object(result: Result) -> dict[str, Any]:
         "written": result.written,
         "missing": list(result.missing),
         "verified": result.verified,
+        "peak_memory": peak_memory(),
     }
 
 
@@ -104,15 +107,28 @@ def new_plugin_object(written: NewPlugin) -> dict[str, Any]:
     }
 
 
-def print_result(conversion: Conversion, result: Result, notes: Iterable[str]) -> None:
-    """Say what was written."""
+def peak_memory() -> int:
+    """The most memory that this process held at a time, in bytes; pages of files that it read count too."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024  # https://man7.org/linux/man-pages/man2/getrusage.2.html
+
+
+def print_result(conversion: Conversion, result: Result, notes: Iterable[str], proof: Sequence[str] = ()) -> None:
+    """Say what was written, how, and what to do next.
+
+    Args:
+        conversion: What was planned.
+        result: What was done.
+        notes: What should be known.
+        proof: The command that would compare source and result; empty where there is none.
+    """
     target = shlex.quote(str(result.target))
     where = target if result.is_complete else shlex.quote(str(result.staging))
     if result.written:
         speed = result.written / 1e6 / max(result.seconds, 1e-9)
         typer.echo(
             f"wrote {counted(result.files, 'file')}, {result.written:,} bytes in {result.seconds:.1f} s "
-            f"({speed:,.0f} MB/s) to {where}"
+            f"({speed:,.0f} MB/s, memory at most {size_text(peak_memory())}) to {where}"
         )
     else:
         typer.echo(f"nothing was left to be written of {counted(result.files, 'file')} in {where}")
@@ -130,6 +146,8 @@ def print_result(conversion: Conversion, result: Result, notes: Iterable[str]) -
         )
     else:
         print_training_flags(training_flags(conversion, result.target))
+        if proof and not result.verified:
+            typer.echo(f"to compare every byte: {shlex.join(proof)}")
 
 
 def print_report(report: Report, notes: Iterable[str]) -> None:

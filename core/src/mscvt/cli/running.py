@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 
 import typer
 
 from mscvt.cli.model_types import match_model_type
-from mscvt.cli.report import INTERRUPTED
+from mscvt.cli.progress import Lines, Moved, Started, json_line, plain_line, show_progress
+from mscvt.cli.report import INTERRUPTED, worded
 from mscvt.cli.tables import Machines, Model, Output, Progress
 from mscvt.cli.words import Given
 from mscvt.errors import MscvtError
@@ -19,9 +21,55 @@ from mscvt.executors.executor import Executor
 from mscvt.plugins.registry import Registry
 
 
-def wants_progress(given: Given) -> bool:
-    """Whether progress is shown."""
-    return not (given.read(Output).json or given.read(Progress).quiet)
+@contextmanager
+def watched(given: Given, phase: str, *, wanted: bool = True) -> Iterator[tuple[Started, Moved]]:
+    """Show progress as the options say, and give the callbacks that begin a phase and count its bytes.
+
+    Args:
+        given: The command line.
+        phase: What comes first.
+        wanted: Whether there is anything to show on the terminal.
+
+    Raises:
+        MscvtError: Where the file of the log can't be written.
+    """
+    path, as_json = given.read(Progress).log_file, given.read(Output).json
+    shown = show_progress(phase, wanted=wanted and not (as_json or given.read(Progress).quiet))
+    if path is None:
+        with shown as callbacks:
+            yield callbacks
+        return
+    try:
+        stream = path.open("a", encoding="utf-8")
+    except OSError as error:
+        raise MscvtError(
+            f"--log-file {path}: can't be written: {error.strerror}", hint="Give a file in a folder that exists."
+        ) from None
+    with stream, shown as (started, moved):
+        log = Lines(stream, clock=_date, line=json_line if as_json else plain_line)
+
+        def start(what: str, nbytes: int) -> None:
+            started(what, nbytes)
+            log.started(what, nbytes)
+
+        def move(nbytes: int) -> None:
+            moved(nbytes)
+            log.moved(nbytes)
+
+        log.started(phase, 0)
+        try:
+            yield start, move
+        except KeyboardInterrupt:
+            log.ended("interrupted")
+            raise
+        except Exception as error:
+            log.ended("failed", worded(error).message)
+            raise
+        log.ended("done")
+
+
+def _date() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
 def chosen_model_type(model: Model, registry: Registry) -> str | None:

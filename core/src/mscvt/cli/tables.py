@@ -101,33 +101,6 @@ class Compared:
 
 
 @dataclass(frozen=True, slots=True)
-class NewPlugin:
-    """What a new plugin is made from."""
-
-    name: str = option(
-        panel=_MODEL,
-        metavar="NAME",
-        help="Name of the family and of its model type; the distribution is mscvt-NAME.",
-        holds="small letters, digits, - and _",
-    )
-    from_dir: Path | None = option(
-        panel=_MODEL,
-        metavar="DIR",
-        help="Checkpoint of the family, whose config.json and headers are read.",
-        unset="a plain decoder",
-        aliases=("--from",),
-    )
-    to_dir: Path | None = option(
-        panel=_MODEL,
-        metavar="DIR",
-        help="Folder to create.",
-        unset="mscvt-NAME",
-        holds="it does not exist or is empty",
-        aliases=("--to",),
-    )
-
-
-@dataclass(frozen=True, slots=True)
 class Repository:
     """A model on a hub, and where it is put."""
 
@@ -297,3 +270,11 @@ class Progress:
     """What is shown meanwhile."""
 
     quiet: bool = option(panel=_RUN, help="Show no progress.")
+    log_file: Path | None = option(
+        panel=_RUN,
+        metavar="FILE",
+        help="Add lines with times to this file: what is done, how far, and how it ended; with --json one JSON object "
+        "each.",
+        unset="no file",
+        holds="its folder exists",
+    )

@@ -1,4 +1,4 @@
-"""The options that are about recipes and files of options."""
+"""The options that are about what plugins hold: recipes, and files like them, and what a new plugin is made from."""
 
 from __future__ import annotations
 
@@ -36,4 +36,31 @@ class RecipeShown:
 
     recipe: str | None = option(
         panel=_MODEL, metavar="[NAME]", help="Show this recipe as command lines.", unset="all are listed"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class NewPlugin:
+    """What a new plugin is made from."""
+
+    name: str = option(
+        panel=_MODEL,
+        metavar="NAME",
+        help="Name of the family and of its model type; the distribution is mscvt-NAME.",
+        holds="small letters, digits, - and _",
+    )
+    from_dir: Path | None = option(
+        panel=_MODEL,
+        metavar="DIR",
+        help="Checkpoint of the family, whose config.json and headers are read.",
+        unset="a plain decoder",
+        aliases=("--from",),
+    )
+    to_dir: Path | None = option(
+        panel=_MODEL,
+        metavar="DIR",
+        help="Folder to create.",
+        unset="mscvt-NAME",
+        holds="it does not exist or is empty",
+        aliases=("--to",),
     )
