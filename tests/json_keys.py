@@ -43,6 +43,7 @@ KEYS = {
     },
     "new-plugin": {"command", "target", "paths", "unplaced", "notes"},
     "plugins": {"command", "plugins"},
+    "event": {"time", "phase", "bytes", "total_bytes", "bytes_per_second", "seconds_left", "message"},
     "error": ERROR,
 }
 """What is printed -> its keys."""
@@ -83,6 +84,11 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "repository": str,
     "revision": str,
     "peak_memory": int,
+    "time": str,
+    "phase": str,
+    "total_bytes": (int, type(None)),
+    "bytes_per_second": int,
+    "seconds_left": (int, type(None)),
     "fetched": int,
     "conversion": (dict, type(None)),
     "download": (dict, type(None)),
@@ -99,7 +105,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "left_over": list,
     "paths": list,
     "unplaced": list,
-    "message": str,
+    "message": (str, type(None)),
     "hint": (str, type(None)),
     "faults": list,
 }

@@ -6,7 +6,7 @@ from pathlib import Path
 import mscvt
 from mscvt.plugins.registry import load_registry
 
-OPTIONS = re.compile(r'mamba_(?:state_dim|head_dim|num_groups)|"llama3"')
+OPTIONS = re.compile(r'mamba_(?:state_dim|head_dim|num_groups)|"llama3"|mamba\.mamba_layer_specs mamba_stack_spec')
 """Options, arguments and their values that the training stack calls after a family; its dialect alone knows them."""
 
 
