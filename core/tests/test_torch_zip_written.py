@@ -6,82 +6,25 @@ import subprocess
 import sys
 import warnings
 import zipfile
-import zlib
 from argparse import Namespace
 from collections import OrderedDict
 
 import pytest
 import torch
 from torch.utils.serialization import config as serialization_config
+from torch_shards import ARGS, RANK, fill, plan, raw, state_of, tensors, write_shard
 
-from mscvt.errors import MscvtError
 from mscvt.formats.megatron_torch.writer import Allocator, allocate, offsets_in
 from mscvt.formats.torch_zip.pickler import EmptyTensor, pickled
-from mscvt.formats.torch_zip.reader import load, read_headers, tensors_in
-from mscvt.formats.torch_zip.sealing import checksum_places, unknown_checksums, write_checksums
+from mscvt.formats.torch_zip.reader import load, tensors_in
 from mscvt.formats.torch_zip.skeleton import build_skeleton, write_skeleton
 from mscvt.parallel.grid import Rank
 from mscvt.tensors.info import TORCH_NAMES
 
-RANK = Rank(1, 0, 2)
-ARGS = {
-    "num_layers": 5,
-    "norm_epsilon": 1e-6,
-    "model_type_hf": "qwen3",
-    "noop_layers": None,
-    "swiglu": True,
-    "list": [1, 2, 300, 70_000, 2**40],
-    "empty": [],
-    "zero": "0",
-}
-SHAPES = {"F32": (3, 5), "BF16": (7,), "F16": (2, 3, 4), "F8_E4M3": (5, 3), "I64": (), "BOOL": (9, 1), "U8": (0, 4)}
-
-
-def tensors(dtypes=TORCH_NAMES):
-    """A tensor of each dtype, with bytes of its own."""
-    made = {}
-    for number, name in enumerate(dtypes):
-        dtype = getattr(torch, TORCH_NAMES[name])
-        shape = SHAPES.get(name, (4, 3))
-        count = torch.Size(shape).numel() * dtype.itemsize
-        raw = torch.tensor(
-            [(7 * at + number) % (2 if name == "BOOL" else 120) for at in range(count)], dtype=torch.uint8
-        )
-        made[f"decoder.layers.{number}.weight"] = (
-            raw.view(dtype).reshape(shape) if count else torch.empty(shape, dtype=dtype)
-        )
-    return made
-
-
-def plan(tensors, chunk="model"):
-    names = {getattr(torch, torch_name): name for name, torch_name in TORCH_NAMES.items()}
-    return {(RANK, chunk, key): (names[tensor.dtype], tuple(tensor.shape)) for key, tensor in tensors.items()}
-
-
-def raw(tensor):
-    return bytes(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
-
-
-def fill(path, tensors, offsets):
-    """Write the tensors' bytes and their checksums."""
-    with path.open("r+b") as file:
-        for (_, _, key), offset in offsets.items():
-            file.seek(offset)
-            file.write(raw(tensors[key]))
-    write_checksums(
-        path, {offsets[name]: zlib.crc32(raw(tensors[name[2]])) for name in offsets if tensors[name[2]].numel()}
-    )
-
-
-def state_of(tensors):
-    return {"args": Namespace(**ARGS), "checkpoint_version": 3.0, "iteration": 7, "model": tensors}
-
 
 @pytest.fixture
 def written(tmp_path):
-    path, made = tmp_path / "model_optim_rng.pt", tensors()
-    fill(path, made, allocate(path, plan(made), ARGS, ["model"], 7))
-    return path, made
+    return write_shard(tmp_path)
 
 
 def test_file_is_what_torch_saves_up_to_the_record_that_names_it(written):
@@ -256,60 +199,3 @@ def test_pickle_is_what_torch_makes_of_a_tensor(dtype):
     with zipfile.ZipFile(buffer) as archive:
         expected = archive.read("archive/data.pkl")
     assert pickled(OrderedDict(a=EmptyTensor(dtype, tuple(tensor.shape), 0))) == expected
-
-
-def test_checksums_are_unknown_until_both_places_say_them(tmp_path):
-    path, made = tmp_path / "x.pt", tensors(["F32", "BF16", "U8"])
-    offsets = allocate(path, plan(made), ARGS, ["model"], 7)
-    sizes = {offset: made[name[2]].nbytes for name, offset in offsets.items() if made[name[2]].nbytes}
-    assert len(sizes) == 2
-    assert unknown_checksums(path) == sizes
-    first, second = sizes
-    write_checksums(path, {first: 0})  # a checksum may be any number
-    assert unknown_checksums(path) == {second: sizes[second]}
-    write_checksums(path, {second: 0xFFFFFFFF})
-    assert unknown_checksums(path) == {}
-
-
-@pytest.mark.parametrize("place", ["trailer", "entry"])
-@pytest.mark.parametrize("checksum", [0, 1, 0xDEADBEEF, 0xFFFFFFFF])
-def test_checksum_that_was_half_written_is_unknown(place, checksum, tmp_path):
-    path, made = tmp_path / "x.pt", tensors(["F32"])
-    (offset,) = allocate(path, plan(made), ARGS, ["model"], 7).values()
-    (places,) = checksum_places(path)
-    before = path.read_bytes()
-    write_checksums(path, {offset: checksum})
-    after = path.read_bytes()
-    half = bytearray(before)
-    at = getattr(places, place)
-    half[at : at + 4] = after[at : at + 4]
-    path.write_bytes(half)
-    assert unknown_checksums(path) == ({offset: places.size} if bytes(half) != after else {})
-    write_checksums(path, {offset: checksum})
-    assert path.read_bytes() == after
-
-
-def test_checksums_written_again_change_nothing(written):
-    path, _ = written
-    before = path.read_bytes()
-    write_checksums(
-        path, {places.start: zlib.crc32(before[places.start :][: places.size]) for places in checksum_places(path)}
-    )
-    assert path.read_bytes() == before
-
-
-def test_checksum_of_no_record_is_refused(written):
-    path, _ = written
-    before = path.read_bytes()
-    start = checksum_places(path)[0].start
-    with pytest.raises(MscvtError, match=rf"model_optim_rng\.pt: no record begins at byte {start + 1:,}"):
-        write_checksums(path, {start: 1, start + 1: 1})
-    assert path.read_bytes() == before
-
-
-def test_checksums_are_no_part_of_what_makes_files_equal(tmp_path):
-    made = tensors(["F32", "BF16"])
-    for name, chosen in (("one", made), ("two", {key: tensor + 1 for key, tensor in made.items()})):
-        fill(tmp_path / name, chosen, allocate(tmp_path / name, plan(made), ARGS, ["model"], 7))
-    assert (tmp_path / "one").read_bytes() != (tmp_path / "two").read_bytes()
-    assert read_headers(tmp_path / "one").digest == read_headers(tmp_path / "two").digest
