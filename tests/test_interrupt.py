@@ -81,8 +81,8 @@ def test_ctrl_c_ends_within_a_second_and_the_same_command_completes(direction, s
 @pytest.mark.parametrize(
     ("where", "says"),
     [
-        ("mscvt.jobs.prepare._identity", "nothing was begun"),  # while planning
-        ("mscvt.jobs.conversion._check_space", "nothing was begun"),
+        ("mscvt.jobs.plans.make_plan", "nothing was begun"),  # while planning
+        ("mscvt.jobs.conversion.check_space", "nothing was begun"),
         ("mscvt.jobs.conversion.allocate_files", "0 of "),
         ("mscvt.engine.run_plan", "0 of "),
         ("mscvt.output.staging.Staging.complete", ""),
