@@ -22,13 +22,14 @@ from mscvt.cli.main import app
 from mscvt.dialects.options import Options
 from mscvt.errors import MscvtError
 from mscvt.jobs.conversion import Settings, run_conversion
-from mscvt.jobs.prepare import prepare_to_huggingface, prepare_to_megatron
+from mscvt.jobs.prepare import prepare_reshard, prepare_to_huggingface, prepare_to_megatron
 from mscvt.jobs.request import Request
 from mscvt.jobs.verify import verify_checkpoints
 from mscvt.model.options import rows
 from mscvt.plugins.registry import load_registry
 from mscvt.testing import save_huggingface
 from random_models import MODEL_TYPES, WITH_EXPERTS, WITH_LATENT_ATTENTION, Case, cases, is_dense
+from random_targets import layouts
 from random_weights import weights
 from reference_converter import expected_args, expected_return, expected_shards
 from reference_placement import kept_layers
@@ -94,6 +95,22 @@ def assert_same(found, expected):
         assert torch.equal(ours, theirs), name
 
 
+def files_in(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def check_layout(case, folder, target, asked, removed):
+    """Another layout of what was converted is what the original gives under its options, and goes back as exactly."""
+    there, expected = folder / "there", folder / "expected"
+    request = Request(folder / "mg", asked, removed=removed)
+    run_conversion(prepare_reshard(request, REGISTRY), there, WORKERS)
+    request = Request(folder / "hf", target, model_type=case.model_type, dtype=case.dtype)
+    run_conversion(prepare_to_megatron(request, REGISTRY), expected, WORKERS)
+    assert files_in(there) == files_in(expected)
+    mg2hf(case, there, folder / "again")
+    assert_same(read_huggingface(folder / "again"), read_huggingface(folder / "back"))
+
+
 def check(case: Case, folder: Path, *, verified: bool) -> None:
     source = weights(case)
     hf = save_huggingface(folder / "hf", case.config, source, shards=case.shards, ending=case.ending)
@@ -124,10 +141,12 @@ def check(case: Case, folder: Path, *, verified: bool) -> None:
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test_conversion_equals_reference_both_ways_for_any_allowed_options(model_type):
     @examples(24)
-    @given(case=cases((model_type,)), verified=st.sampled_from([True, False, False]))
-    def convert(case, verified):
+    @given(case=cases((model_type,)), verified=st.sampled_from([True, False, False]), data=st.data())
+    def convert(case, verified, data):
         with tempfile.TemporaryDirectory() as folder:
             check(case, Path(folder), verified=verified)
+            if data.draw(st.sampled_from([True, False, False])):
+                check_layout(case, Path(folder), *data.draw(layouts(case)))
 
     convert()
 

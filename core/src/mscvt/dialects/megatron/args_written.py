@@ -62,7 +62,7 @@ def settings(family: Family, h: Hyperparameters, kept: Sequence[Layer]) -> dict[
         found["add_qkv_bias"] = True
     if any(role.startswith("mixer.") for role in roles):
         found["hybrid_override_pattern"] = "M" * sum(layer.mtp is None for layer in kept)
-    if any(role.startswith("moe.") for role in roles):
+    if h.get("num_experts"):
         pattern = [int("moe.router" in family.roles((layer,), h)) for layer in kept if layer.mtp is None]
         found["moe_layer_freq"] = 1 if all(pattern) else pattern
     if "moe.router_bias" in roles:
