@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from argparse import Namespace
+from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ from safetensors.torch import load_file
 
 from command_line import check_refused, make_source, run_main
 from mscvt.formats.megatron_dist.checkpoint import DistCheckpoint
+from mscvt.plan.files import by_size
 from small_conversions import tree
 
 TO_DIST = ("--dialect", "megatron", "--ckpt-format", "torch_dist")
@@ -110,6 +114,32 @@ def test_layers_stand_alone_where_that_is_asked_for(tmp_path: Path) -> None:
     run("hf2mg", source, tmp_path / "mg", *TO_DIST, "--non-homogeneous-layers")
     names = DistCheckpoint(tmp_path / "mg").some_shapes
     assert "decoder.layers.0.mlp.experts.experts.linear_fc1.weight" in names
+    run("mg2hf", tmp_path / "mg", tmp_path / "back", "--hf-cfg-dir", source)
+    check_equal(tmp_path / "back", source)
+
+
+def test_parts_of_several_files_are_the_whole(tmp_path: Path) -> None:
+    source = make_source("qwen3-moe", tmp_path / "hf")
+    with patch("mscvt.jobs.plans.by_size", partial(by_size, limit=100_000)):
+        run("hf2mg", source, tmp_path / "whole", *TO_DIST)
+        files = sorted((tmp_path / "whole" / "release").glob("__0_*.distcp"))
+        assert len(files) > 2
+        for part in ("file=2", f"file=3-{len(files)}"):
+            run("hf2mg", source, tmp_path / "parts", *TO_DIST, "--only", part)
+            assert not (tmp_path / "parts").exists()
+        run("hf2mg", source, tmp_path / "parts", *TO_DIST, "--verify")
+    assert tree(tmp_path / "parts") == tree(tmp_path / "whole")
+    run("mg2hf", tmp_path / "parts", tmp_path / "back", "--hf-cfg-dir", source)
+    check_equal(tmp_path / "back", source)
+
+
+def test_overwriting_replaces_what_the_folder_lists(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    source = make_source("llama2", tmp_path / "hf")
+    shutil.copytree(folders[1], tmp_path / "mg")
+    run("hf2mg", source, tmp_path / "mg", "--dialect", "megatron", "--overwrite")
+    assert not (tmp_path / "mg" / "release" / ".metadata").exists()
+    run("hf2mg", source, tmp_path / "mg", *TO_DIST, "--overwrite")
+    assert not list((tmp_path / "mg" / "release").glob("mp_rank*"))
     run("mg2hf", tmp_path / "mg", tmp_path / "back", "--hf-cfg-dir", source)
     check_equal(tmp_path / "back", source)
 

@@ -85,6 +85,8 @@ class MegatronSource:
         """
         self.folder = find_iteration(folder, iteration)
         self.rank_folders = sorted(path for path in self.folder.iterdir() if is_rank_folder(path))
+        if not self.rank_folders:
+            raise MscvtError(f"{self.folder}: has no mp_rank_* folders; it holds a distributed checkpoint")
         self.files: list[Path] = []
         self.tensors = RankTensors()
         self.records: dict[Rank, RankRecord] = {}
