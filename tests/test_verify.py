@@ -3,6 +3,7 @@
 import json
 import shutil
 from argparse import Namespace
+from pathlib import Path
 
 import pytest
 import torch
@@ -68,6 +69,23 @@ def test_equal_checkpoints_are_equal_without_any_option(sources):
     assert shown.stdout.startswith(f"equal; compared {report['tensors']} tensors, 1,318,144 bytes in ")
 
 
+def places(report):
+    """The differences without what the tensors are made from."""
+    return [difference.partition(", which is made from ")[0] for difference in report["differences"]]
+
+
+def test_differences_are_named_where_folders_are_given_from_here(copies, monkeypatch):
+    hf, mg = copies
+    index = flip_shard(mg, "00_000_000", "model", "decoder.layers.0.mlp.router.weight", 7)
+    monkeypatch.chdir(mg.parent)
+    code, report = verify(hf, Path(mg.name))
+    assert code == 1
+    assert report["differences"][0] == (
+        f"decoder.layers.0.mlp.router.weight (model of rank tp 0, pp 0, ep 0), first at index {index}, "
+        f"in {SHARD.format('00_000_000')}, which is made from model.layers.0.mlp.gate.weight"
+    )
+
+
 @pytest.mark.parametrize(
     ("rank", "where", "key", "element"),
     [
@@ -85,7 +103,7 @@ def test_one_flipped_bit_in_a_shard_is_named_exactly(rank, where, key, element, 
     index = flip_shard(mg, rank, "model", key, element)
     code, report = verify(hf, mg)
     assert (code, report["is_equal"]) == (1, False)
-    assert report["differences"] == [f"{key} (model of rank {where}), first at index {index}, in {SHARD.format(rank)}"]
+    assert places(report) == [f"{key} (model of rank {where}), first at index {index}, in {SHARD.format(rank)}"]
 
 
 def test_the_first_of_several_differences_is_named_with_small_buffers(copies, monkeypatch):
@@ -132,7 +150,9 @@ def test_one_flipped_bit_in_safetensors_is_found_in_every_rank_that_has_it(name,
     flip(source.files[info.file], info.offset + 2 * element)
     code, report = verify(hf, mg)
     assert code == 1
-    assert report["differences"] == expected
+    assert places(report) == expected
+    origins = [difference.partition(", which is made from ")[2] for difference in report["differences"]]
+    assert all(name in origin or origin.endswith(", ...") for origin in origins)
 
 
 def rewrite_shard(mg, rank, change):
@@ -208,7 +228,7 @@ def test_another_iteration_is_named_with_its_own_folder(copies):
     flip(path, info.offset)
     code, report = verify(hf, mg)
     assert code == 1
-    assert report["differences"][0].endswith("in iter_0000500/mp_rank_00_000_000/model_optim_rng.pt")
+    assert places(report)[0].endswith("in iter_0000500/mp_rank_00_000_000/model_optim_rng.pt")
 
 
 def convert_case(folder, case, *more):
@@ -263,7 +283,7 @@ def test_fp8_weights_are_decoded_and_every_decoded_element_compared(tmp_path):
     index = flip_shard(mg, "01", "model", "decoder.layers.1.mlp.linear_fc2.weight", 33)
     code, report = verify(hf, mg, "--dequantize")
     assert code == 1
-    assert report["differences"] == [
+    assert places(report) == [
         "decoder.layers.1.mlp.linear_fc2.weight (model of rank tp 1, pp 0, ep 0), "
         f"first at index {index}, in {SHARD.format('01')}"
     ]

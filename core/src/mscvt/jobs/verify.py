@@ -7,7 +7,7 @@ Hugging Face side and compared, so replicas are proven equal too, and nothing ca
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -34,6 +34,8 @@ from mscvt.tensors.sources import NotedSource
 if TYPE_CHECKING:
     from mscvt.jobs.sources import MegatronCheckpoint
 
+_ORIGINS = 3
+"""So many of the tensors that a differing one is made from are named."""
 _PADDING = "the padding of the vocabulary is not compared: training changes it"
 
 
@@ -134,7 +136,17 @@ def verify_checkpoints(
         found = (
             _compare(comparison, whole, progress) if executor is None else _in_parts(plan, whole, executor, progress)
         )
-    differences = [_difference(name, element, existing, mg) for name, element in sorted(found.differences.items())]
+    made_from = {
+        target: content.sources
+        for unit in (plan.units() if found.differences else ())
+        for content in unit.contents
+        for target in content.targets
+        if target in found.differences
+    }
+    differences = [
+        _difference(name, element, existing, request.load_dir, made_from[name])
+        for name, element in sorted(found.differences.items())
+    ]
     notes = {*comparison.notes, *source.notes, *(f"left out: {why}" for why in plan.left_out.values())}
     if found.padded:
         notes.add(f"{_PADDING} ({len(found.padded)} tensors have some that is not zero)")
@@ -238,11 +250,14 @@ def _check_same_tensors(plan: Plan, existing: Mapping[Any, TensorInfo]) -> None:
     faults.raise_if_any("the two checkpoints don't hold the same tensors")
 
 
-def _difference(name: ShardName, element: int, existing: MegatronCheckpoint, folder: Path) -> str:
+def _difference(
+    name: ShardName, element: int, existing: MegatronCheckpoint, folder: Path, sources: Sequence[str]
+) -> str:
     info = existing.tensors[name]
     index, rest = [], element
     for size in reversed(info.shape):
         rest, position = divmod(rest, size)
         index.append(position)
     path = existing.files[info.file].relative_to(folder)
-    return f"{shown(name)}, first at index {list(reversed(index))}, in {path}"
+    origins = ", ".join(map(shown, sources[:_ORIGINS])) + (", ..." if len(sources) > _ORIGINS else "")
+    return f"{shown(name)}, first at index {list(reversed(index))}, in {path}, which is made from {origins}"
