@@ -255,3 +255,17 @@ def test_checkpoint_that_says_nothing_is_read_as_asked(tmp_path):
     run_conversion(conversion, tmp_path / "back", Settings())
     assert "recognised as megatron" in conversion.notes
     assert contents_in(tmp_path / "back") == contents_in(tmp_path / "hf")
+
+
+def test_layout_of_a_training_run_changes_though_it_records_no_vocabulary(tmp_path):
+    hf2mg(source(tmp_path / "hf", QWEN), tmp_path / "mg", nvidia(**{TP: 2}))
+    for path in (tmp_path / "mg").rglob("*.pt"):
+        state = torch.load(path, weights_only=False)
+        del state["args"].vocab_size
+        torch.save(state, path)
+    conversion = prepare_reshard(Request(tmp_path / "mg", Options(**{TP: 1})), REGISTRY)
+    run_conversion(conversion, tmp_path / "one", Settings())
+    said = "the size of the vocabulary is not recorded, only that with padding: all 256 rows are taken for it"
+    assert said in conversion.notes
+    mg2hf(tmp_path / "one", tmp_path / "back", hf_cfg_dir=tmp_path / "hf")
+    assert contents_in(tmp_path / "back") == contents_in(tmp_path / "hf")

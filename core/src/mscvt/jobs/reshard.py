@@ -13,6 +13,7 @@ from mscvt.dialects.options import Options
 from mscvt.errors import MscvtError
 from mscvt.jobs.models import Existing, Model, check_meant, check_options, in_vain, model_from_args
 from mscvt.jobs.request import Request
+from mscvt.model.fields import is_whole
 from mscvt.model.hyperparameters import pad_vocabulary
 from mscvt.model.layers import select_layers
 from mscvt.model.options import rows, rows_in, with_defaults
@@ -32,7 +33,9 @@ def models_of(there: Existing, request: Request, registry: Registry) -> tuple[Mo
         MscvtError: Where the checkpoint doesn't say enough, or the options contradict it or one another.
     """
     check_options(request.options)
-    source = model_from_args(there, None, replace(request, options=Options()), registry)
+    given, more = _vocabulary(there.args)
+    as_it_is = replace(request, options=Options(), given={**request.given, **given})
+    source = model_from_args(there, None, as_it_is, registry)
     options = _wanted(source.options, request, there.args)
     family, dialect = source.family, dialect_of(options)
     layers = [layer for layer in source.kept if layer.mtp is None]
@@ -49,8 +52,19 @@ def models_of(there: Existing, request: Request, registry: Registry) -> tuple[Mo
     description = describe(family, h, options, topology, selection, dialect, absent=absent_copies(there.args))
     h = {**h, "mtp_num_layers": options.mtp_num_layers or 0}
     unused = in_vain(replace(request.options, ckpt_format=options.ckpt_format), dialect)
-    notes = (*source.notes, *_lost(source.options, options), *unused)
+    notes = (*source.notes, *more, *_lost(source.options, options), *unused)
     return source, Model(family, h, options, description, selection.kept, notes)
+
+
+def _vocabulary(args: Mapping[str, Any]) -> tuple[dict[str, int], tuple[str, ...]]:
+    """The size of a vocabulary of which only the padded one is recorded, as training does, and what to say of it."""
+    rows: Any = args.get("padded_vocab_size")
+    if args.get("vocab_size") is not None or not is_whole(rows):
+        return {}, ()
+    said = (
+        f"the size of the vocabulary is not recorded, only its {rows} rows with padding: all of them are taken for it"
+    )
+    return {"vocab_size": rows}, (said,)
 
 
 def absent_of(args: Mapping[str, Any], wanted: Model) -> list[str]:
