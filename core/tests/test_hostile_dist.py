@@ -123,8 +123,7 @@ def test_checkpoint_of_another_backend_is_named_as_one(checkpoint, tmp_path):
 
 
 BOMBS = {
-    "dicts": b"\x80\x04(" + b"}" * 1_100_000 + b"t.",
-    "nothing": b"\x80\x04" + b"N0" * 2_100_000 + b"}.",
+    "dicts": b"\x80\x04(" + b"}" * 2_100_000 + b"t.",
     "plain": pickle.dumps({"state_dict_metadata": {}}),
     "empty": b"",
     "lists_nested": b"\x80\x04" + b"]" * 100_000 + b"a" * 99_999 + b".",
@@ -135,7 +134,8 @@ BOMBS = {
 def test_metadata_that_would_blow_up_is_refused_at_once(name, whole, tmp_path):
     put(tmp_path, whole | {".metadata": BOMBS[name]})
     began = time.process_time()
-    with pytest.raises(MscvtError, match=r"\.metadata"):
+    said = "made to use up memory" if name == "dicts" else ""
+    with pytest.raises(MscvtError, match=rf"\.metadata.*{said}"):
         GlobalSource(tmp_path, lambda name: True)
     assert time.process_time() - began < 20
 
