@@ -61,9 +61,7 @@ def _vocabulary(args: Mapping[str, Any]) -> tuple[dict[str, int], tuple[str, ...
     rows: Any = args.get("padded_vocab_size")
     if args.get("vocab_size") is not None or not is_whole(rows):
         return {}, ()
-    said = (
-        f"the size of the vocabulary is not recorded, only its {rows} rows with padding: all of them are taken for it"
-    )
+    said = f"the size of the vocabulary is not recorded, only that with padding: all {rows} rows are taken for it"
     return {"vocab_size": rows}, (said,)
 
 
