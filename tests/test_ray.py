@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import sys
 from functools import partial
 from pathlib import Path
@@ -162,9 +163,14 @@ def test_a_cluster_that_is_not_there_and_options_that_contradict_are_refused(sou
     words = ["hf2mg", "--load-dir", sources.hf, "--save-dir", tmp_path / "mg", *FLAGS]
     alone = run_main(*words, "--ray-address", "auto")
     assert "--ray-address is given and --executor ray is not" in alone.err
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and doesn't listen
+        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+        lost = run_main(*words, "--executor", "ray", "--ray-address", address)
+    assert f"there is no cluster at {address}: " in lost.err
     monkeypatch.setitem(sys.modules, "ray", None)
     outcome = run_main(*words, "--executor", "ray")
     assert "Ray is not installed" in outcome.err
     assert "pip install 'mscvt[ray]'" in outcome.err
-    assert alone.code == outcome.code == 1
+    assert alone.code == lost.code == outcome.code == 1
     assert not (tmp_path / "mg").exists()

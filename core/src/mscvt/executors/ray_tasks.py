@@ -6,6 +6,7 @@ Source: https://docs.ray.io/en/latest/ray-core/tasks.html and .../fault_toleranc
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,8 @@ from mscvt.executors.executor import Moved, Part, Room, Work
 
 _SECONDS = 0.5
 """Between two looks at how far the parts are."""
+_REACHING = 10.0
+"""Seconds to wait for a cluster's answer."""
 _ENDING = 10.0
 """Seconds that parts have to end in which were told to."""
 
@@ -41,6 +44,7 @@ def ray_cluster(address: str | None) -> Iterator[RayTasks]:
     is_ours = not ray.is_initialized()
     if is_ours:
         try:
+            _reach(address)
             ray.init(address, log_to_driver=False, logging_level=logging.WARNING, include_dashboard=False)
         except (OSError, RuntimeError, ValueError) as error:
             raise MscvtError(
@@ -52,6 +56,18 @@ def ray_cluster(address: str | None) -> Iterator[RayTasks]:
     finally:
         if is_ours:
             ray.shutdown()
+
+
+def _reach(address: str | None) -> None:
+    """See that somebody listens at an address `host:port`, where Ray would try for minutes.
+
+    Raises:
+        OSError: Where nobody does.
+        ValueError: Where the port is no number.
+    """
+    host, colon, port = (address or "").rpartition(":")
+    if colon and "://" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACHING).close()
 
 
 class RayTasks:
