@@ -126,7 +126,9 @@ def test_recipe_leads_back_from_what_its_checkpoint_records(name):
     recipe = RECIPES[name]
     options = values_of("hf2mg", ["--recipe", name]).asked(Options)
     config = configuration(recipe)
-    ranks = (options.target_expert_parallel_size or 1) * (options.target_tensor_parallel_size or 1)
+    ranks = options.target_expert_parallel_size or 1
+    if options.moe_tp_extend_ep:
+        ranks *= options.target_tensor_parallel_size
     config |= {key: ranks for key in EXPERTS if key in config}
     family = REGISTRY.family(recipe.model_type)
     saved = model_from_config(family, config, options, "config.json")
