@@ -42,15 +42,15 @@ def ray_cluster(address: str | None) -> Iterator[RayTasks]:
             "--executor ray: Ray is not installed", hint="Install it on every machine: pip install 'mscvt[ray]'."
         ) from None
     is_ours = not ray.is_initialized()
-    if is_ours:
-        try:
-            _reach(address)
+    try:
+        _reach(address)
+        if is_ours:
             ray.init(address, log_to_driver=False, logging_level=logging.WARNING, include_dashboard=False)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise MscvtError(
-                f"--executor ray: there is no cluster at {address or 'the default address'}: {error}",
-                hint="Start one (ray start --head), and give its address with --ray-address.",
-            ) from None
+    except (OSError, RuntimeError, ValueError) as error:
+        raise MscvtError(
+            f"--executor ray: there is no cluster at {address or 'the default address'}: {error}",
+            hint="Start one (ray start --head), and give its address with --ray-address.",
+        ) from None
     try:
         yield RayTasks()
     finally:
