@@ -158,7 +158,7 @@ CASES = {
 }
 """What two processes can hold."""
 DISTRIBUTED = {
-    f"{family}-{name}": Case(family, **sizes, dialect="megatron", is_distributed=True)
+    f"distributed-{family}-{name}": Case(family, **sizes, dialect="megatron", is_distributed=True)
     for family, divisions in {
         "llama": {"tp1": {}, "tp2": {"tensor": 2}, "pp2": {"pipeline": 2}},
         "qwen3": {"tp2": {"tensor": 2}, "pp2": {"pipeline": 2}},
