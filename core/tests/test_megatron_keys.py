@@ -80,7 +80,7 @@ def described(parts, spec, version, ckpt_format="torch"):
             transformer_impl=SPECS[spec],
             megatron_core_version=version,
             ckpt_format=ckpt_format,
-            non_homogeneous_layers="freq" in parts or None,
+            non_homogeneous_layers=(ckpt_format == "torch_dist" and "freq" in parts) or None,
             **options,
         )
     )
