@@ -102,7 +102,7 @@ def main(job_path: Path, rank: int) -> None:
         init_method=f"file://{job_path.with_name('rendezvous')}",
         rank=rank,
         world_size=job["world_size"],
-        timeout=timedelta(seconds=60),
+        timeout=timedelta(seconds=300),
     )
     token_ids = torch.tensor(job["token_ids"])
     found = {case["name"]: inspect_case(case, token_ids) for case in job["cases"]}

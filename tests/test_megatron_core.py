@@ -133,7 +133,7 @@ def run_workers(job: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
             command = [sys.executable, "-W", "ignore", script, folder / "job.json", str(rank)]
             with log.open("wb") as stream:
                 workers.append(subprocess.Popen(command, env=environment, stdout=stream, stderr=stream))
-        codes = [worker.wait(timeout=120) for worker in workers]
+        codes = [worker.wait(timeout=400) for worker in workers]
     finally:
         for worker in workers:
             worker.kill()
