@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,11 +134,14 @@ def run_workers(job: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
         for rank, log in enumerate(logs):
             command = [sys.executable, "-W", "ignore", script, folder / "job.json", str(rank)]
             with log.open("wb") as stream:
-                workers.append(subprocess.Popen(command, env=environment, stdout=stream, stderr=stream))
+                workers.append(
+                    subprocess.Popen(command, env=environment, stdout=stream, stderr=stream, start_new_session=True)
+                )
         codes = [worker.wait(timeout=400) for worker in workers]
     finally:
         for worker in workers:
-            worker.kill()
+            with suppress(ProcessLookupError):  # with the processes that save for it
+                os.killpg(worker.pid, signal.SIGKILL)
     assert not any(codes), "\n".join(log.read_text() for log in logs)
     return [torch.load(folder / f"rank_{rank}.pt", weights_only=True) for rank in range(WORLD_SIZE)]
 
