@@ -1,6 +1,7 @@
 """Unfinished work and results that are there: what goes on, what is refused, what is replaced and when."""
 
 import errno
+import gc
 import io
 import json
 import os
@@ -81,6 +82,19 @@ def test_other_options_are_refused_and_the_work_kept(direction, sources, broken_
     assert (result.resumed_tensors, result.is_complete) == (0, True)
     run_conversion(other, tmp_path / "whole", Settings())
     assert tree(target) == tree(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_a_conversion_that_failed_lets_go_of_its_source(direction, broken_off, tmp_path):
+    sources = make_sources(tmp_path)
+    gc.disable()  # nor does a collection have to come first
+    try:
+        broken_off(direction, tmp_path / "out", sources=sources)
+        for path in sources[DIRECTIONS.index(direction)].rglob("*"):
+            if path.suffix in (".safetensors", ".pt"):
+                os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))  # fails where a writer would have to wait
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
