@@ -108,7 +108,7 @@ def _stages(draw: st.DrawFn) -> dict[str, Any]:
     """How layers go to stages: `slots` counts them all."""
     pp = draw(st.sampled_from([1, 2, 2, 3, 4]))
     options: dict[str, Any] = {"target_pipeline_parallel_size": pp}
-    way = draw(st.sampled_from(["even", "list", "virtual", "dualpipev"]))
+    way = draw(st.sampled_from(["even", "list", "dualpipev", *(["virtual"] if pp > 1 else [])]))
     if way == "list":
         counts = draw(st.lists(st.integers(0, 3), min_size=pp, max_size=pp).filter(any))
         return options | {"num_layer_list": tuple(counts), "slots": sum(counts)}

@@ -31,7 +31,7 @@ def other_options(draw: st.DrawFn, case: Case, layers: int) -> dict:
     options = {name: case.options[name] for name in KEPT if name in case.options}
     tp = options["target_tensor_parallel_size"] = draw(st.sampled_from(divisors(case.tp)))
     pp = options["target_pipeline_parallel_size"] = draw(st.integers(1, 3))
-    way = draw(st.sampled_from(["even", "list", "virtual", "dualpipev"]))
+    way = draw(st.sampled_from(["even", "list", "dualpipev", *(["virtual"] if pp > 1 else [])]))
     if way == "list":
         marks = sorted(draw(st.lists(st.integers(0, layers), min_size=pp - 1, max_size=pp - 1)))
         options["num_layer_list"] = tuple(b - a for a, b in zip([0, *marks], [*marks, layers], strict=True))

@@ -170,7 +170,7 @@ def test_chunks_of_a_stage_are_named_in_order():
 def stages(draw):
     """Options that are allowed, and how many slots there are."""
     pp = draw(st.integers(1, 5))
-    way = draw(st.sampled_from(["even", "list", "virtual", "dualpipev"]))
+    way = draw(st.sampled_from(["even", "list", "dualpipev", *(["virtual"] if pp > 1 else [])]))
     if way == "list":
         counts = tuple(draw(st.lists(st.integers(0, 4), min_size=pp, max_size=pp).filter(any)))
         return {"pp": pp, "num_layer_list": counts}, sum(counts)
@@ -227,6 +227,7 @@ REFUSED = {
     "layers not divisible": (5, {"pp": 2}, "5 layers are not divisible by --target-pipeline-parallel-size 2"),
     "slots not divisible": (4, {"pp": 2, "noop_layers": (0,)}, "5 slots"),
     "virtual not divisible": (6, {"pp": 2, "vpp": 2}, "--num-layers-per-virtual-pipeline-stage 2"),
+    "virtual in one stage": (4, {"vpp": 2}, "--num-layers-per-virtual-pipeline-stage 2 means nothing with one stage"),
     "odd for dualpipev": (6, {"pp": 2, "schedules_method": "dualpipev"}, "even number of layers a stage, here 3"),
     "virtual and dualpipev": (8, {"pp": 2, "vpp": 2, "schedules_method": "dualpipev"}, "dualpipev"),
     "list too short": (4, {"pp": 3, "num_layer_list": (2, 2)}, "has 2 entries, --target-pipeline-parallel-size is 3"),

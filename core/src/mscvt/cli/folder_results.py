@@ -15,6 +15,7 @@ from mscvt.views.sizes import counted, size_text
 if TYPE_CHECKING:
     from mscvt.jobs.check import Check
     from mscvt.jobs.download import Download
+    from mscvt.output.download import Origin
 
 
 def download_object(done: Download) -> dict[str, Any]:
@@ -81,7 +82,8 @@ def print_check(check: Check) -> None:
         typer.echo(f"bad: {printable(file.path)}: {printable('; '.join(file.problems))}")
     for problem in check.problems:
         typer.echo(f"bad: {printable(problem)}")
-    verdict = "whole" if check.is_whole else f"NOT whole: {counted(len(bad), 'bad file')}"
+    wrong = counted(len(bad), "bad file") if bad else counted(len(check.problems), "problem")
+    verdict = "whole" if check.is_whole else f"NOT whole: {wrong}"
     typer.echo(
         f"{verdict}; looked at {counted(len(check.files), 'file')}, {check.nbytes:,} bytes, in {check.seconds:.1f} s"
     )
@@ -93,13 +95,12 @@ def print_check(check: Check) -> None:
         typer.echo(f"{counted(check.tensors, 'tensor')}, all that {check.model_type} needs and config.json describes")
     print_notes(check.notes)
     if bad and check.origin:
-        print_repair(check)
+        _print_repair(check, check.origin)
 
 
-def print_repair(check: Check) -> None:
+def _print_repair(check: Check, origin: Origin) -> None:
     """Say how to fetch anew what is bad in a download."""
-    assert check.origin is not None
-    origin, folder = check.origin, check.folder
+    folder = check.folder
     spoilt = [shlex.quote(str(folder / file.path)) for file in check.files if file.problems and file.nbytes]
     removed = f"rm {' '.join(spoilt)} && " if spoilt else ""
     typer.echo(f"to fetch these anew: {removed}{shlex.join(origin.command(folder))}")

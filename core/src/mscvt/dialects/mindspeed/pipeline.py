@@ -118,6 +118,13 @@ def _chunks(options: Options, slots: int, faults: Faults) -> list[Chunk]:
             hint="Leave out one of them.",
         )
         return []
+    if virtual and stages == 1:
+        faults.add(
+            f"{flag('num_layers_per_virtual_pipeline_stage')} {virtual} means nothing with one stage, "
+            "training refuses it",
+            hint=f"Leave it out, or give more stages with {flag('target_pipeline_parallel_size')}.",
+        )
+        return []
     if slots % stages:
         noop = f"{slots} slots ({slots - len(options.noop_layers or ())} layers and the noop layers)"
         what = noop if options.noop_layers else f"{slots} layers"
