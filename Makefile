@@ -3,6 +3,7 @@ PYTHON ?= python3
 PLUGINS := $(sort $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml)))
 BIN := .venv/bin
 READY := .venv/ready
+OLDER := .venv/older-megatron
 
 .PHONY: help demo test lint types check bench docs site clean
 
@@ -24,7 +25,13 @@ $(READY): constraints.txt requirements-dev.txt core/pyproject.toml $(addsuffix /
 demo: $(READY)
 	$(BIN)/python examples/demo.py
 
-test: $(READY)
+# An older megatron-core, in a folder of its own that only the processes see which are to run it.
+$(OLDER)/ready: tests/older-megatron.txt | $(READY)
+	rm -rf $(OLDER)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(OLDER) --requirement $<
+	touch $@
+
+test: $(READY) $(OLDER)/ready
 	$(BIN)/python -m pytest --quiet --numprocesses 2 --dist loadgroup --max-worker-restart 0
 
 lint: $(READY)

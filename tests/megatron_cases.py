@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 VOCABULARY = 92
+OLDER = "0.14"
+"""The megatron-core that judges some of the cases besides the newest one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,8 @@ class Case:
     dialect: str = "mindspeed"
     is_distributed: bool = False
     """Whether the checkpoint is of global tensors, which the division says nothing of."""
+    core: str = "0.16"
+    """The megatron-core that judges it."""
 
     @property
     def is_nvidias(self) -> bool:
@@ -125,7 +129,8 @@ class Case:
         if self.grouped:
             options.append("--moe-grouped-gemm")
         if self.is_nvidias:
-            options += [f"--dialect={self.dialect}", "--megatron-core-version=0.16", "--transformer-impl=local"]
+            options += [f"--dialect={self.dialect}", f"--megatron-core-version={self.core}"]
+            options.append("--transformer-impl=local")
             options.append("--make-vocab-size-divisible-by=1")
         return options + mtp
 
@@ -155,9 +160,13 @@ CASES = {
     "nvidia-mtp-tp1": Case("mtp", dialect="megatron"),
     "nvidia-mtp-tp2": Case("mtp", tensor=2, dialect="megatron"),
     "nvidia-mtp-pp2": Case("mtp", pipeline=2, dialect="megatron"),
+    "older-qwen3-pp2": Case("qwen3", pipeline=2, dialect="megatron", core=OLDER),
+    "older-moe-ep2": Case("qwen3-moe", expert=2, dialect="megatron", core=OLDER),
+    "older-mixtral-grouped-tp2": Case("mixtral", tensor=2, grouped=True, dialect="megatron", core=OLDER),
+    "older-mtp-tp2": Case("mtp", tensor=2, dialect="megatron", core=OLDER),
 }
 """What two processes can hold."""
-DISTRIBUTED = {
+_DISTRIBUTED = {
     f"distributed-{family}-{name}": Case(family, **sizes, dialect="megatron", is_distributed=True)
     for family, divisions in {
         "llama": {"tp1": {}, "tp2": {"tensor": 2}, "pp2": {"pipeline": 2}},
@@ -167,5 +176,9 @@ DISTRIBUTED = {
         "mtp": {"tp2": {"tensor": 2}, "pp2": {"pipeline": 2}, "ep2": {"expert": 2}},
     }.items()
     for name, sizes in divisions.items()
+}
+_OLDER = ("llama-tp2", "qwen3-pp2", "qwen3-moe-ep2", "mixtral-pp2", "mtp-tp2")
+DISTRIBUTED = _DISTRIBUTED | {
+    f"older-distributed-{name}": replace(_DISTRIBUTED[f"distributed-{name}"], core=OLDER) for name in _OLDER
 }
 """Divisions that one distributed checkpoint of each family loads into, and is saved from again."""

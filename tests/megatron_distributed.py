@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ def save(model: GPTModel, folder: Path, args: Namespace) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if not filesystem_async.HAVE_PSUTIL:  # only asked how much memory is in use
         filesystem_async._process_memory = lambda: 0
+    if filesystem_async._results_queue is None:  # left to megatron-core, of a process that imports everything anew
+        filesystem_async._results_queue = multiprocessing.get_context("fork").Manager().Queue()
     weights = model.sharded_state_dict(metadata=_with_group(CONTENT))
     generator = torch.Generator().manual_seed(5)
     moments = {

@@ -1,6 +1,6 @@
 """The real megatron-core GPTModel on a CPU, as the judge of converted checkpoints.
 
-Needs megatron-core 0.16 and nothing that comes with a GPU (Apex, Transformer Engine, grouped_gemm).
+Needs megatron-core 0.14 or 0.16 and nothing that comes with a GPU (Apex, Transformer Engine, grouped_gemm).
 The model is NVIDIA's, the 'local' layer spec included; `stand_in_for_cuda` lists the few things
 that this module puts in the place of what only a GPU has. Each stands for a device, a random state
 or a kernel, none for a layout: which row of which weight means what is megatron-core's say alone.
@@ -142,6 +142,7 @@ def transformer_config(
         layernorm_epsilon=hf["rms_norm_eps"],
         qk_layernorm=qk_layernorm,
         normalization="RMSNorm",
+        mtp_loss_scaling_factor=0.1,  # 0.14 has no default
         activation_func=torch.nn.functional.silu,
         gated_linear_unit=True,
         add_bias_linear=False,

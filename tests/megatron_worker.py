@@ -1,6 +1,6 @@
-"""One rank of the megatron-core check: `python megatron_worker.py JOB.json RANK`.
+"""The ranks of the megatron-core check: `python megatron_worker.py JOB.json`.
 
-The job names the checkpoints; the rank loads its shard of each into the real module, runs the
+The job names the checkpoints; each rank loads its shard of each into the real module, runs the
 model, and saves to `rank_{RANK}.pt` beside the job what it found. It judges nothing: the tests do.
 """
 
@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import sys
 import traceback
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import megatron.core
 import torch
 import torch.distributed as dist
 
@@ -91,15 +93,14 @@ def save_as_training(
     (folder.parents[1] / "latest_checkpointed_iteration.txt").write_text("7")
 
 
-def main(job_path: Path, rank: int) -> None:
+def run_rank(rank: int, job: dict[str, Any], folder: Path) -> None:
     """Inspect every case of the job as one rank of a gloo process group."""
     torch.set_num_threads(1)
     torch.serialization.add_safe_globals([argparse.Namespace])
     reference.stand_in_for_cuda()
-    job = json.loads(job_path.read_text())
     dist.init_process_group(
         "gloo",
-        init_method=f"file://{job_path.with_name('rendezvous')}",
+        init_method=f"file://{folder / 'rendezvous'}",
         rank=rank,
         world_size=job["world_size"],
         timeout=timedelta(seconds=300),
@@ -107,9 +108,23 @@ def main(job_path: Path, rank: int) -> None:
     token_ids = torch.tensor(job["token_ids"])
     found = {case["name"]: inspect_case(case, token_ids) for case in job["cases"]}
     found |= {case["name"]: inspect_distributed(case, token_ids) for case in job["distributed"]}
-    torch.save(found, job_path.with_name(f"rank_{rank}.pt"))
+    torch.save(found, folder / f"rank_{rank}.pt")
     dist.destroy_process_group()
 
 
+def main(job_path: Path) -> int:
+    """Start all ranks, which are copies of this process: to import megatron-core takes as long as many cases."""
+    job = json.loads(job_path.read_text())
+    if not megatron.core.__version__.startswith(job["core"] + "."):
+        raise SystemExit(f"megatron-core {megatron.core.__version__} is here, expected {job['core']}")
+    context = multiprocessing.get_context("fork")
+    ranks = [context.Process(target=run_rank, args=(i, job, job_path.parent)) for i in range(job["world_size"])]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join()
+    return int(any(rank.exitcode for rank in ranks))
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    sys.exit(main(Path(sys.argv[1])))

@@ -25,7 +25,7 @@ from click.testing import Result
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from megatron_cases import CASES, DISTRIBUTED, FAMILIES, VOCABULARY, Case, Family
+from megatron_cases import CASES, DISTRIBUTED, FAMILIES, OLDER, VOCABULARY, Case, Family
 from mscvt.cli.main import app
 from mscvt.testing import contents_in
 
@@ -114,7 +114,7 @@ def convert(case: Case, source: Path, target: Path) -> Result:
 
 
 def run_workers(job: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
-    """Run the job on all ranks at once.
+    """Run the job on all ranks at once, under the megatron-core that it names.
 
     Returns:
         By rank, what was found: case name -> findings.
@@ -127,22 +127,21 @@ def run_workers(job: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
         "CUDA_VISIBLE_DEVICES": "",
         "GLOO_SOCKET_IFNAME": "lo",
     }
+    if job["core"] == OLDER:
+        older = Path(sys.prefix, "older-megatron")
+        assert (older / "ready").exists(), f"no older megatron-core in {older}; make test puts it there"
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(older), os.environ.get("PYTHONPATH"))))
     script = Path(__file__).with_name("megatron_worker.py")
-    logs = [folder / f"rank_{rank}.log" for rank in range(WORLD_SIZE)]
-    workers: list[subprocess.Popen[bytes]] = []
+    command = [sys.executable, "-W", "ignore", script, folder / "job.json"]
+    log = folder / "log"
+    with log.open("wb") as stream:
+        workers = subprocess.Popen(command, env=environment, stdout=stream, stderr=stream, start_new_session=True)
     try:
-        for rank, log in enumerate(logs):
-            command = [sys.executable, "-W", "ignore", script, folder / "job.json", str(rank)]
-            with log.open("wb") as stream:
-                workers.append(
-                    subprocess.Popen(command, env=environment, stdout=stream, stderr=stream, start_new_session=True)
-                )
-        codes = [worker.wait(timeout=400) for worker in workers]
+        code = workers.wait(timeout=400)
     finally:
-        for worker in workers:
-            with suppress(ProcessLookupError):  # with the processes that save for it
-                os.killpg(worker.pid, signal.SIGKILL)
-    assert not any(codes), "\n".join(log.read_text() for log in logs)
+        with suppress(ProcessLookupError):  # with the processes that save for them
+            os.killpg(workers.pid, signal.SIGKILL)
+    assert code == 0, log.read_text()
     return [torch.load(folder / f"rank_{rank}.pt", weights_only=True) for rank in range(WORLD_SIZE)]
 
 
@@ -155,7 +154,7 @@ def references(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reference]
 
 @pytest.fixture(scope="session")
 def outcomes(references: dict[str, Reference], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
-    """Convert all cases and inspect them in one launch, as megatron-core is slow to import."""
+    """Convert all cases and inspect them in one launch for each megatron-core, which is slow to import."""
     root = tmp_path_factory.mktemp("mg")
     folders = {name: root / name for name in CASES}
     folders |= {name: root / f"{case.family}-distributed" for name, case in DISTRIBUTED.items()}
@@ -175,13 +174,17 @@ def outcomes(references: dict[str, Reference], tmp_path_factory: pytest.TempPath
         for name, case in every.items()
         if made[folders[name]].exit_code == 0
     }
-    job = {
-        "world_size": WORLD_SIZE,
-        "token_ids": TOKEN_IDS,
-        "cases": [jobs[name] for name in CASES if name in jobs],
-        "distributed": [jobs[name] for name in DISTRIBUTED if name in jobs],
-    }
-    ranks = run_workers(job, tmp_path_factory.mktemp("job"))
+    ranks: list[dict[str, Any]] = []
+    for core in sorted({case.core for case in every.values()}):
+        ours = {name: job for name, job in jobs.items() if every[name].core == core}
+        job = {
+            "core": core,
+            "world_size": WORLD_SIZE,
+            "token_ids": TOKEN_IDS,
+            "cases": [ours[name] for name in CASES if name in ours],
+            "distributed": [ours[name] for name in DISTRIBUTED if name in ours],
+        }
+        ranks += run_workers(job, tmp_path_factory.mktemp("job"))
     return {
         name: Outcome(made[folder], folder, [found[name] for found in ranks if name in found])
         for name, folder in folders.items()
