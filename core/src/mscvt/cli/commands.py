@@ -28,6 +28,7 @@ from mscvt.cli.tables import (
     Values,
     Writing,
 )
+from mscvt.cli.training import script_notes
 from mscvt.cli.words import Given
 from mscvt.dialects.options import Options, Sizes
 from mscvt.model.lora import Lora
@@ -127,7 +128,7 @@ def _convert(load_kind: str, save_kind: str, given: Given) -> None:
                     if executor is None
                     else convert_in_parts(conversion, prepare, request, folders.save_dir, settings, executor)
                 )
-    notes = (*given.notes, *conversion.notes)
+    notes = (*given.notes, *conversion.notes, *script_notes(given, conversion))
     if output.json:
         shown = results.plan_object(conversion, folders.save_dir, chosen, notes)
         done = results.result_object(result) if result else {}

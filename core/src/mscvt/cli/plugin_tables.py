@@ -28,6 +28,13 @@ class Prepared:
         "those of one command. They win over a recipe's.",
         unset="none",
     )
+    from_training_script: Path | None = option(
+        panel=_MODEL,
+        metavar="FILE",
+        help="Take the parallel options of a shell script that starts training; it is read, not executed. They win "
+        "over a recipe's and a file's, and the command line must not contradict them.",
+        unset="none",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from mscvt.cli.plugin_tables import Prepared
+from mscvt.cli.words import Given
+
 if TYPE_CHECKING:
     from mscvt.jobs.conversion import Conversion
 
@@ -20,6 +23,16 @@ def training_flags(conversion: Conversion, target: Path | None) -> list[str]:
     if not conversion.training_flags:
         return []
     return [*([conversion.load_flag, str(target)] if target else []), *shlex.split(conversion.training_flags)]
+
+
+def script_notes(given: Given, conversion: Conversion) -> list[str]:
+    """What the training script that options were taken from says otherwise than the result needs it."""
+    path = given.read(Prepared).from_training_script
+    if path is None:
+        return []
+    from mscvt.cli.training_script import differing_flags
+
+    return differing_flags(path, shlex.split(conversion.training_flags))
 
 
 def print_training_flags(words: Sequence[str]) -> None:

@@ -90,7 +90,7 @@ def read_words(command: Command, words: Sequence[str]) -> Given:
         else:
             take_texts(left, attached if equals else None, 1)  # what follows is its value, and no fault of its own
             _add_unknown(command, name, list(spelt), faults)
-    values = {**_prepared(command, values, removed, faults), **values}
+    values = {**_prepared(command, values, removed, notes, faults), **values}
     _add_refused(refused, faults)
     _add_strays(strays, values, faults)
     missing = [row for row in command.rows.values() if row.is_required and row.name not in values]
@@ -107,14 +107,18 @@ def read_words(command: Command, words: Sequence[str]) -> Given:
     return replace(given, error=_usage_error(command, faults))
 
 
-def _prepared(command: Command, values: Mapping[str, Any], removed: set[str], faults: Faults) -> Mapping[str, Any]:
-    """What a recipe or a file says of options that the command line neither gives nor takes away."""
-    recipe, path = (values.get(name) if command.recipes else None for name in ("recipe", "config"))
-    if not recipe and not path:
+def _prepared(
+    command: Command, values: Mapping[str, Any], removed: set[str], notes: list[str], faults: Faults
+) -> Mapping[str, Any]:
+    """What a recipe, a file or a script says of options that the command line neither gives nor takes away."""
+    names = ("recipe", "config", "from_training_script")
+    recipe, path, script = (values.get(name) if command.recipes else None for name in names)
+    if not (recipe or path or script):
         return {}
     from mscvt.cli.prepared_options import take_file, take_recipe
+    from mscvt.cli.training_script import take_script
 
-    of_recipe, of_file = dict[str, Any](), dict[str, Any]()
+    of_recipe, of_file, of_script = dict[str, Any](), dict[str, Any](), dict[str, Any]()
 
     def into(found: dict[str, Any]) -> Callable[[Row, str, list[str]], None]:
         return lambda row, name, texts: _read_value(row, name, texts, found, faults)
@@ -124,9 +128,17 @@ def _prepared(command: Command, values: Mapping[str, Any], removed: set[str], fa
             take_recipe(command, recipe, into(of_recipe), faults)
         if path:
             take_file(command, path, into(of_file), faults)
+        if script:
+            notes += take_script(command, script, values.keys() | removed, into(of_script), faults)
     except MscvtError as error:
         faults.add("; ".join([error.message, *error.faults]), hint=error.hint)
-    return {name: value for name, value in (of_recipe | of_file).items() if name not in removed}
+    for name in of_script.keys() & values.keys():
+        if of_script[name] != values[name]:
+            faults.add(
+                f"{flag(name)} {shown(values[name])} is given, and {script} has {shown(of_script[name])}",
+                hint="Leave the option out, or change the script.",
+            )
+    return {name: value for name, value in (of_recipe | of_file | of_script).items() if name not in removed}
 
 
 def take_texts(left: deque[str], attached: str | None, most: int | None) -> list[str]:
