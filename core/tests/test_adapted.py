@@ -10,9 +10,13 @@ from hypothesis import strategies as st
 from mscvt.errors import MscvtError
 from mscvt.tensors.adapted import AdaptedMatrix, AdaptedSource, LowRank
 from mscvt.tensors.info import TensorInfo
+from mscvt.tensors.merging import merge
 from mscvt.tensors.sources import PlainTensor
 
 DTYPES = {"BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64, "U8": torch.uint8}
+
+
+SCALES = (0.7, 2.0, -0.5)
 
 
 def expected(weight, left, right, scale):
@@ -21,6 +25,11 @@ def expected(weight, left, right, scale):
     for rank in range(left.shape[2]):
         total = total + left[:, :, rank, None].float() * right[:, rank, None].float()
     return (weight.float() + total * scale).to(weight.dtype)
+
+
+def bits(tensor):
+    """Elements as integers, of which zeros of different signs differ."""
+    return tensor.view(torch.int16 if tensor.dtype.itemsize == 2 else torch.int32)
 
 
 @st.composite
@@ -48,14 +57,42 @@ def test_region_is_the_same_part_of_the_whole_merge(data):
     weight, left, right = (
         torch.randn(size, generator=random) for size in (shape, (shape[0], shape[1], rank), (shape[0], rank, shape[2]))
     )
-    weight, left = weight.bfloat16(), left.bfloat16()
+    weight, left = weight.to(data.draw(st.sampled_from([torch.bfloat16, torch.half, torch.float]))), left.bfloat16()
     right = data.draw(st.sampled_from([right, right.bfloat16(), right.half(), (right * 1e-38).bfloat16()]))
-    matrix = AdaptedMatrix(PlainTensor(weight.flatten()), left.flatten(), right.flatten(), rank, shape[2], 0.7)
-    whole = expected(weight, left, right, 0.7)
+    scale = data.draw(st.sampled_from(SCALES))
+    matrix = AdaptedMatrix(PlainTensor(weight.flatten()), left.flatten(), right.flatten(), rank, shape[2], scale)
+    whole = expected(weight, left, right, scale)
     offset, extents, strides = data.draw(regions(shape))
-    with patch("mscvt.tensors.adapted._TILE", 8):
-        part = matrix.region(offset, extents, strides)
-    assert torch.equal(part, whole.as_strided(extents, strides, offset))
+    dtype = data.draw(st.sampled_from([weight.dtype, torch.double]))
+    target = torch.empty(extents[::-1], dtype=dtype).permute(tuple(range(len(extents)))[::-1])
+    part = whole.as_strided(extents, strides, offset)
+    with (
+        patch("mscvt.tensors.merging._MOST", (4, 8)),
+        patch("mscvt.tensors.merging._GRAIN", 4),
+        patch("mscvt.tensors.merging._keeps_order", return_value=False),  # too small to be tried
+        patch("mscvt.tensors.adapted._PART", 4),
+    ):
+        assert torch.equal(matrix.region(offset, extents, strides), part)
+        matrix.write(target, offset, strides, torch.Tensor.copy_)
+    assert torch.equal(target, part.to(target.dtype))
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("rank", [1, 5, 300])
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.half])
+@patch("mscvt.tensors.merging._MOST", (32, 64))
+def test_merge_is_the_same_whatever_a_product_of_matrices_does(kind, rank, scale):
+    random = torch.Generator().manual_seed(rank)
+    weight, left, right = (torch.randn(size, generator=random) for size in ((70, 90), (70, rank), (rank, 90)))
+    weight[::9], left[::4], left, weight = -0.0, 0.0, left / 9, weight.to(kind)
+    for dtype in (torch.float, torch.bfloat16):
+        left, right, found = left.to(dtype), right.to(dtype), torch.empty_like(weight)
+        whole = expected(weight[None], left[None], right[None], scale)[0]
+        merge(weight, found, left.t(), right, scale)
+        assert torch.equal(bits(found), bits(whole))
+        with patch("mscvt.tensors.merging._keeps_order", return_value=False):
+            merge(weight, found, left.t(), right, scale)
+        assert torch.equal(bits(found), bits(whole))
 
 
 class Memory:

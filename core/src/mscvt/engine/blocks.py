@@ -11,7 +11,7 @@ from mscvt.engine.strided import copy_strided
 from mscvt.layout.pairs import clip
 from mscvt.plan.contents import Content, Name
 from mscvt.tensors.info import ITEM_SIZES, TORCH_NAMES
-from mscvt.tensors.sources import SourceTensor
+from mscvt.tensors.sources import Computed, SourceTensor
 
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """Elements are moved as integers of their size, so that no NaN can change on the way."""
@@ -59,9 +59,18 @@ def fill(block: Block, buffer: torch.Tensor, open_source: Callable[[Name], Sourc
                 target.zero_()
                 continue
             by = tuple(loop.right for loop in walk.loops)
-            source = open_source(content.sources[number]).region(walk.right, extents, by)
-            if source.dtype == dtype:
-                copy_strided(target.view(_BITS[width]), source.view(_BITS[width]))
+            source = open_source(content.sources[number])
+            if isinstance(source, Computed):
+                source.write(target, walk.right, by, _move)
             else:
-                target.copy_(source)
+                _move(target, source.region(walk.right, extents, by))
     return taken
+
+
+def _move(target: torch.Tensor, source: torch.Tensor) -> None:
+    """Copy elements, as bits where the dtype stays."""
+    if source.dtype == target.dtype:
+        bits = _BITS[target.dtype.itemsize]
+        copy_strided(target.view(bits), source.view(bits))
+    else:
+        target.copy_(source)

@@ -1,31 +1,23 @@
-"""Weights to which low-rank factors are added where they are read: W + scale * (B @ A), rounded once, to W's dtype.
-
-The product is summed rank by rank in ascending order, each product and each sum rounded to f32. So the result is the
-same for every block, thread and machine, which a BLAS does not promise; no step is left to it.
-"""
+"""Weights to which low-rank factors are added where they are read."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 from mscvt.errors import MscvtError
 from mscvt.tensors.info import FLOATS, TensorInfo
-from mscvt.tensors.sources import Source, SourceTensor
+from mscvt.tensors.sources import Move, Source, SourceTensor
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import torch
 
-_TILE = 1 << 18
-"""Elements that are computed together: enough to be worth a call for each rank, few enough to stay in a core's cache.
-At rank 16 in bf16 a core of a busy EPYC merged 0.15 GB/s with 2^15, 0.26 with 2^17, 0.30 with 2^18 and with 2^19."""
-_LEAST_PRODUCT = 2.0**-100
-"""Products of bf16 or f16 numbers are exact in f32 as long as they are not as small as f32's smallest numbers."""
+
+_PART = 1 << 20
+"""Elements that are merged before they are moved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +133,21 @@ class AdaptedMatrix:
         self._merge(base, merged, offset, strides)
         return merged
 
+    def write(self, target: torch.Tensor, offset: int, strides: tuple[int, ...], move: Move) -> None:
+        """Merge a region where it is wanted; what is to be transposed or cast, in parts that stay in the cache."""
+        base = self.base.region(offset, tuple(target.shape), strides)
+        steps = sorted(zip(target.stride(), strides, strict=True))
+        if base.dtype == target.dtype and steps == sorted(steps, key=lambda step: step[1]):
+            self._merge(base, target, offset, strides)
+        elif base.numel() <= _PART or not strides:
+            move(target, self.region(offset, tuple(target.shape), strides))
+        else:
+            outer = max(range(len(strides)), key=lambda number: (base.shape[number] > 1, strides[number]))
+            step = max(1, _PART * base.shape[outer] // base.numel())
+            for start in range(0, base.shape[outer], step):
+                part = target.narrow(outer, start, min(step, base.shape[outer] - start))
+                self.write(part, offset + start * strides[outer], strides, move)
+
     def _merge(self, base: torch.Tensor, merged: torch.Tensor, offset: int, strides: tuple[int, ...]) -> None:
         """Merge a region, divided where it goes on in the next row or matrix."""
         matrix = self.rows * self.columns
@@ -208,51 +215,11 @@ class AdaptedMatrix:
 
     def _add(self, base: torch.Tensor, merged: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
         """Merge a box: its rows are the leading dimensions, those of `left` behind the rank."""
-        import torch
+        from mscvt.tensors.merging import merge
 
-        wide = torch.float64 if base.dtype == torch.float64 else torch.float32
-        add = _add_exact if _are_exact(left, right) else _add_rounded
-        rows, columns = (factor.to(wide).reshape(self.rank, -1) for factor in (left, right))
+        rows, columns = (factor.reshape(self.rank, -1) for factor in (left, right))
         shape = (rows.shape[1], columns.shape[1])
-        flat = base.reshape(shape)
-        result = merged.view(shape) if merged.is_contiguous() else torch.empty(shape, dtype=base.dtype)
-        across = min(shape[1], _TILE)
-        down = max(1, _TILE // across)
-        room = torch.empty((2, down * across), dtype=wide)
-        for top, start in product(range(0, shape[0], down), range(0, shape[1], across)):
-            box = slice(top, top + down), slice(start, start + across)
-            size = flat[box].shape
-            total, term = (buffer[: prod(size)].view(size) for buffer in room)
-            add(total.zero_(), term, rows[:, box[0]], columns[:, box[1]])
-            result[box] = total.mul_(self.scale).add_(term.copy_(flat[box]))
-        if not merged.is_contiguous():
+        result = merged.reshape(shape)
+        merge(base.reshape(shape), result, rows, columns, self.scale)
+        if result.data_ptr() != merged.data_ptr():  # no view of it
             merged.copy_(result.view(merged.shape))
-
-
-def _are_exact(left: torch.Tensor, right: torch.Tensor) -> bool:
-    """Whether the products of two factors' elements are exact in f32, so that nothing is rounded but sums."""
-    import torch
-
-    least = 1.0
-    for factor in (left, right):
-        if factor.dtype not in (torch.bfloat16, torch.float16):
-            return False
-        sizes = factor.abs().float()
-        least *= float(torch.where(sizes == 0, 1.0, sizes).amin())
-    return least >= _LEAST_PRODUCT
-
-
-def _add_exact(total: torch.Tensor, _term: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> None:
-    """Add products of rows `[rank, rows]` and columns `[rank, columns]`, fused or not: the product is exact."""
-    for of_rows, of_columns in zip(rows, columns, strict=True):
-        total.addr_(of_rows, of_columns)
-
-
-def _add_rounded(total: torch.Tensor, term: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> None:
-    """The same with products that are rounded, each before it is added; a fused operation would not do that."""
-    import numpy as np
-
-    to, by = total.numpy(), term.numpy()
-    for of_rows, of_columns in zip(rows.numpy()[:, :, None], columns.numpy()[:, None], strict=True):
-        np.multiply(of_rows, of_columns, out=by)
-        np.add(to, by, out=to)

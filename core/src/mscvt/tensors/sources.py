@@ -6,8 +6,8 @@ another one, and the engine does not know the difference.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from mscvt.tensors.info import TensorInfo
 
@@ -17,11 +17,24 @@ if TYPE_CHECKING:
     import torch
 
 
+Move = Callable[["torch.Tensor", "torch.Tensor"], None]
+"""Copies elements to a tensor, the first one, from another of the same shape."""
+
+
 class SourceTensor(Protocol):
     """Something to copy regions from."""
 
     def region(self, offset: int, extents: tuple[int, ...], strides: tuple[int, ...]) -> torch.Tensor:
         """The elements at `offset + sum(index * stride)`, as a tensor of shape `extents`."""
+        ...
+
+
+@runtime_checkable
+class Computed(SourceTensor, Protocol):
+    """Something that is computed where it is read, and can be where it is wanted."""
+
+    def write(self, target: torch.Tensor, offset: int, strides: tuple[int, ...], move: Move) -> None:
+        """Put the elements at `offset + sum(index * stride)` into a tensor, by `move` where they are made elsewhere."""
         ...
 
 
