@@ -79,7 +79,7 @@ def test_region_is_the_same_part_of_the_whole_merge(data):
 
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("rank", [1, 5, 300])
-@pytest.mark.parametrize("kind", [torch.bfloat16, torch.half])
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.half, torch.float])
 @patch("mscvt.tensors.merging._MOST", (32, 64))
 def test_merge_is_the_same_whatever_a_product_of_matrices_does(kind, rank, scale):
     random = torch.Generator().manual_seed(rank)
