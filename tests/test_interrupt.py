@@ -83,7 +83,7 @@ def test_ctrl_c_ends_within_a_second_and_the_same_command_completes(direction, s
     [
         ("mscvt.jobs.plans.make_plan", "nothing was begun"),  # while planning
         ("mscvt.jobs.conversion.check_space", "nothing was begun"),
-        ("mscvt.jobs.conversion.allocate_files", "0 of "),
+        ("mscvt.jobs.conversion.allocate_files", "nothing was begun"),
         ("mscvt.engine.run_plan", "0 of "),
         ("mscvt.output.staging.Staging.complete", ""),
     ],

@@ -147,7 +147,7 @@ def test_every_differing_value_is_said():
     there = {"options": {"tp": 2, "pp": 1, "noop": [8]}, "dtype": None}
     here = {"options": {"tp": 4, "pp": 1, "noop": [8, 9]}, "dtype": None, "more": 1}
     assert differences(there, here) == [
-        "more: None there, 1 here",
+        "more: nothing there, 1 here",
         "options, noop: [8] there, [8, 9] here",
         "options, tp: 2 there, 4 here",
     ]

@@ -50,12 +50,26 @@ def test_status_says_how_far_a_conversion_is_and_what_it_lacks(sources, target):
     assert outcome.code == 0
     lines = outcome.out.splitlines()
     assert lines[0] == f"{target}: unfinished hf2mg of {sources.hf}"
-    assert "--target-tensor-parallel-size 2" in lines[1]
-    assert "--moe-grouped-gemm " in lines[1]
+    assert lines[1] == (
+        "options: --target-tensor-parallel-size 2 --target-pipeline-parallel-size 2 --target-expert-parallel-size 4 "
+        "--moe-grouped-gemm"
+    )
     assert lines[2].startswith("9 of 16 files are whole, ")
     assert lines[3] == "missing: --only pp=1,ep=1-3, --only tp=1,pp=1,ep=0"
     assert f" bytes in {hidden(target)}" in lines[4]
     assert lines[5] == f"the command that began it goes on, mscvt discard {target} gives it up"
+
+
+def test_unfinished_work_in_a_folder_that_may_not_be_written_to_is_shown(target, monkeypatch):
+    def refusing(path, **_):
+        raise PermissionError(13, os.strerror(13), str(path))
+
+    shown = run_main("status", target)
+    monkeypatch.setattr("mscvt.output.locks.open_lock", refusing)
+    assert run_main("status", target) == shown
+    outcome = run_main("discard", target)
+    assert outcome.err.splitlines()[0].endswith("gate: Permission denied")
+    assert outcome.err.splitlines()[1] == "hint: Is it another user's, or write-protected?"
 
 
 def test_parts_that_are_missing_are_what_only_takes(sources, target):

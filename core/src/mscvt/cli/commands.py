@@ -140,6 +140,8 @@ def _convert(load_kind: str, save_kind: str, given: Given) -> None:
         plans.print_preview(conversion, folders.save_dir, preview, notes)
         if planned.html:
             typer.echo(f"wrote {shlex.quote(str(planned.html))}")
+        if planned.direction and preview.fits and not preview.is_detail:
+            typer.echo(f"go on with: {shlex.join(plans.planned_command(given))}")
 
 
 def _proof(given: Given) -> list[str]:

@@ -96,6 +96,8 @@ def print_check(check: Check) -> None:
     print_notes(check.notes)
     if bad and check.origin:
         _print_repair(check, check.origin)
+    if check.is_whole and check.model_type:
+        typer.echo(f"go on with: mscvt plan hf2mg --load-dir {shlex.quote(str(check.folder))}")
 
 
 def _print_repair(check: Check, origin: Origin) -> None:

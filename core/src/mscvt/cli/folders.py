@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from pathlib import Path
 
@@ -13,7 +12,6 @@ HF, MG = "hf", "mg"
 _MARKS = {HF: "config.json", MG: "latest_checkpointed_iteration.txt"}
 """What a checkpoint of either kind has beside its weights."""
 _NAMES = {HF: "Hugging Face", MG: "Megatron"}
-_ITERATION = re.compile(r"iter_[0-9]+|release")
 
 
 def check_folder(flag: str, folder: Path) -> None:
@@ -46,7 +44,7 @@ def check_kind(flag: str, folder: Path, wanted: str, other_way: str) -> None:
         other_way: What to do where it is of the other kind.
 
     Raises:
-        MscvtError: Where the folder is of the other kind, or the iteration's folder inside of a Megatron checkpoint.
+        MscvtError: Where the folder is of the other kind, or there is none.
     """
     other = HF if wanted == MG else MG
     if (folder / _MARKS[wanted]).exists():
@@ -60,11 +58,4 @@ def check_kind(flag: str, folder: Path, wanted: str, other_way: str) -> None:
             f"{folder}: has {_MARKS[other]}, so it is a {_NAMES[other]} checkpoint; "
             f"expected one of {_NAMES[wanted]}, with {_MARKS[wanted]}",
             hint=other_way,
-        )
-    if wanted == MG and _ITERATION.fullmatch(folder.absolute().name) and (folder.parent / _MARKS[MG]).exists():
-        iteration = folder.absolute().name.removeprefix("iter_")
-        choice = f" --iteration {int(iteration)}" if iteration.isdigit() else ""
-        raise MscvtError(
-            f"{folder}: is one iteration of a checkpoint; {flag} takes the folder that holds it",
-            hint=f"Write {flag} {shlex.quote(str(folder.parent))}{choice}.",
         )

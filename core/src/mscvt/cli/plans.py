@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,14 +11,20 @@ from rich.console import Console
 from rich.text import Text
 
 from mscvt.cli.results import print_notes
+from mscvt.cli.tables import Folders, Planned
 from mscvt.cli.training import print_training_flags, training_flags
+from mscvt.cli.words import Given, take_texts
+from mscvt.model.options import rows
 from mscvt.views.preview import Preview, preview_object
 from mscvt.views.terminal import preview_text
 
 if TYPE_CHECKING:
     from mscvt.jobs.conversion import Conversion
 
-__all__ = ["preview_object", "print_lines", "print_preview"]
+__all__ = ["planned_command", "preview_object", "print_lines", "print_preview"]
+
+_ENDINGS: Mapping[str, str] = {"hf2mg": "-mcore", "mg2hf": "-hf", "mg2mg": "-new"}
+"""Direction -> what is added to the source's name, where no name was given for the result."""
 
 
 def print_preview(conversion: Conversion, target: Path | None, preview: Preview, notes: Iterable[str]) -> None:
@@ -28,6 +35,23 @@ def print_preview(conversion: Conversion, target: Path | None, preview: Preview,
         return
     print_notes(notes)
     print_training_flags(training_flags(conversion, target))
+
+
+def planned_command(given: Given) -> list[str]:
+    """The command that does what was planned, word by word."""
+    direction, folders = given.read(Planned).direction, given.read(Folders)
+    own = {spelling for row in rows(Planned).values() for spelling in row.flags}
+    left, words = deque(given.words), ["mscvt", direction]
+    if direction in left and not any(word.startswith("--direction") for word in left):
+        left.remove(direction)
+    while left:
+        word = left.popleft()
+        name, equals, attached = word.partition("=")
+        if name in own:
+            take_texts(left, attached if equals else None, 1)
+        else:
+            words.append(word)
+    return [*words, *([] if folders.save_dir else ["--save-dir", f"{folders.load_dir}{_ENDINGS[direction]}"])]
 
 
 def print_lines(console: Console, lines: Iterable[Text]) -> None:

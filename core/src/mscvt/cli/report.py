@@ -38,7 +38,8 @@ def worded(error: Exception) -> MscvtError:
         return error
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        return MscvtError(f"{where}{error.strerror or error}")
+        hint = "Is it another user's, or write-protected?" if isinstance(error, PermissionError) else None
+        return MscvtError(f"{where}{error.strerror or error}", hint=hint)
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # torch has no type for it
         return MscvtError("there is not enough memory", hint="Give less of it to buffers: --max-memory, --workers.")
     if isinstance(error, RecursionError):

@@ -21,9 +21,12 @@ if TYPE_CHECKING:
     from mscvt.jobs.conversion import Conversion, Result
     from mscvt.jobs.names import Names
     from mscvt.jobs.new_plugin import NewPlugin
-    from mscvt.jobs.verify import Report
+    from mscvt.jobs.verify import Differing, Report
     from mscvt.plan.contents import OutputFile
     from mscvt.plugins.family import Plugin
+
+_ORIGINS = 3
+"""So many of the tensors that a differing one is made from are named."""
 
 
 def print_json(command: str, shown: Mapping[str, Any]) -> None:
@@ -67,7 +70,7 @@ def report_object(report: Report, notes: Iterable[str]) -> dict[str, Any]:
     """What a comparison found, as `--json` shows it."""
     return {
         "is_equal": report.is_equal,
-        "differences": list(report.differences),
+        "differences": [asdict(difference) for difference in report.differences],
         "tensors": report.tensors,
         "bytes": report.nbytes,
         "seconds": report.seconds,
@@ -125,10 +128,10 @@ def print_result(conversion: Conversion, result: Result, notes: Iterable[str], p
     target = shlex.quote(str(result.target))
     where = target if result.is_complete else shlex.quote(str(result.staging))
     if result.written:
-        speed = result.written / 1e6 / max(result.seconds, 1e-9)
+        speed = size_text(result.written / max(result.seconds, 1e-9))
         typer.echo(
             f"wrote {counted(result.files, 'file')}, {result.written:,} bytes in {result.seconds:.1f} s "
-            f"({speed:,.0f} MB/s, memory at most {size_text(peak_memory())}) to {where}"
+            f"({speed}/s, memory at most {size_text(peak_memory())}) to {where}"
         )
     else:
         typer.echo(f"nothing was left to be written of {counted(result.files, 'file')} in {where}")
@@ -153,11 +156,22 @@ def print_result(conversion: Conversion, result: Result, notes: Iterable[str], p
 def print_report(report: Report, notes: Iterable[str]) -> None:
     """Say what differs."""
     for difference in report.differences:
-        typer.echo(f"differs: {difference}")
+        typer.echo(f"differs: {_differing(difference)}")
     count = len(report.differences)
     verdict = "equal" if report.is_equal else f"NOT equal: {counted(count, 'differing tensor')}"
     typer.echo(f"{verdict}; compared {report.tensors} tensors, {report.nbytes:,} bytes in {report.seconds:.1f} s")
     print_notes(notes)
+
+
+def _differing(found: Differing) -> str:
+    origins = ", ".join(found.made_from[:_ORIGINS]) + (", ..." if len(found.made_from) > _ORIGINS else "")
+    size = "some of them NaN or infinite"
+    if found.largest is not None and found.reach is not None:
+        size = f"by at most {found.largest:.3g} where values reach {found.reach:.3g}"
+    return (
+        f"{found.tensor}, first at index {found.index}, in {found.file}; {found.elements:,} of "
+        f"{counted(found.of, 'element')}, {size}; it is made from {origins}"
+    )
 
 
 def print_plugins(plugins: Sequence[Plugin]) -> None:

@@ -43,7 +43,8 @@ def watched(given: Given, phase: str, *, wanted: bool = True) -> Iterator[tuple[
         stream = path.open("a", encoding="utf-8")
     except OSError as error:
         raise MscvtError(
-            f"--log-file {path}: can't be written: {error.strerror}", hint="Give a file in a folder that exists."
+            f"--log-file {path}: can't be written: {error.strerror}",
+            hint="Give a file in a folder that exists and may be written to.",
         ) from None
     with stream, shown as (started, moved):
         log = Lines(stream, clock=_date, line=json_line if as_json else plain_line)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from mscvt.cli.tables import Values
+from mscvt.dialects.options import Options
 from mscvt.errors import printable
-from mscvt.model.options import flag
+from mscvt.model.options import rows, rows_in
 from mscvt.model.values import shown
 from mscvt.output.planned import missing_parts
 from mscvt.views.sizes import counted
@@ -103,10 +106,7 @@ def _print_conversion(work: UnfinishedConversion, where: str) -> None:
         return
     of = f" of {shlex.quote(printable(_source(work)))}" if _source(work) else ""
     typer.echo(f"{where}: unfinished {printable(identity.get('direction', 'conversion'))}{of}")
-    options = identity.get("options")
-    if isinstance(options, dict) and options:
-        given = {flag(name): value for name, value in options.items() if value not in (None, False, [])}
-        words = (name if value is True else f"{name} {_said(value)}" for name, value in given.items())
+    if words := list(_options(identity)):
         typer.echo(f"options: {printable(' '.join(words))}")
     whole = sum(each.is_whole for each in work.files)
     written, tensors = (
@@ -121,6 +121,19 @@ def _print_conversion(work: UnfinishedConversion, where: str) -> None:
         typer.echo(f"missing: {', '.join(f'--only {part}' for part in parts[:_SHOWN])}{more}")
     typer.echo(f"it takes {work.nbytes:,} bytes in {shlex.quote(str(work.root))}")
     _print_ways(f"the command that began it goes on, mscvt discard {where} gives it up", is_running=work.is_running)
+
+
+def _options(identity: Mapping[str, Any]) -> Iterator[str]:
+    """The options under which it was begun, those that hold anyway left out."""
+    options = identity.get("options")
+    options = options if isinstance(options, dict) else {}
+    dialect = str(options.get("dialect"))
+    for found, table in ((options, rows_in(Options, dialect)), (identity, rows(Values))):
+        for name, row in table.items():
+            usual = options.get(row.same_as) if row.same_as else row.defaults.get(dialect, row.default)
+            value = found.get(name)
+            if value not in (None, False, [], usual):
+                yield row.flag if value is True else f"{row.flag} {_said(value)}"
 
 
 def _said(value: Any) -> str:

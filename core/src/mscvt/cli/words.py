@@ -35,6 +35,8 @@ class Given:
     """Options that are taken away."""
     error: UsageError | None = None
     """What is wrong with the command line."""
+    words: tuple[str, ...] = ()
+    """The command line itself."""
 
     def asked(self, table: type[T]) -> T:
         """The options of a table as they were asked for, None where nothing was."""
@@ -99,7 +101,7 @@ def read_words(command: Command, words: Sequence[str]) -> Given:
         faults.add(f"missing: {', '.join(written)}")
     for name in sorted(removed & values.keys()):
         faults.add(f"{spelt[flag(name)].flag} is given and taken away", hint="Leave out one of them.")
-    given = Given(command, values, tuple(notes), frozenset(removed))
+    given = Given(command, values, tuple(notes), frozenset(removed), words=tuple(words))
     for table in command.tables:
         check_values(given.asked(table), faults)
     if command.takes_original:

@@ -16,11 +16,11 @@ from mscvt.engine.same_bytes import same_bytes
 from mscvt.errors import MscvtError
 from mscvt.formats.torch_zip.checksums import combine, crc32
 from mscvt.plan.contents import Name, Unit
-from mscvt.tensors.info import ITEM_SIZES
+from mscvt.tensors.info import ITEM_SIZES, TORCH_NAMES
 from mscvt.tensors.sources import SourceTensor
 
 _STEP = 1 << 16
-"""Elements looked at together where blocks differ, so that finding the first one takes little memory."""
+"""Elements looked at together where blocks differ, so that counting takes little memory."""
 
 
 class Sink(Protocol):
@@ -111,8 +111,29 @@ class FileSink:
         return whole
 
 
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """In what a tensor differs."""
+
+    first: int
+    """Number of the first differing element in memory order."""
+    elements: int
+    """How many differ."""
+    largest: float
+    """The largest difference of two values; NaN where one of them is none."""
+    reach: float
+    """The largest value, without its sign, that should be where elements differ."""
+
+    def with_more(self, other: Difference) -> Difference:
+        """Both together, of different elements of one tensor."""
+        largest, reach = (
+            float(torch.tensor(pair).max()) for pair in ((self.largest, other.largest), (self.reach, other.reach))
+        )
+        return Difference(min(self.first, other.first), self.elements + other.elements, largest, reach)
+
+
 class CompareSink:
-    """Compares blocks with a checkpoint that exists; remembers the first differing element of each tensor."""
+    """Compares blocks with a checkpoint that exists; remembers in what each tensor differs."""
 
     def __init__(
         self,
@@ -123,8 +144,8 @@ class CompareSink:
         """Compare with existing tensors; padding of a trained model is not zero, and may be ignored."""
         self.open_existing = open_existing
         self.ignore_padding = ignore_padding
-        self.differences: dict[Name, int] = {}
-        """Target -> number of its first differing element in memory order."""
+        self.differences: dict[Name, Difference] = {}
+        """Target -> in what it differs."""
         self.padded: set[Name] = set()
         """Targets whose padding differs and was ignored."""
         self._lock = threading.Lock()
@@ -144,18 +165,25 @@ class CompareSink:
         return compared
 
     def _find(self, target: Name, block: Block, ours: torch.Tensor, theirs: torch.Tensor) -> None:
-        """Note the first element that differs; both are bytes `[elements, width]`."""
+        """Note what differs; both are bytes `[elements, width]`."""
+        dtype = getattr(torch, TORCH_NAMES[block.content.dtype])
         for start in range(0, block.numel, _STEP):
-            differing = (ours[start : start + _STEP] != theirs[start : start + _STEP]).any(dim=1)
-            elements = torch.nonzero(differing).flatten() + start + block.start
-            real = elements[~_is_padding(block, elements)] if self.ignore_padding else elements
-            with self._lock:
-                if len(real) < len(elements):
+            step = slice(start, start + _STEP)
+            differing = torch.nonzero((ours[step] != theirs[step]).any(dim=1)).flatten()
+            elements = differing + start + block.start
+            if self.ignore_padding and (is_padding := _is_padding(block, elements)).any():
+                differing, elements = differing[~is_padding], elements[~is_padding]
+                with self._lock:
                     self.padded.add(target)
-                if len(real):
-                    first = int(real[0])
-                    self.differences[target] = min(first, self.differences.get(target, first))
-                    return
+            if not len(elements):
+                continue
+            here, there = (side[step][differing].view(dtype).double() for side in (ours, theirs))
+            found = Difference(
+                int(elements[0]), len(elements), float((here - there).abs().max()), float(here.abs().max())
+            )
+            with self._lock:
+                known = self.differences.get(target)
+                self.differences[target] = known.with_more(found) if known else found
 
 
 def _is_padding(block: Block, elements: torch.Tensor) -> torch.Tensor:

@@ -96,8 +96,8 @@ def compare_written(conversion: Conversion, folder: Path, chosen: list[OutputFil
         )
     faults = Faults()
     files = {name: file.path for file in chosen for name in file.tensors}
-    for name, element in sorted(sink.differences.items(), key=str):
-        faults.add(f"{name} in {files[name]} differs first at element {element}")
+    for name, found in sorted(sink.differences.items(), key=str):
+        faults.add(f"{name} in {files[name]} differs first at element {found.first}, in {found.elements:,} elements")
     faults.raise_if_any("what was written is not what should be there; is the disk faulty?")
 
 

@@ -54,9 +54,9 @@ def run_conversion(conversion: Conversion, target: Path, settings: Settings) -> 
         run = _Run(conversion, staging, chosen, settings)
         missing = run.run()
     except OSError as error:
-        raise disk_error(error, target, is_begun=run is not None and run.is_begun) from error
+        raise disk_error(error, target, is_begun=run is not None and run.leaves_work) from error
     except KeyboardInterrupt:
-        if run is None or not run.is_begun:
+        if run is None or not run.leaves_work:
             raise
         raise Interrupted(run.left_behind()) from None
     finally:
@@ -224,6 +224,11 @@ class _Run:
                 checksums = {name: noted[index] or 0 for index, name in enumerate(file.tensors)}
                 self.conversion.seal(path, file, checksums)
                 sync(path)
+
+    @property
+    def leaves_work(self) -> bool:
+        """Whether there is work that the same command can go on with."""
+        return self.is_begun and not self.staging.is_bare
 
     def left_behind(self) -> str:
         """What Ctrl-C leaves: how much, where, and what to do about it."""

@@ -91,7 +91,7 @@ def inspect_shards(
         table=table,
         odd=tuple(odd),
         notes=tuple(notes),
-        next="" if model is None or odd else _next(folder, are_alone=are_alone),
+        next="" if model is None or odd else _next(folder, iteration, are_alone=are_alone),
     )
     return found, source
 
@@ -148,8 +148,10 @@ def _faults_of(table: NameTable, lora: LoraNames, *, knows_model: bool) -> list[
     ]
 
 
-def _next(folder: Path, *, are_alone: bool) -> str:
-    return f"mscvt plan mg2hf --load-dir {shlex.quote(str(folder))}{' --save-lora-to-hf' if are_alone else ''}"
+def _next(folder: Path, iteration: int | None, *, are_alone: bool) -> str:
+    chosen = "" if iteration is None else f" --iteration {iteration}"
+    lora = " --save-lora-to-hf" if are_alone else ""
+    return f"mscvt plan mg2hf --load-dir {shlex.quote(str(folder))}{chosen}{lora}"
 
 
 def _times(row: NameRow) -> str:

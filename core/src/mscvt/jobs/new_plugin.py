@@ -79,7 +79,9 @@ def write_plugin(name: str, registry: Registry, source: Path | None = None, targ
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_text(text, encoding="utf-8")
         except OSError as error:
-            raise MscvtError(f"{folder / path}: can't be written: {error.strerror}") from None
+            raise MscvtError(
+                f"{folder / path}: can't be written: {error.strerror}", hint="Give another folder with --to."
+            ) from None
     return NewPlugin(folder, tuple(texts), tuple(unplaced), tuple(notes))
 
 

@@ -97,8 +97,7 @@ def write_page(path: Path, conversion: Conversion, preview: Preview, tensor: str
         tensor: The Hugging Face tensor that is drawn; None draws one of each kind.
 
     Raises:
-        MscvtError: Where the path is not that of a page.
-        OSError: Where it can't be written.
+        MscvtError: Where the path is not that of a page, or it can't be written.
     """
     if path.suffix not in _PAGES:
         raise MscvtError(f"--html {path}: is no name of a page", hint=f"Let it end in {_PAGES[0]}.")
@@ -119,8 +118,14 @@ def write_page(path: Path, conversion: Conversion, preview: Preview, tensor: str
         version=__version__,
     )
     unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(made, encoding="utf-8")
-    unfinished.replace(path)
+    try:
+        unfinished.write_text(made, encoding="utf-8")
+        unfinished.replace(path)
+    except OSError as error:
+        raise MscvtError(
+            f"--html {path}: can't be written: {error.strerror}",
+            hint="Give a file in a folder that exists and may be written to.",
+        ) from None
 
 
 def free_space(target: Path) -> int:

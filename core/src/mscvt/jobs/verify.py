@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,11 +33,31 @@ from mscvt.tensors.renamed import renamed
 from mscvt.tensors.sources import NotedSource
 
 if TYPE_CHECKING:
+    from mscvt.engine.sinks import Difference
     from mscvt.jobs.sources import MegatronCheckpoint
 
-_ORIGINS = 3
-"""So many of the tensors that a differing one is made from are named."""
 _PADDING = "the padding of the vocabulary is not compared: training changes it"
+
+
+@dataclass(frozen=True, slots=True)
+class Differing:
+    """A tensor that differs."""
+
+    tensor: str
+    """Its key, chunk and rank."""
+    file: str
+    index: list[int]
+    """Of the first element that differs."""
+    elements: int
+    """How many elements differ."""
+    of: int
+    """How many there are."""
+    largest: float | None
+    """The largest difference of two values; None where one of them is NaN or infinite."""
+    reach: float | None
+    """The largest value, without its sign, that should be where elements differ."""
+    made_from: list[str]
+    """The Hugging Face tensors that it is made from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +65,7 @@ class Report:
     """What a verification found."""
 
     is_equal: bool
-    differences: tuple[str, ...]
-    """One line for each differing tensor: rank, file, key and the index of its first differing element."""
+    differences: tuple[Differing, ...]
     tensors: int
     """Megatron tensors compared, replicas counted."""
     nbytes: int
@@ -68,8 +88,7 @@ class Comparison:
 class Found:
     """What differs among some tensors."""
 
-    differences: Mapping[Any, int]
-    """Tensor -> the number of its first differing element in memory order."""
+    differences: Mapping[Any, Difference]
     padded: frozenset[Any]
     """Tensors whose padding is not zero."""
 
@@ -144,8 +163,8 @@ def verify_checkpoints(
         if target in found.differences
     }
     differences = [
-        _difference(name, element, existing, request.load_dir, made_from[name])
-        for name, element in sorted(found.differences.items())
+        _differing(name, difference, existing, request.load_dir, made_from[name])
+        for name, difference in sorted(found.differences.items(), key=lambda item: item[0])
     ]
     notes = {*comparison.notes, *source.notes, *(f"left out: {why}" for why in plan.left_out.values())}
     if found.padded:
@@ -216,7 +235,7 @@ def _in_parts(plan: Plan, whole: _Order, executor: Executor, progress: Callable[
         for only in selections
     ]
     found: list[Found] = executor.run(_compare_part, parts, threads, progress)
-    differences = {name: element for part in found for name, element in part.differences.items()}
+    differences = {name: difference for part in found for name, difference in part.differences.items()}
     return Found(differences, frozenset().union(*(part.padded for part in found)))
 
 
@@ -245,19 +264,26 @@ def _check_same_tensors(plan: Plan, existing: Mapping[Any, TensorInfo]) -> None:
         if info is not None and (info.dtype, info.shape) != (dtype, shape):
             faults.add(
                 f"{shown(name)} is {info.dtype} {list(info.shape)}, expected {dtype} {list(shape)}",
-                hint="Where weights were converted to another dtype, say so with --dtype.",
+                hint="--dtype says the type that weights were converted to; leave it out where each kept its own.",
             )
     faults.raise_if_any("the two checkpoints don't hold the same tensors")
 
 
-def _difference(
-    name: ShardName, element: int, existing: MegatronCheckpoint, folder: Path, sources: Sequence[str]
-) -> str:
+def _differing(
+    name: ShardName, found: Difference, existing: MegatronCheckpoint, folder: Path, sources: Sequence[str]
+) -> Differing:
     info = existing.tensors[name]
-    index, rest = [], element
+    index, rest = [], found.first
     for size in reversed(info.shape):
         rest, position = divmod(rest, size)
         index.append(position)
-    path = existing.files[info.file].relative_to(folder)
-    origins = ", ".join(map(shown, sources[:_ORIGINS])) + (", ..." if len(sources) > _ORIGINS else "")
-    return f"{shown(name)}, first at index {list(reversed(index))}, in {path}, which is made from {origins}"
+    return Differing(
+        tensor=shown(name),
+        file=str(existing.files[info.file].relative_to(folder)),
+        index=index[::-1],
+        elements=found.elements,
+        of=info.numel,
+        largest=found.largest if isfinite(found.largest) else None,
+        reach=found.reach if isfinite(found.reach) else None,
+        made_from=list(map(shown, sources)),
+    )

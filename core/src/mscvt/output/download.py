@@ -24,7 +24,7 @@ from mscvt.formats.sums import make_sum
 from mscvt.hubs.hub import HubFile
 from mscvt.hubs.transfer import PART
 from mscvt.output.disk import sync, write_whole
-from mscvt.output.locks import open_lock
+from mscvt.output.locks import is_locked, open_lock
 from mscvt.output.tree import entries, make_folders, remove_files, size_of
 
 RECORD = ".mscvt-download.json"
@@ -131,7 +131,10 @@ class DownloadFolder:
                     self._made.append(path)
             self._lock = open_lock(self.staging / "lock")
         except OSError as error:
-            raise MscvtError(f"{error.filename or self.folder}: can't be made: {error.strerror}") from None
+            raise MscvtError(
+                f"{error.filename or self.folder}: can't be made: {error.strerror}",
+                hint="Give a folder that may be written to with --to.",
+            ) from None
         if any(entry.kind == "other" for entry in entries(self.staging)):
             raise MscvtError(f"{self.staging}: holds a link or a socket, which no download makes", hint="Remove it.")
         if self._lock is None:
@@ -232,10 +235,8 @@ def look_at_download(folder: Path) -> UnfinishedDownload | None:
     missing = tuple(missing_files(folder, origin))
     parts = (staging / f"{name}{ending}" for name in missing for ending in ("", PART))
     whole = sum(file.nbytes for name, file in origin.files.items() if name not in missing)
-    lock = open_lock(staging / "lock")
-    if lock is not None:
-        os.close(lock)
-    return UnfinishedDownload(folder, origin, missing, whole + sum(size_of(part) or 0 for part in parts), lock is None)
+    arrived = whole + sum(size_of(part) or 0 for part in parts)
+    return UnfinishedDownload(folder, origin, missing, arrived, is_locked(staging / "lock"))
 
 
 def missing_files(folder: Path, origin: Origin) -> list[str]:

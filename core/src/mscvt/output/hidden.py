@@ -13,11 +13,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -179,5 +179,8 @@ class HiddenFolder:
         self._remove_work()
         for name in ("conversion.json.new", "conversion.json", "commit.json.new", "commit.json", "lock", "gate"):
             (self.root / name).unlink(missing_ok=True)
-        with suppress(OSError):  # another run has just come; the folder is its now
+        try:
             os.rmdir(self.root)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):  # another run has just come; the folder is its now
+                raise

@@ -71,7 +71,11 @@ def differences(there: Any, wanted: Any, where: str = "") -> list[str]:
             inner = f"{where}, {name}" if where else name
             lines += differences(there.get(name), wanted.get(name), inner)
         return lines
-    return [] if there == wanted else [f"{where}: {there} there, {wanted} here"]
+    return [] if there == wanted else [f"{where}: {_said(there)} there, {_said(wanted)} here"]
+
+
+def _said(value: Any) -> str:
+    return "nothing" if value is None else str(value)
 
 
 def _status(path: Path) -> dict[str, int]:

@@ -47,6 +47,18 @@ def open_lock(path: Path, *, shared: bool = False) -> int | None:
     return None
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a process has the lock of a file; nothing is written for it, so whoever may read may ask."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        return not try_lock(descriptor, path)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def gate(folder: Path, name: str = "gate") -> Iterator[bool]:
     """Be alone in a folder for a moment; the folder is made where it is missing, and may be removed inside.

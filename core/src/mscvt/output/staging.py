@@ -273,6 +273,11 @@ class Staging:
                     sync(path)
             sync(Path(folder))
 
+    @property
+    def is_bare(self) -> bool:
+        """Whether there is nothing yet that is worth keeping."""
+        return self._hidden.is_bare()
+
     def close(self) -> None:
         """Let go of all locks; the work that is done stays, and where there is none, nothing does."""
         if self._lock is None:

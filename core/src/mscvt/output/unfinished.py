@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from urllib.parse import quote
 
 from mscvt.errors import MscvtError, shown
 from mscvt.output.hidden import HiddenFolder
-from mscvt.output.locks import gate, open_lock
+from mscvt.output.locks import gate, is_locked, open_lock
 from mscvt.output.planned import PlannedFile
 from mscvt.output.record import parse
 from mscvt.output.tree import entries, size_of
@@ -57,15 +58,15 @@ def look_at_conversion(target: Path) -> UnfinishedConversion | None:
     if not os.path.lexists(hidden.root):
         return None
     hidden.check()
-    with gate(hidden.root):  # or this look would be in the way of a run that begins
-        lock = open_lock(hidden.root / "lock")
-        if lock is not None:
-            os.close(lock)
+    with ExitStack() as inside:
+        with suppress(OSError):  # another user's folder can be looked at all the same
+            inside.enter_context(gate(hidden.root))  # or this look would be in the way of a run that begins
+        is_running = is_locked(hidden.root / "lock")
         files = tuple(_progress(hidden, file) for file in hidden.planned())
         taken = [path.stat().st_blocks * 512 for path in hidden.root.rglob("*") if path.is_file()]
         identity = hidden.recorded() or {}
         is_committed = hidden.is_committed()
-    return UnfinishedConversion(target, hidden.root, identity, files, lock is None, is_committed, sum(taken))
+    return UnfinishedConversion(target, hidden.root, identity, files, is_running, is_committed, sum(taken))
 
 
 def _progress(hidden: HiddenFolder, file: PlannedFile) -> Progress:

@@ -52,7 +52,7 @@ def _kinds(folder: Path, names: list[str]) -> list[tuple[bool, str, str]]:
         (
             is_of_ranks(names),
             "is a Megatron checkpoint, expected one of Hugging Face",
-            "Are the two folders swapped? mg2hf converts from Megatron to Hugging Face.",
+            "`mscvt inspect` shows what is in it, `mscvt mg2hf` converts it to Hugging Face.",
         ),
         (
             any(entry.endswith(".distcp") for entry in names),
