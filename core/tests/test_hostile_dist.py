@@ -14,8 +14,12 @@ from hypothesis import strategies as st
 
 from mscvt.errors import MscvtError
 from mscvt.formats.megatron_dist.checkpoint import DistCheckpoint
+from mscvt.formats.megatron_dist.classes import ALLOWED
 from mscvt.formats.megatron_dist.reader import GlobalSource
 from mscvt.formats.megatron_dist.writer import write_common
+from mscvt.formats.torch_zip.native import unpickle_natively
+from mscvt.formats.torch_zip.standins import Global, Pairs, Recorded
+from mscvt.formats.torch_zip.unpickler import unpickle
 
 FUZZ = settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 WEIGHTS = {"a": torch.arange(24, dtype=torch.float32).reshape(4, 6), "b": torch.arange(5).to(torch.bfloat16)}
@@ -122,10 +126,46 @@ def test_checkpoint_of_another_backend_is_named_as_one(checkpoint, tmp_path):
         DistCheckpoint(tmp_path)
 
 
+def plain(value, depth=0):
+    """What a reader gave, in words that compare, wherever it was a dict."""
+    if depth > 20:
+        return "deep"
+    if isinstance(value, (dict, Pairs)):
+        items = value.items() if isinstance(value, dict) else zip(value[::2], value[1::2], strict=True)
+        return {repr(plain(key, depth + 1)): plain(found, depth + 1) for key, found in items}
+    if isinstance(value, Global) or callable(value):  # a name, or what would be called by it
+        return str(getattr(value, "kind", value if isinstance(value, Global) else "torch.Size"))
+    if isinstance(value, Recorded):
+        return value.kind, plain(value.state, depth + 1)
+    return [plain(item, depth + 1) for item in value] if isinstance(value, (tuple, list)) else value
+
+
+BYTES = st.integers(0, 255) | st.sampled_from(b"}])(eus0R\x85b\x94")
+
+
+@settings(FUZZ, max_examples=100)
+@given(edits=st.lists(st.tuples(st.floats(0, 1), BYTES), max_size=2))
+def test_both_readers_of_metadata_say_the_same(edits, whole):
+    content = bytearray(whole[".metadata"])
+    for place, value in edits:
+        content[int(place * (len(content) - 1))] = value
+    swift = unpickle_natively(bytes(content), ALLOWED)
+    assert swift is not None or bytes(content) != whole[".metadata"]
+    if swift is None:
+        return  # it leaves to the other one whatever is unusual
+    try:
+        slow = unpickle(bytes(content), lambda pid: None, allowed=ALLOWED)
+    except Exception:  # which is stricter about what may be appended to what
+        return
+    assert plain(swift) == plain(slow)
+
+
 BOMBS = {
     "dicts": b"\x80\x04(" + b"}" * 2_100_000 + b"t.",
     "plain": pickle.dumps({"state_dict_metadata": {}}),
     "empty": b"",
+    "remembered": b"\x80\x04]r\xff\xff\xff\x7f.",
+    "dict_as_key": b"\x80\x04}]Ns.",
     "lists_nested": b"\x80\x04" + b"]" * 100_000 + b"a" * 99_999 + b".",
 }
 
@@ -138,6 +178,20 @@ def test_metadata_that_would_blow_up_is_refused_at_once(name, whole, tmp_path):
     with pytest.raises(MscvtError, match=rf"\.metadata.*{said}"):
         GlobalSource(tmp_path, lambda name: True)
     assert time.process_time() - began < 20
+
+
+@pytest.mark.parametrize("which", ["chunk", "item"])
+def test_offset_that_takes_forever_to_hash_is_refused(which, tmp_path):
+    def change(metadata):
+        tower = ()
+        for _ in range(70):
+            tower = (tower, tower)
+        held = metadata.state_dict_metadata["a"].chunks if which == "chunk" else metadata.storage_data
+        object.__setattr__(next(iter(held)), "offsets" if which == "chunk" else "offset", tower)
+
+    write_folder(tmp_path, {"a": [((0, 0), WEIGHTS["a"])]}, change=change)
+    with pytest.raises(MscvtError, match=r"\.metadata: .* no list of whole numbers"):
+        GlobalSource(tmp_path, lambda name: True)
 
 
 @pytest.mark.parametrize("shape", [(1 << 61, 8), (1 << 40, 1 << 40), (3, 1 << 62)])

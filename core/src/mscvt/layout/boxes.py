@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
+from operator import add, gt
 from typing import NamedTuple
 
 from mscvt.layout.pairs import Loop, Pair, pair
@@ -44,7 +45,7 @@ def untiled(shape: Sequence[int], boxes: Sequence[Box]) -> str | None:
     for offsets, sizes in boxes:
         if len(offsets) != len(shape) or len(sizes) != len(shape):
             return f"the one at {list(offsets)} has not {len(shape)} dimensions"
-        if any(start + size > end for start, size, end in zip(offsets, sizes, shape, strict=True)):
+        if any(map(gt, map(add, offsets, sizes), shape)):
             return f"the one at {list(offsets)} of shape {list(sizes)} is not inside of its shape {list(shape)}"
     missing = prod(shape) - sum(prod(box.sizes) for box in boxes)
     if missing > 0:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
@@ -11,7 +12,8 @@ from typing import Any, NamedTuple, TypeGuard
 from mscvt.errors import MscvtError, shown
 from mscvt.formats.megatron_dist.classes import ALLOWED, CHUNK, INDEX, OBJECT, PLACE, PROPERTIES, TENSOR, WHOLE
 from mscvt.formats.torch_zip.archive import reading
-from mscvt.formats.torch_zip.standins import Global, Recorded, Storage, described
+from mscvt.formats.torch_zip.native import unpickle_natively
+from mscvt.formats.torch_zip.standins import Global, Pairs, Recorded, Storage, described
 from mscvt.formats.torch_zip.unpickler import WORK, unpickle
 from mscvt.layout.boxes import Box, untiled
 from mscvt.tensors.info import TORCH_NAMES
@@ -20,6 +22,7 @@ METADATA = ".metadata"
 _LIMIT = 1 << 28
 """Bytes; two million chunks."""
 _MOST_WORK = 100_000_000
+_PLACE = ("relative_path", "offset", "length", "transform_descriptors")
 _DIMENSIONS = 64
 _LARGEST = 1 << 62
 _DTYPES = {f"torch.{torch_name}": name for name, torch_name in TORCH_NAMES.items()}
@@ -59,18 +62,13 @@ class Metadata:
     Attributes:
         tensors: The names of all global tensors, as they are in the file.
         objects: The names of everything else.
-        attributes: What else the file says, which tells who wrote it.
-        kind: The full name of the class of it all.
     """
 
     def __init__(self, path: Path, whole: Recorded) -> None:
         self._path = path
-        self.kind, self.attributes = whole.kind, whole.attributes
-        entries, places = self.attributes.get("state_dict_metadata"), self.attributes.get("storage_data")
-        if not isinstance(entries, dict) or not isinstance(places, dict):
-            raise MscvtError("has no list of tensors, or none of their places")
         self._entries: dict[str, Recorded] = {}
-        for name, entry in entries.items():
+        entries, places = whole.values("state_dict_metadata", "storage_data")
+        for name, entry in _items(entries):
             if not isinstance(name, str) or not name.isprintable():
                 raise MscvtError(f"has a name that is none: {shown(ascii(name))}")
             if not isinstance(entry, Recorded) or entry.kind not in (TENSOR, OBJECT):
@@ -78,12 +76,12 @@ class Metadata:
             self._entries[name] = entry
         self.tensors = [name for name, entry in self._entries.items() if entry.kind == TENSOR]
         self.objects = [name for name, entry in self._entries.items() if entry.kind == OBJECT]
-        self._places = _places(places)
+        self._places = _places(_items(places))
 
     @property
     def files(self) -> set[str]:
         """The files that items lie in, as far as they are named."""
-        said = (place.attributes.get("relative_path") for place in self._places.values())
+        said = (place.values(*_PLACE)[0] for place in self._places.values())
         return {file for file in said if isinstance(file, str)}
 
     def object(self, name: str) -> Place:
@@ -103,22 +101,18 @@ class Metadata:
                 that weights have.
         """
         with reading(self._path):
-            said = self._entries[name].attributes
-            shape = _numbers(said.get("size"), name)
-            dtype = _dtype(said.get("properties"), name)
-            chunks = said.get("chunks")
+            properties, shape, chunks = self._entries[name].values("properties", "size", "chunks")
+            _check_numbers([shape], name)
+            dtype = _dtype(properties, name)
             if not isinstance(chunks, list):
                 raise MscvtError(f"{name[:200]!r} has no list of chunks")
-            found: list[Chunk] = []
-            for chunk in chunks:
-                if not isinstance(chunk, Recorded) or chunk.kind != CHUNK:
-                    raise MscvtError(f"a chunk of {name[:200]!r} is {described(chunk)}")
-                box = Box(
-                    _numbers(chunk.attributes.get("offsets"), name), _numbers(chunk.attributes.get("sizes"), name)
-                )
-                if prod(box.sizes):
-                    found.append(Chunk(box, self._place(name, box.offsets)))
-            if fault := untiled(shape, [chunk.box for chunk in found]):
+            if strange := [c for c in chunks if not isinstance(c, Recorded) or c.kind != CHUNK]:
+                raise MscvtError(f"a chunk of {name[:200]!r} is {described(strange[0])}")
+            said = [chunk.values("offsets", "sizes") for chunk in chunks]
+            _check_numbers([numbers for both in said for numbers in both], name)
+            boxes = [Box(*both) for both in said if prod(both[1])]
+            found = [Chunk(box, self._place(name, box.offsets)) for box in boxes]
+            if fault := untiled(shape, boxes):
                 raise MscvtError(
                     f"the chunks of {name[:200]!r} don't cover it: {fault}",
                     hint="Was the checkpoint saved by all ranks, and is it one checkpoint?",
@@ -130,11 +124,10 @@ class Metadata:
         if place is None:
             at = "" if offset is None else f"the chunk at {list(offset)} of "
             raise MscvtError(f"does not say where {at}{name[:200]!r} lies")
-        said = place.attributes
-        file, start, length = said.get("relative_path"), said.get("offset"), said.get("length")
-        if said.get("transform_descriptors"):
+        file, start, length, transformed = place.values(*_PLACE)
+        if transformed:
             raise MscvtError(
-                f"{name[:200]!r} is stored transformed, by {shown(ascii(said['transform_descriptors']), 100)}",
+                f"{name[:200]!r} is stored transformed, by {shown(ascii(transformed), 100)}",
                 hint="Save it without compression or other extensions.",
             )
         if not isinstance(file, str) or not _is_number(start) or not _is_number(length):
@@ -154,7 +147,9 @@ def read_metadata(folder: Path) -> Metadata:
         if size > _LIMIT:
             raise MscvtError(f"has {size:,} bytes, more than any checkpoint's")
         data = path.read_bytes()
-        whole = unpickle(data, _no_storage, min(WORK + 2 * len(data), _MOST_WORK), ALLOWED)
+        whole = unpickle_natively(data, ALLOWED)
+        if whole is None:
+            whole = unpickle(data, _no_storage, min(WORK + 2 * len(data), _MOST_WORK), ALLOWED)
         if not isinstance(whole, Recorded) or whole.kind not in WHOLE:
             raise MscvtError(f"holds {described(whole)}, expected the metadata of torch.distributed.checkpoint")
         return Metadata(path, whole)
@@ -164,21 +159,33 @@ def _no_storage(_pid: Any) -> Storage:
     raise MscvtError("its pickle refers to tensors, which it does not hold")
 
 
-def _places(said: Mapping[Any, Any]) -> dict[tuple[str, tuple[int, ...] | None], Recorded]:
+def _items(said: Any) -> Iterable[tuple[Any, Any]]:
+    """Key and value of everything in what was a dict."""
+    if isinstance(said, dict):
+        return said.items()
+    if not isinstance(said, Pairs) or len(said) % 2:
+        raise MscvtError("has no list of tensors, or none of their places")
+    return zip(said[::2], said[1::2], strict=True)
+
+
+def _places(said: Iterable[tuple[Any, Any]]) -> dict[tuple[str, tuple[int, ...] | None], Recorded]:
     """The place of each item by its tensor's name and its offsets in it."""
-    found: dict[tuple[str, tuple[int, ...] | None], Recorded] = {}
-    for index, place in said.items():
+    named: list[tuple[Any, Any, Recorded]] = []
+    for index, place in said:
         if not isinstance(index, Recorded) or index.kind != INDEX:
             raise MscvtError(f"one of its items is named by {described(index)}")
         if not isinstance(place, Recorded) or place.kind != PLACE:
             raise MscvtError(f"the place of one of its items is {described(place)}")
-        name, offset = index.attributes.get("fqn"), index.attributes.get("offset")
-        if not isinstance(name, str):
+        name, _, offset = index.values("fqn", "index", "offset")
+        if type(name) is not str:
             raise MscvtError(f"one of its items has a name that is {described(name)}")
-        key = name, None if offset is None else _numbers(offset, name)
-        if key in found:
+        named.append((name, offset, place))
+    _check_numbers([offset for _, offset, _ in named if offset is not None], "one of its items")  # then hash them
+    found: dict[tuple[str, tuple[int, ...] | None], Recorded] = {}
+    for name, offset, place in named:
+        if (name, offset) in found:
             raise MscvtError(f"two of its items are one chunk of {name[:200]!r}")
-        found[key] = place
+        found[name, offset] = place
     return found
 
 
@@ -186,7 +193,7 @@ def _dtype(properties: Any, name: str) -> str:
     """A tensor's dtype from the state of its properties, of which it is the first entry."""
     if isinstance(properties, Recorded) and properties.kind == PROPERTIES:
         state = properties.state
-        dtype = state[0] if isinstance(state, tuple) and state else properties.attributes.get("dtype")
+        dtype = state[0] if isinstance(state, tuple) and state else properties.values("dtype")[0]
         if isinstance(dtype, Global):
             if (known := _DTYPES.get(str(dtype))) is not None:
                 return known
@@ -198,7 +205,15 @@ def _is_number(value: Any) -> TypeGuard[int]:
     return type(value) is int and 0 <= value < _LARGEST
 
 
-def _numbers(value: Any, name: str) -> tuple[int, ...]:
-    if isinstance(value, (tuple, list)) and len(value) <= _DIMENSIONS and all(map(_is_number, value)):
-        return tuple(value)
+def _check_numbers(values: Sequence[Any], name: str) -> None:
+    """Refuse shapes or offsets that are no whole numbers; they are looked at all at once, as there are many.
+
+    Raises:
+        MscvtError: Where one is none.
+    """
+    if {tuple}.issuperset(map(type, values)) and max(map(len, values), default=0) <= _DIMENSIONS:
+        numbers = [*chain.from_iterable(values)]
+        are_whole = {int}.issuperset(map(type, numbers))
+        if are_whole and min(numbers, default=0) >= 0 and max(numbers, default=0) < _LARGEST:
+            return
     raise MscvtError(f"{name[:200]!r} has a shape or offset that is no list of whole numbers")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mscvt.formats.torch_zip.archive import Record
+
+_MOST_LOOKED_AT = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +20,21 @@ class Global:
 
     def __str__(self) -> str:
         return f"{self.module}.{self.name}"
+
+
+class Pairs(list[Any]):
+    """What a dict was made from: key, value, key, value. Nobody has hashed the keys, which may be anything."""
+
+    __slots__ = ()
+    __setstate__ = list.extend
+
+    def get(self, name: str) -> Any:
+        """The value that was set last under a name, or None; of so many that it takes long to look, None as well."""
+        if len(self) <= _MOST_LOOKED_AT and len(self) % 2 == 0:
+            for at in range(len(self) - 2, -1, -2):
+                if self[at] == name:
+                    return self[at + 1]
+        return None
 
 
 class Recorded:
@@ -35,6 +53,13 @@ class Recorded:
 
     def __repr__(self) -> str:
         return f"<{self.kind!r}>"  # without what it holds, which may be as large as it likes, or itself
+
+    def values(self, *names: str) -> Sequence[Any]:
+        """The values of attributes, None for those that are not set."""
+        state = self.state
+        if type(state) is Pairs and len(state) == 2 * (count := len(state) // 2) and state[::2] == [*names[:count]]:
+            return state[1::2] + [None] * (len(names) - count)
+        return [state.get(name) if isinstance(state, (dict, Pairs)) else None for name in names]
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -86,4 +111,6 @@ def described(value: Any) -> str:
     """What a value is, for an error."""
     if isinstance(value, Recorded):
         return repr(value.kind[:100])
-    return f"the name {str(value)[:100]!r}" if isinstance(value, Global) else type(value).__name__
+    if isinstance(value, Global):
+        return f"the name {str(value)[:100]!r}"
+    return "dict" if isinstance(value, Pairs) else type(value).__name__

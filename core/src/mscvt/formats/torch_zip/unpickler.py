@@ -1,7 +1,8 @@
 """Reading a pickle as data: nothing in it is looked up, imported or called, and its work is bounded.
 
-The opcodes are those of the standard library's own unpickler in Python; its twin in C won't do, since it makes room
-for the largest number that an object is remembered under, hashes whatever is to be a key, and does not count.
+The opcodes are those of the standard library's own unpickler in Python; its twin in C won't do, but for the pickles of
+`native.py`, since it makes room for the largest number that an object is remembered under, hashes whatever is to be a
+key, and does not count.
 """
 
 from __future__ import annotations
