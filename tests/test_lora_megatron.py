@@ -1,17 +1,26 @@
-"""LoRA of Megatron-Bridge: every factor is cut, also where the weight's own cut would leave it whole."""
+"""LoRA of Megatron-Bridge: every factor is cut, also where the weight's own cut would leave it whole.
+
+It saves factors in torch_dist, of whole matrices, one for all layers; here the way it does, with torch's own classes.
+"""
 
 from argparse import Namespace
 
 import pytest
 import torch
+from dist_checkpoints import pieces, write_folder
 from safetensors.torch import load_file
 
+import support_table
 from command_line import run_main
 from golden_cases import huggingface_digests
 from lora_cases import merged
-from mscvt.testing import digest, save_huggingface, shards_in
+from mscvt.formats.peft.config import read_adapter_config
+from mscvt.plugins.registry import load_registry
+from mscvt.testing import digest, save_huggingface, shards_in, source_tensors
 
 RANK, ALPHA, TP = 4, 8, 2
+QWEN3_MOE = next(suite for suite in support_table.suites() if suite.model_type == "qwen3-moe")
+TO_DIST = ("--dialect", "megatron", "--ckpt-format", "torch_dist")
 GROUPS, QUERIES, CHANNEL, HIDDEN, FFN = 2, 2, 3, 10, 14
 CONFIG = {
     "model_type": "llama",
@@ -84,12 +93,7 @@ def test_factors_are_gathered_and_merged(trained, tmp_path):
     folder, tensors, factors = trained
     outcome = run_main("mg2hf", "--load-dir", folder, "--save-dir", tmp_path / "hf", "--lora-alpha", ALPHA)
     assert outcome.code == 0, outcome.err
-    expected = {}
-    for name, tensor in tensors.items():
-        a, b = (f"base_model.model.{name.removesuffix('.weight')}.lora_{which}.weight" for which in "AB")
-        is_adapted = a in factors
-        expected[name] = digest(merged(tensor, factors[a], factors[b], ALPHA / RANK) if is_adapted else tensor)
-    assert huggingface_digests(tmp_path / "hf") == expected
+    assert huggingface_digests(tmp_path / "hf") == digests(tensors, factors)
 
 
 def test_factors_become_an_adapter(trained, tmp_path):
@@ -110,3 +114,146 @@ def test_factors_for_it_are_not_written(trained, tmp_path):
     outcome = run_main("hf2mg", "--load-dir", hf, "--save-dir", tmp_path / "mg", *words)
     assert outcome.code == 1
     assert "can't be written for Megatron-Bridge" in outcome.err
+
+
+def save_distributed(folder, tensors):
+    """Factors as global tensors, each cut into halves of its rows as two tensor ranks cut them; no args."""
+    cut = {name: list(pieces(t, [*[[]] * (t.ndim - 2), [t.shape[-2] // TP], []])) for name, t in tensors.items()}
+    write_folder(folder / "iter_0000007", cut)
+    (folder / "iter_0000007" / "metadata.json").write_text('{"sharded_backend": "torch_dist"}')
+    torch.save({"iteration": 7}, folder / "iter_0000007" / "common.pt")
+    (folder / "latest_checkpointed_iteration.txt").write_text("7")
+    return folder
+
+
+def run(*words):
+    outcome = run_main(*words)
+    assert outcome.code == 0, outcome.err
+    return outcome
+
+
+def check_merged(base, factors, expected, adapter, tmp_path):
+    """See that factors are merged into a base, and become an adapter; `expected` are the weights, digested."""
+    words = ["--lora-alpha", ALPHA, "--save-dir"]
+    run("mg2hf", "--load-dir", base, "--lora-load", factors, *words, tmp_path / "hf")
+    found = huggingface_digests(tmp_path / "hf")
+    assert found == {name: expected[name] for name in found}
+    words = ["--hf-cfg-dir", base.parent / "hf", "--save-lora-to-hf", *words]
+    run("mg2hf", "--load-dir", factors, *words, tmp_path / "out")
+    exported = load_file(tmp_path / "out" / "adapter_model.safetensors")
+    assert exported.keys() == adapter.keys()
+    assert all(torch.equal(exported[name], adapter[name]) for name in adapter)
+
+
+def digests(tensors, factors, rank_of=lambda name: RANK):
+    """Digests of weights with factors merged."""
+    found = {}
+    for name, tensor in tensors.items():
+        a, b = (f"base_model.model.{name.removesuffix('.weight')}.lora_{which}.weight" for which in "AB")
+        scale = ALPHA / rank_of(name)
+        found[name] = digest(merged(tensor, factors[a], factors[b], scale) if a in factors else tensor)
+    return found
+
+
+@pytest.fixture(scope="module")
+def distributed(trained):
+    """The base in torch_dist."""
+    folder = trained[0].parent
+    run("hf2mg", *TO_DIST, "--load-dir", folder / "hf", "--save-dir", folder / "dist")
+    return folder / "dist"
+
+
+@pytest.mark.parametrize("is_apart", [False, True])
+def test_factors_in_a_distributed_checkpoint(is_apart, trained, distributed, tmp_path):
+    _, tensors, factors = trained
+    parts = ("q", "v", "o", "up") if is_apart else tuple(ROWS)
+    factors = {name: t for name, t in factors.items() if name.split(".")[6].removesuffix("_proj") in parts}
+    random, stacked = torch.Generator().manual_seed(2), {}
+    if is_apart:
+        factors = {name: drawn(random, *t.shape) for name, t in factors.items()}
+
+    def stack(part, which):
+        return torch.stack([factors[f"base_model.model.{name_of(n, part)}.lora_{which}.weight"] for n in (0, 1)])
+
+    def put(module, a, b, part=""):
+        stacked[f"decoder.layers.{module}.adapter{part}.linear_in.weight"] = a
+        stacked[f"decoder.layers.{module}.adapter{part}.linear_out.weight"] = b
+
+    put("self_attention.linear_proj", stack("o", "A"), stack("o", "B"))
+    if is_apart:
+        for part, module in {"q": "linear_qkv", "v": "linear_qkv", "up": "linear_fc1"}.items():
+            put(
+                f"{'mlp' if part == 'up' else 'self_attention'}.{module}",
+                stack(part, "A"),
+                stack(part, "B"),
+                f".adapter_{part}",
+            )
+    else:
+        qkv = torch.cat([stack(part, "B").unflatten(1, (GROUPS, -1)) for part in "qkv"], 2).flatten(1, 2)
+        put("self_attention.linear_qkv", stack("q", "A"), qkv)
+        put("mlp.linear_fc1", stack("gate", "A"), torch.cat([stack("gate", "B"), stack("up", "B")], 1))
+        put("mlp.linear_fc2", stack("down", "A"), stack("down", "B"))
+    saved = save_distributed(tmp_path / "factors", stacked)
+    check_merged(distributed, saved, digests(tensors, factors), factors, tmp_path)
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_factors_of_grouped_experts_have_a_rank_of_their_own(is_shared, tmp_path):
+    """A pair for each expert, with the experts' dimension, or one for all of them without."""
+    config, rank = QWEN3_MOE.config, 2
+    tensors = source_tensors(load_registry().family("qwen3-moe"), config)
+    layers, experts = config["num_hidden_layers"], config["num_local_experts"]
+    rows, columns = tensors["model.layers.0.mlp.experts.0.up_proj.weight"].shape
+    random = torch.Generator().manual_seed(3)
+    sizes = (layers,) if is_shared else (layers, experts)
+    fc1 = drawn(random, *sizes, rank, columns), drawn(random, *sizes, 2 * rows, rank)
+    heads = tensors["model.layers.0.self_attn.o_proj.weight"].shape
+    proj = drawn(random, layers, RANK, heads[1]), drawn(random, layers, heads[0], RANK)
+    stacked, factors = {}, {}
+    for module, pair in {"mlp.experts.experts.linear_fc1": fc1, "self_attention.linear_proj": proj}.items():
+        for end, factor in zip(("in", "out"), pair, strict=True):
+            stacked[f"decoder.layers.{module}.adapter.linear_{end}.weight"] = factor
+    for layer in range(layers):
+        prefix = f"base_model.model.model.layers.{layer}"
+        for which, factor in zip("AB", proj, strict=True):
+            factors[f"{prefix}.self_attn.o_proj.lora_{which}.weight"] = factor[layer]
+        for expert in range(experts):
+            a, b = (factor[layer] if is_shared else factor[layer, expert] for factor in fc1)
+            for half, part in enumerate(("gate", "up")):
+                factors[f"{prefix}.mlp.experts.{expert}.{part}_proj.lora_A.weight"] = a
+                factors[f"{prefix}.mlp.experts.{expert}.{part}_proj.lora_B.weight"] = b.chunk(2)[half]
+    hf = save_huggingface(tmp_path / "hf", config, tensors)
+    run("hf2mg", *TO_DIST, "--load-dir", hf, "--save-dir", tmp_path / "mg")
+    saved = save_distributed(tmp_path / "factors", stacked)
+    expected = digests(tensors, factors, lambda name: rank if ".experts." in name else RANK)
+    (tmp_path / "to").mkdir()
+    check_merged(tmp_path / "mg", saved, expected, factors, tmp_path / "to")
+    said = read_adapter_config(tmp_path / "to" / "out")
+    scales = [said.scale_of(f"model.layers.0.{end}") for end in ("mlp.experts.1.up_proj", "self_attn.o_proj")]
+    assert scales == [ALPHA / rank, ALPHA / RANK]
+
+
+def test_factors_that_can_not_be_read_are_named(trained, distributed, tmp_path):
+    proj, up = (
+        f"decoder.layers.{name}" for name in ("self_attention.linear_proj", "mlp.linear_fc1.adapter.adapter_up")
+    )
+    for tensors, fragment in (
+        (
+            {f"{proj}.adapter.weight_magnitude": torch.zeros(2, 2, HIDDEN)},
+            "weight_magnitude (model of rank tp 0, pp 0, ep 0) is of DoRA",
+        ),
+        ({f"{proj}.adapters.0.linear_in.weight": torch.zeros(2, 4, 4)}, "several adapters"),
+        (
+            {f"{up}.linear_{end}.weight": torch.zeros(2, 12, 4) for end in ("in", "out")},
+            "adapter_up.linear_out.weight was saved by 2 tensor ranks, each of which divided",
+        ),
+    ):
+        cut = {
+            name: list(pieces(t, [[], [t.shape[1] * at // 4 for at in (1, 2, 3)], []])) for name, t in tensors.items()
+        }
+        saved = save_distributed(tmp_path / fragment[:9], {})
+        write_folder(saved / "iter_0000007", cut)
+        words = ["--load-dir", distributed, "--lora-load", saved, "--save-dir", tmp_path / "hf"]
+        outcome = run_main("mg2hf", *words, "--lora-alpha", ALPHA)
+        assert outcome.code == 1
+        assert fragment in outcome.err

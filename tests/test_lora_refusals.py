@@ -175,7 +175,7 @@ CHANGES = {
     ),
     "DoRA": (
         lambda model, key: model.update({f"{key}.lora_magnitude_vector.default.weight": torch.zeros(80)}),
-        "no rule knows the factor decoder.layers.0.mlp.linear_fc1.lora_magnitude_vector.default.weight",
+        "lora_magnitude_vector.default.weight (model of rank tp 0, pp 0, ep 0) is of DoRA",
     ),
     "MTP": (
         lambda model, key: model.update({"mtp.layers.0.x.lora_A.default.weight": torch.zeros(4, 48)}),

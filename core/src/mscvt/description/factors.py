@@ -119,6 +119,15 @@ class FactorBook:
         return replace(description, parameters=parameters, aliases=aliases, left_out=left_out)
 
 
+def parts_of(weight: Parameter, part_key: Callable[[str, str], str | None]) -> Iterator[Parameter | None]:
+    """What each tensor of a fused weight would be, if it were a weight of its own; None for one that can't be."""
+    held = weight.layout.left[0].held
+    for side, name in zip(weight.layout.right, weight.names, strict=True):
+        key = part_key(weight.key, side.name) if len(weight.layout.right) > 1 and side.held == held else None
+        layout = Layout((replace(side, name=key or ""),), (side,), {})
+        yield replace(weight, key=key, layout=layout, names=(name,)) if key else None
+
+
 def _parts(description: Description) -> dict[str, list[Parameter]]:
     """Hugging Face name, with the axes that it holds -> the weights that have a part of the tensor."""
     found: dict[str, list[Parameter]] = {}

@@ -77,8 +77,10 @@ class Distributed(Protocol):
     def objects(self, slots: Mapping[str, Slot], states: Sequence[str]) -> Iterable[str]:
         """The names of the objects that loaders expect, for the keys of modules' states."""
 
-    def readings(self, keys: Collection[str]) -> Mapping[str, tuple[tuple[Slot, ...], ...]]:
-        """The ways in which checkpoints have tensors: each is what lies one behind the other."""
+    def readings(
+        self, keys: Collection[str], factors: Collection[str] = ()
+    ) -> Mapping[str, tuple[tuple[Slot, ...], ...]]:
+        """The ways in which checkpoints have tensors and factors: each is what lies one behind the other."""
 
 
 class Dialect(Protocol):

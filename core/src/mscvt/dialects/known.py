@@ -35,7 +35,7 @@ class Recognised(NamedTuple):
 
 _KEYS: tuple[tuple[str, re.Pattern[str]], ...] = (
     (MINDSPEED, re.compile(r".*(?:\.base_layer\.|\.lora_[ABab]\.|_lora_[ab]$).*")),
-    (MEGATRON, re.compile(r".*\.adapter\.linear_(?:in|out)\.weight")),
+    (MEGATRON, re.compile(r".*\.adapter\.(?:adapter_\w+\.)?linear_(?:in|out)\.weight")),
     (MEGATRON, re.compile(r".*\.self_attention\.linear_(?:kv_down|q_down|q)_proj\.weight")),
     (MEGATRON, re.compile(r"mtp\.layers\.\d+\.(?:final_layernorm|mtp_model_layer\..*)\.weight")),
     (MINDSPEED, re.compile(r"mtp\.final_layernorms\..*|final_layernorm\.weight")),

@@ -13,11 +13,33 @@ class LoraNames(Protocol):
     def IS_SPREAD(self) -> bool:  # noqa: N802  # a constant of the module
         """Whether a factor that lacks the axis by which its weight is cut is cut too: A by ranks, B by rows."""
 
+    @property
+    def ALPHA_STANDS_IN(self) -> str:  # noqa: N802
+        """Where the alpha of a run can be read, for whoever has to give it."""
+
+    @property
+    def HAS_ONE_RANK(self) -> bool:  # noqa: N802
+        """Whether all factors of a run have one rank."""
+
     def factor_keys(self, key: str) -> tuple[str, str] | None:
         """The keys of A and B of the weight that has a key; None for what is no weight of a module."""
 
     def is_factor(self, key: str) -> bool:
         """Whether a key is one of an adapter's."""
+
+    def part_key(self, key: str, role: str) -> str | None:
+        """The key that one of the tensors of a fused weight would have, if training adapts each of them apart.
+
+        Args:
+            key: The fused weight's.
+            role: The tensor's.
+        """
+
+    def is_halved(self, key: str) -> bool:
+        """Whether a global tensor's rows are cut as those of two tensors are, though it is only one."""
+
+    def explained(self, key: str) -> str | None:
+        """What a key of an adapter is, where it is known and can't be converted."""
 
     def plain_key(self, key: str) -> str:
         """The key that a tensor of an adapted module has without what adapting it changed."""

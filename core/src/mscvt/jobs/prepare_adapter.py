@@ -11,6 +11,7 @@ from mscvt.jobs.plans import plan_to_adapter
 from mscvt.jobs.prepared import Conversion
 from mscvt.jobs.request import Request
 from mscvt.jobs.trained_factors import read_trained
+from mscvt.plan.by_huggingface import uses_by_name
 from mscvt.plugins.registry import Registry
 
 
@@ -29,14 +30,18 @@ def prepare_adapter(request: Request, registry: Registry) -> Conversion:
     if trained is None:
         raise MscvtError(f"{request.load_dir}: has no factors", hint="Leave out --save-lora-to-hf.")
     book, found = trained.book, trained.found
-    zeros = book.zeros(model.description, found.ranks)
-    description = book.describe(model.description, found.factored, zeros)
+    zeros = book.zeros(found.description, found.ranks)
+    description = book.describe(found.description, found.factored, zeros)
     factors = trained.factors()
     replicas = request.replicas == "equal"
     plan = plan_to_adapter(description, factors.tensors, dtype=request.dtype_name, replicas=replicas)
     shapes = {name: shape for file in plan.files for name, (_, shape) in file.tensors.items()}
     base = (config or {}).get("_name_or_path")
-    made, notes = adapter_config(shapes, found.rank, trained.alpha, base if isinstance(base, str) else None)
+    ranks = {one.a: one.rank for one in found.factored}
+    uses = {name: used[0].parameter for name, used in uses_by_name(description).items()}
+    scales = {name: trained.alpha / ranks[a] for name, a in uses.items() if a in ranks}
+    scales |= {name: scales[alias.of] for name, alias in description.aliases.items() if alias.of in scales}
+    made, notes = adapter_config(shapes, scales, found.rank, trained.alpha, base if isinstance(base, str) else None)
 
     def finish(folder: Path) -> None:
         write_config(folder, made)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mscvt.description.factors import parts_of
 from mscvt.errors import MscvtError
 from mscvt.jobs.models import Model
 from mscvt.plan.by_huggingface import ByHuggingFace
+
+_HALVES = 2
 
 if TYPE_CHECKING:
     from mscvt.formats.megatron_dist.checkpoint import DistCheckpoint
@@ -49,4 +53,19 @@ def open_tensors(source: MegatronCheckpoint, model: Model) -> None:
             hint="Let training save it with --ckpt-format torch.",
         )
     keys = [key for _, _, key in ByHuggingFace(model.description).expected]
-    source.open(names.readings(keys), topology.first.name)
+    lora, factors = model.dialect.lora, list[str]()
+    if any(map(lora.is_factor, source.some_shapes)):
+        weights = model.description.parameters
+        parts = (part for weight in weights for part in parts_of(weight, lora.part_key) if part is not None)
+        described = replace(model.description, parameters=(*weights, *parts))
+        every = [key for _, _, key in ByHuggingFace(described).expected]
+        factors = [factor for weight in every for factor in lora.factor_keys(weight) or ()]
+    source.open(names.readings(keys, factors), topology.first.name)
+    for name in source.tensors:
+        if lora.is_halved(name[2]) and (count := source.cuts(name)) > _HALVES:
+            raise MscvtError(
+                f"{source.folder}: {name[2]} was saved by {count // _HALVES} tensor ranks, each of which divided its "
+                "rows into halves that don't lie side by side",
+                hint="Load it at tensor parallel size 1 and save it again, or let the training stack export the "
+                "adapter for PEFT and give that with --lora-load.",
+            )

@@ -18,15 +18,14 @@ from mscvt.model.lora import Lora
 from mscvt.parallel.grid import ShardName
 from mscvt.plan.contents import Plan, shown
 from mscvt.plan.factors import Found, find_factors, updates
-from mscvt.tensors.adapted import AdaptedSource
+from mscvt.tensors.adapted import AdaptedSource, LowRank
+from mscvt.tensors.laid_out import LaidOut, Plot
 from mscvt.tensors.overlaid import Overlaid, overlaid
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from mscvt.jobs.sources import MegatronCheckpoint
-
-_NO_ALPHA = "--lora-alpha N says it; the training script's --lora-alpha was the same number."
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,7 @@ class Trained:
 
     def merged(self) -> AdaptedSource:
         """The weights with their factors added, each shard with its own copies."""
-        changes = updates(self.model.description, self.book, self.found, self.alpha)
-        factors = {name for update in changes.values() for name in (*update.left, *update.right)}
+        changes, plots = self._changes
         missing = sorted(shard for shard in changes if shard not in self.shards.tensors)
         if missing:
             raise MscvtError(
@@ -61,8 +59,13 @@ class Trained:
                 hint="Give the weights that were trained on with --load-dir and these factors with --lora-load, or "
                 "write the factors alone with --save-lora-to-hf.",
             )
-        base = replace(self.shards, tensors={n: i for n, i in self.shards.tensors.items() if n not in factors})
-        return AdaptedSource(base, changes, self.shards)
+        is_factor = self.model.dialect.lora.is_factor
+        base = replace(self.shards, tensors={n: i for n, i in self.shards.tensors.items() if not is_factor(n[2])})
+        return AdaptedSource(base, changes, LaidOut(self.shards, plots) if plots else self.shards)
+
+    @property
+    def _changes(self) -> tuple[Mapping[ShardName, LowRank], Mapping[ShardName, Plot]]:
+        return updates(self.model.description, self.book, self.found, self.alpha)
 
     def factors(self) -> Overlaid:
         """The factors alone."""
@@ -72,7 +75,7 @@ class Trained:
     def compared(self, plan: Plan) -> Plan:
         """A plan that compares copies before anything is added to them, and the copies of their factors by name."""
         pairs: dict[tuple[ShardName, ShardName], int] = {}
-        changes = updates(self.model.description, self.book, self.found, self.alpha)
+        changes, _ = self._changes
         for kept, other, numel in plan.equal:
             for ours, theirs in zip(_factors(changes, kept), _factors(changes, other), strict=True):
                 pairs[ours, theirs] = self.shards.tensors[ours].numel
@@ -126,7 +129,7 @@ def read_trained(request: Request, model: Model, base: MegatronCheckpoint) -> Tr
     if mtp := sorted(name for name in names if name[2].startswith("mtp.")):
         raise MscvtError(f"{shown(mtp[0])}: training with LoRA has no MTP layers", hint="Report how it was trained.")
     book = FactorBook(dialect.factor_keys, factor_names, is_spread=dialect.IS_SPREAD)
-    found = find_factors(model.description, book, shards.tensors, names)
+    found = find_factors(model.description, book, dialect, shards.tensors, names)
     alpha = _checked(lora, args, found, dialect)
     return Trained(model, book, found, alpha, shards)
 
@@ -147,7 +150,7 @@ def _checked(lora: Lora, args: Mapping[str, Any], found: Found, dialect: LoraNam
     """The alpha of factors, after everything that is said of them was compared with what they are."""
     faults = Faults()
     others = {rank: weight for weight, rank in found.ranks.items() if rank != found.rank}
-    for rank, weight in others.items():
+    for rank, weight in others.items() if dialect.HAS_ONE_RANK else ():
         faults.add(f"the factors of {weight.key} have the rank {rank}, others {found.rank}")
     ranks: dict[str, Any] = {"--lora-r": lora.lora_r, "lora_r in the checkpoint's args,": args.get("lora_r")}
     for said, rank in ranks.items():
@@ -167,7 +170,10 @@ def _checked(lora: Lora, args: Mapping[str, Any], found: Found, dialect: LoraNam
         )
     alpha: float | None = lora.lora_alpha if recorded is None else recorded
     if alpha is None:
-        faults.add("the checkpoint's args don't record lora_alpha, and nothing else says it", hint=_NO_ALPHA)
+        faults.add(
+            "the checkpoint's args don't record lora_alpha, and nothing else says it",
+            hint=f"--lora-alpha N says it; {dialect.ALPHA_STANDS_IN}.",
+        )
     _check_targets(lora, args, found, dialect, faults)
     faults.raise_if_any("the factors and what is said of them contradict each other")
     return float(alpha or 0)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from math import prod
 
 from mscvt.description.description import Description, Parameter
-from mscvt.description.factors import FactorBook, Factored
+from mscvt.description.factors import FactorBook, Factored, parts_of
+from mscvt.dialects.lora import LoraNames
 from mscvt.errors import Faults
+from mscvt.layout.layout import Run
+from mscvt.layout.low_rank import RANK
 from mscvt.parallel.grid import Grid, ShardName
 from mscvt.plan.contents import shown
-from mscvt.plan.shares import Shares
+from mscvt.plan.shares import Shares, filled
 from mscvt.tensors.adapted import LowRank
 from mscvt.tensors.info import TensorInfo
+from mscvt.tensors.laid_out import Plot
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +31,25 @@ class Found:
     """The rank of most of them."""
     ranks: Mapping[Parameter, int]
     """Weight -> the rank of its factors."""
+    description: Description
+    """The model, with each tensor of a fused weight as a weight of its own, where these have factors of their own."""
+    apart: Mapping[Parameter, tuple[Parameter | None, ...]]
+    """Fused weight -> its tensors, where these have factors of their own."""
 
 
 def find_factors(
-    description: Description, book: FactorBook, tensors: Mapping[ShardName, TensorInfo], names: set[ShardName]
+    description: Description,
+    book: FactorBook,
+    dialect: LoraNames,
+    tensors: Mapping[ShardName, TensorInfo],
+    names: set[ShardName],
 ) -> Found:
     """Find the weights that have factors.
 
     Args:
         description: The model.
         book: Describes factors.
+        dialect: Says what factors are called.
         tensors: Everything that the checkpoint has.
         names: Which of its tensors are factors.
 
@@ -43,9 +57,11 @@ def find_factors(
         MscvtError: Where a factor lacks the other one, has another shape than its weight needs, or is of no weight.
     """
     shares, faults = Shares(description), Faults()
+    is_whole = set(shares.grid.counts.values()) == {1}
+    parts = {w: tuple(parts_of(w, dialect.part_key)) for w in description.parameters} if is_whole else {}
     ranks: dict[Parameter, int] = {}
     taken: set[ShardName] = set()
-    for weight in description.parameters:
+    for weight in (*description.parameters, *(part for found in parts.values() for part in found if part)):
         many = prod(shares.grid.counts.values()) if book.is_spread else 1  # ranks that can be cut
         units, pairs = book.units(weight.layout, many), list(factors_of(weight, shares, book))
         expected = {name for _, a, b in pairs for name in (a, b)}
@@ -65,8 +81,25 @@ def find_factors(
         )
         ranks[weight] = max(1, int(sizes.most_common(1)[0][0] * many))
     for name in sorted(names - taken):
-        faults.add(f"no rule knows the factor {shown(name)}", hint="A and B of LoRA can be converted, nothing else.")
+        if what := dialect.explained(name[2]):
+            faults.add(f"{shown(name)} {what}", hint="Merge it where it was trained, and convert the merged model.")
+        else:
+            faults.add(
+                f"no rule knows the factor {shown(name)}", hint="A and B of LoRA can be converted, nothing else."
+            )
     faults.raise_if_any("the checkpoint has factors that can't be read")
+    apart = {
+        weight: tuple(part if part in ranks else None for part in found)
+        for weight, found in parts.items()
+        if not ranks.keys().isdisjoint(found)
+    }
+    for weight, found in apart.items():
+        if weight in ranks or len({ranks[part] for part in found if part}) > 1:
+            faults.add(f"{weight.key} and its parts have factors of their own, or parts have different ranks")
+    faults.raise_if_any("the checkpoint has factors that can't be read")
+    whole = [weight for weight in description.parameters if weight not in apart]
+    single = (part for found in apart.values() for part in found if part)
+    description = replace(description, parameters=(*whole, *single))
     factored = tuple(book.as_trained(description, ranks))
     for one in factored:
         shapes = [shares.of(factor.layout)[0].share.shape for factor in (one.a, one.b)]
@@ -79,7 +112,8 @@ def find_factors(
                         hint="Do the factors belong to this model, and were they trained with these ranks?",
                     )
     faults.raise_if_any("the checkpoint has factors of other shapes than its weights need")
-    return Found(factored, Counter(ranks.values()).most_common(1)[0][0] if ranks else 0, ranks)
+    rank = Counter(ranks.values()).most_common(1)[0][0] if ranks else 0
+    return Found(factored, rank, ranks, description, apart)
 
 
 def factors_of(weight: Parameter, shares: Shares, book: FactorBook) -> Iterator[tuple[ShardName, ShardName, ShardName]]:
@@ -92,11 +126,25 @@ def factors_of(weight: Parameter, shares: Shares, book: FactorBook) -> Iterator[
                 yield (rank, chunk, key), (rank, chunk, keys[0]), (rank, chunk, keys[1])
 
 
-def updates(description: Description, book: FactorBook, found: Found, alpha: float) -> dict[ShardName, LowRank]:
-    """What is added to each shard: alpha / rank times the product of its own copies of the factors."""
+def updates(
+    description: Description, book: FactorBook, found: Found, alpha: float
+) -> tuple[dict[ShardName, LowRank], dict[ShardName, Plot]]:
+    """What is added to each shard: alpha / rank times the product of its own copies of the factors.
+
+    Returns:
+        Shard -> what is added; and B of fused weights whose tensors have factors of their own -> what it is laid out
+        of.
+    """
     shares = Shares(description)
-    made = {}
+    made, plots = {}, {}
+    single = {one.weight: one for one in found.factored}
+    for weight, parts in found.apart.items():
+        own = [None if part is None else single[part] for part in parts]
+        for shard, update, name, plot in _joined(weight, own, shares, book, alpha):
+            made[shard], plots[name] = update, plot
     for one in found.factored:
+        if one.weight in {part for parts in found.apart.values() for part in parts}:
+            continue
         for shard, *names in factors_of(one.weight, shares, book):
             a, b = (
                 _parts(name, one.weight, factor, shares.grid)
@@ -104,7 +152,35 @@ def updates(description: Description, book: FactorBook, found: Found, alpha: flo
             )
             left, right = (a, b) if one.is_transposed else (b, a)
             made[shard] = LowRank(left, right, one.rank, alpha / one.rank)
-    return made
+    return made, plots
+
+
+def _joined(
+    weight: Parameter, parts: Sequence[Factored | None], shares: Shares, book: FactorBook, alpha: float
+) -> Iterator[tuple[ShardName, LowRank, ShardName, Plot]]:
+    """The factors of a fused weight, of those of its tensors: their A one after the other, and B in ranks of its own.
+
+    The weight is not cut, so each part's factors are those of a whole tensor.
+    """
+    rank = next(part.rank for part in parts if part is not None)
+    starts = accumulate((rank if part else 0 for part in parts), initial=0)
+    runs = [Run(RANK, start, rank) if part else None for part, start in zip(parts, starts, strict=False)]
+    total = sum(run.extent for run in runs if run is not None)
+    fused = book.factored(weight, Run(RANK, 0, total), runs)
+    if fused is None:  # as no weight is that has parts with factors
+        return
+    of = {one.b.names[0]: one for one in parts if one is not None}
+    for weight_cut, b_cut in zip(shares.of(weight.layout), shares.of(fused.b.layout), strict=True):
+        numbers = weight_cut.share.numbers
+        shard, name = (shares.first_name(one, cut.share) for one, cut in ((weight, weight_cut), (fused.b, b_cut)))
+        keys = [(filled(one.a.key, one.a.layout.left[0].held, numbers)) for one in parts if one]
+        sources = [
+            (*name[:2], filled(of[fused.b.names[side]].b.key, weight.layout.left[0].held, numbers))
+            for side, _ in b_cut.wanted
+        ]
+        walks = tuple((None if copy.source is None else sources[copy.source], copy.pair) for copy in b_cut.copies)
+        right = tuple((*name[:2], key) for key in keys)
+        yield shard, LowRank((name,), right, total, alpha / rank), name, Plot(b_cut.share.shape, walks)
 
 
 def _parts(name: ShardName, weight: Parameter, factor: Parameter, grid: Grid) -> tuple[ShardName, ...]:

@@ -15,5 +15,7 @@ class Slot:
     """Its index in the leading dimensions that the global tensor has more than it."""
     counts: tuple[int, ...] = ()
     """The sizes of those dimensions."""
+    dimensions: int | None = None
+    """How many the tensor has itself, where that tells this slot from another one of the same name."""
     others: tuple[str, ...] = ()
     """Names under which the global tensor is there once more; they share its bytes."""

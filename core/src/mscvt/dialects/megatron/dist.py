@@ -50,7 +50,7 @@ _ONCE = (
     ("self_attention.linear_kv_up_proj.layer_norm_weight", "self_attention.kv_layernorm.weight"),
 )
 """Names of today -> those of 0.10."""
-_HALVES = ("linear_fc1.weight", "linear_fc1.bias")
+_HALVES = ("linear_fc1.weight", "linear_fc1.bias", "linear_fc1.adapter.linear_out.weight")
 """Tensors that `singleton_local_shards` divides into `_w` and `_v`."""
 
 
@@ -113,14 +113,24 @@ def objects(slots: Mapping[str, Slot], states: Sequence[str]) -> Iterator[str]:
         yield f"{slot.name}/shard_{index}_{sizes}"
 
 
-def readings(keys: Collection[str]) -> Mapping[str, tuple[tuple[Slot, ...], ...]]:
+def readings(keys: Collection[str], factors: Collection[str] = ()) -> Mapping[str, tuple[tuple[Slot, ...], ...]]:
     """The ways in which checkpoints have tensors: each is what lies one behind the other, the first way that is there.
 
     Args:
         keys: The key of every tensor.
+        factors: Keys of factors of LoRA, which experts may have in common.
     """
     counts = _counts(keys)
-    return {key: tuple(_ways(key, counts)) for key in keys}
+    found = {key: tuple(_ways(key, counts)) for key in keys}
+    return {**found, **{key: tuple(_ways_of_factor(key, counts)) for key in factors}}
+
+
+def _ways_of_factor(key: str, counts: Mapping[str, int]) -> Iterator[tuple[Slot, ...]]:
+    """The ways of a matrix, and those of one that all experts of a layer have."""
+    for way in _ways(key, counts):
+        yield tuple(replace(slot, dimensions=2) for slot in way)
+        if _EXPERT.fullmatch(key) and way[0].counts:
+            yield tuple(replace(slot, index=slot.index[:-1], counts=slot.counts[:-1], dimensions=2) for slot in way)
 
 
 def _ways(key: str, counts: Mapping[str, int]) -> Iterator[tuple[Slot, ...]]:

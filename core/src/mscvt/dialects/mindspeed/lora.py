@@ -16,6 +16,8 @@ from mscvt.errors import Faults
 from mscvt.model.options import flag
 
 IS_SPREAD = False
+HAS_ONE_RANK = True
+ALPHA_STANDS_IN = "the training script's --lora-alpha was the same number"
 
 _GROUPED: Mapping[str, str] = MappingProxyType(
     {"mlp.experts.weight1": "linear_fc1", "mlp.experts.weight2": "linear_fc2"}
@@ -40,6 +42,20 @@ def factor_keys(key: str) -> tuple[str, str] | None:
 def is_factor(key: str) -> bool:
     """Whether a key is one of an adapter's."""
     return _FACTOR.search(key) is not None
+
+
+def part_key(key: str, role: str) -> None:
+    """The key of a part of a fused weight: its tensors are adapted together."""
+
+
+def is_halved(key: str) -> bool:  # noqa: ARG001
+    """Whether a global tensor's rows are cut otherwise than those of its weight: there are no global tensors."""
+    return False
+
+
+def explained(key: str) -> str | None:
+    """What a key of an adapter is, where it is known and can't be converted."""
+    return "is of DoRA, which is not merged as plain LoRA is" if "magnitude" in key else None
 
 
 def plain_key(key: str) -> str:

@@ -90,11 +90,16 @@ class DistCheckpoint:
             found = [way for way in ways if all(slot.name in there for slot in way)]
             used |= {slot.name for way in found for slot in way}
             if found and self._are_equal(key, found, faults):
-                self._add((_ALONE, chunk, key), found[0], faults)
+                self._add((_ALONE, chunk, key), next(filter(self._fits, found), found[0]), faults)
         faults.raise_if_any(f"{self.folder}: its tensors are not those of the model that its args describe")
         for name in there.keys() - used:
             self.tensors[_ALONE, chunk, name] = there[name]
             self._runs[_ALONE, chunk, name] = ((name, 0, there[name].numel),)
+
+    def cuts(self, name: ShardName) -> int:
+        """Into how many runs of rows a matrix was cut by the ranks that saved it."""
+        parts = {part for part, _, _ in self._runs[name]}
+        return max(len({box.offsets[-2] for box, _ in self._source.chunks(part)}) for part in parts)
 
     def tensor(self, name: ShardName) -> SourceTensor:
         """The elements of a tensor."""
@@ -125,6 +130,11 @@ class DistCheckpoint:
         if not isinstance(state, dict):
             raise MscvtError(f"{path}: holds {described(state)}, expected a dict")
         return read_record(path, state)
+
+    def _fits(self, way: Sequence[Slot]) -> bool:
+        """Whether global tensors have as many dimensions as a way of having a tensor says."""
+        sizes = {slot: len(self._source.tensors[slot.name].shape) - len(slot.counts) for slot in way}
+        return all(slot.dimensions in (None, size) for slot, size in sizes.items())
 
     def _are_equal(self, key: str, ways: Sequence[Sequence[Slot]], faults: Faults) -> bool:
         """Whether all ways in which a tensor is there are the same bytes."""

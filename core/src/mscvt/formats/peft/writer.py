@@ -16,29 +16,31 @@ LOADED_BY = "PEFT 0.21 with transformers 5"
 
 
 def adapter_config(
-    shapes: Mapping[str, tuple[int, ...]], rank: int, alpha: float, base: str | None
+    shapes: Mapping[str, tuple[int, ...]], scales: Mapping[str, float], rank: int, alpha: float, base: str | None
 ) -> tuple[dict[str, Any], list[str]]:
     """The configuration of an adapter.
 
     Args:
         shapes: Name -> shape of every tensor in its file.
+        scales: Name of an A -> what the product of its module's factors is multiplied with.
         rank: The rank of most modules.
-        alpha: Their alpha; the others' is as much larger as their rank.
+        alpha: Their alpha.
         base: The name of the model, where it is known.
 
     Returns:
         The configuration, and notes on what loads it.
     """
-    ranks = {name[len(PREFIX) : -len(A)]: shape[0] for name, shape in shapes.items() if name.endswith(A)}
-    leaves: dict[str, dict[str, int]] = {}
-    for module, own in ranks.items():
-        leaves.setdefault(module.rpartition(".")[2], {})[module] = own
-    others: dict[str, int] = {}
+    leaves: dict[str, dict[str, tuple[int, float]]] = {}
+    for name, (own, *_) in shapes.items():
+        if name.endswith(A):
+            module = name[len(PREFIX) : -len(A)]
+            leaves.setdefault(module.rpartition(".")[2], {})[module] = own, scales[name] * own
+    others: dict[str, tuple[int, float]] = {}
     for leaf, modules in leaves.items():
         said = {leaf: next(iter(modules.values()))} if len(set(modules.values())) == 1 else modules
-        others |= {re.escape(name): own for name, own in said.items() if own != rank}
+        others |= {re.escape(name): own for name, own in said.items() if own != (rank, alpha)}
     config = {
-        "alpha_pattern": {name: _number(alpha * own / rank) for name, own in others.items()},
+        "alpha_pattern": {name: _number(own) for name, (_, own) in others.items()},
         "base_model_name_or_path": base,
         "bias": "none",
         "fan_in_fan_out": False,
@@ -49,7 +51,7 @@ def adapter_config(
         "modules_to_save": None,
         "peft_type": "LORA",
         "r": rank,
-        "rank_pattern": others,
+        "rank_pattern": {name: own for name, (own, _) in others.items()},
         "target_modules": sorted(leaves),
         "task_type": "CAUSAL_LM",
         "use_dora": False,
@@ -58,7 +60,7 @@ def adapter_config(
     return config, list(_expert_notes(leaves))
 
 
-def _expert_notes(leaves: Mapping[str, Mapping[str, int]]) -> list[str]:
+def _expert_notes(leaves: Mapping[str, Mapping[str, object]]) -> list[str]:
     of_experts = {leaf for leaf, modules in leaves.items() if any(map(_EXPERT.search, modules))}
     if not of_experts:
         return []
