@@ -76,6 +76,16 @@ ADAPTERS = {
     "a module saved whole": ({"modules_to_save": ["lm_head"]}, {}, "lm_head is saved whole, and there is no such"),
     "an unknown tensor": ({}, {f"{PREFIX}.q_proj.vera_A": (4, 48)}, "q_proj.vera_A is nothing that plain LoRA has"),
     "another prefix": ({}, {"model.layers.0.x.lora_A.weight": (4, 48)}, "doesn't begin with base_model.model."),
+    "an adapter's name": (
+        {},
+        {f"{PREFIX}.q_proj.lora_A.default.weight": (4, 48)},
+        "q_proj.lora_A.default.weight has the name of an adapter in it, default",
+    ),
+    "a model that wraps another": (
+        {},
+        {f"{PREFIX.replace('layers', 'vlm.layers')}.q_proj.lora_{which}.weight": (4, 48) for which in "AB"},
+        "This model calls it model.layers.0.self_attn.q_proj",
+    ),
     "A alone": ({}, {f"{PREFIX}.z_proj.lora_A.weight": (4, 48)}, "self_attn.z_proj has no B to its A"),
     "another model": (
         {},
@@ -84,6 +94,14 @@ ADAPTERS = {
     ),
     "another size": ({}, {f"{PREFIX}.q_proj.lora_A.weight": (4, 47)}, "does not fit its factors [4, 47] and [48, 4]"),
 }
+
+
+def test_adapter_without_tensors_is_refused(inputs):
+    adapter = changed_adapter(inputs, {}, {})
+    save_file({}, adapter / "adapter_model.safetensors")
+    assert "adapter_model.safetensors: not an adapter that can be converted: has no tensors" in inputs.refused(
+        "hf2mg", "--load-dir", inputs.hf, "--lora-load", adapter
+    )
 
 
 @pytest.mark.parametrize(("config", "tensors", "fragment"), ADAPTERS.values(), ids=ADAPTERS.keys())
@@ -126,7 +144,19 @@ COMMANDS = {
     "another alpha": (["mg2hf", "--load-dir", "lora_full", "--lora-alpha", "9"], "whose args record 8"),
     "other targets": (["mg2hf", "--load-dir", "lora_full", "--lora-target-modules", "linear_qkv"], "contradicts"),
     "another layout": (["mg2mg", "--load-dir", "lora_full", "--tp", "1"], "whose layout can't be changed"),
-    "no adapter": (["hf2mg", "--load-dir", "hf", "--lora-load", "base"], "is no adapter of PEFT"),
+    "factors": (["hf2mg", "--load-dir", "hf", "--lora-load", "base"], "by mg2hf --lora-load"),
+    "no adapter": (
+        ["hf2mg", "--load-dir", "hf", "--lora-load", "hf"],
+        "is no adapter of PEFT, it has no adapter_config",
+    ),
+    "no folder": (
+        ["hf2mg", "--load-dir", "hf", "--lora-load", "of/hub"],
+        "of/hub: is no adapter of PEFT, it is not there",
+    ),
+    "an adapter": (
+        ["mg2hf", "--load-dir", "base", "--lora-load", "peft"],
+        "is an adapter of PEFT, not a checkpoint of",
+    ),
     "nothing to be saved": (["hf2mg", "--load-dir", "hf", "--save-lora-to-mg"], "and no --lora-load that says"),
 }
 

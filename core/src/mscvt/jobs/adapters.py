@@ -176,7 +176,15 @@ class _Fit:
         elif found := self.stack_of(module):
             self.stacked(module, factors, *found)
         else:
-            self.faults.add(f"{module} is no module of this model", hint="Is the adapter one of this model?")
+            self.faults.add(f"{module} is no module of this model", hint=None if self.faults else self.meant(module))
+
+    def meant(self, module: str) -> str:
+        """What to do about an unknown module, which another one's name may end like."""
+        tail = re.search(r"\w+\.\d+\..+", module)
+        found = next((name for name in self.uses if tail and name.endswith(f".{tail[0]}.weight")), None)
+        if found is None:
+            return "Is the adapter one of this model?"
+        return f"This model calls it {found.removesuffix('.weight')}: was the adapter trained on a model that wraps it?"
 
     def copy(self, name: str, tensor: str) -> None:
         """Take a tensor that replaces one of the model's."""

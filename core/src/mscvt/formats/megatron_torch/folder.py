@@ -88,6 +88,10 @@ _OTHER_FOLDERS: dict[str, tuple[Callable[[list[str]], bool], str]] = {
         lambda names: any(name.endswith(".distcp") for name in names),
         "Is the copy complete? Names that begin with a dot are easily left behind.",
     ),
+    "is an adapter of PEFT, not a checkpoint of Megatron": (
+        lambda names: "adapter_config.json" in names,
+        "hf2mg --lora-load merges it into a model of Hugging Face, or with --save-lora-to-mg makes factors of it.",
+    ),
     "is a Hugging Face checkpoint, not one of Megatron": (
         lambda names: "config.json" in names or any(name.endswith((".safetensors", ".bin")) for name in names),
         "Were the two sides swapped? hf2mg converts from Hugging Face.",

@@ -12,7 +12,7 @@ from typing import Any
 from mscvt.errors import Faults, MscvtError
 from mscvt.formats.files import file_inside
 from mscvt.formats.json_files import read_json
-from mscvt.formats.peft.names import CONFIG
+from mscvt.formats.peft.names import CONFIG, MERGE
 from mscvt.model.hyperparameters import shown_value
 
 _LIMIT = 16 << 20
@@ -83,12 +83,12 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
         raise MscvtError(f"{path}: holds {type(config).__name__}, expected an object")
     faults = Faults()
     if config.get("peft_type") != "LORA":
-        faults.add(f"peft_type is {shown_value(config.get('peft_type'))}, and only LORA can be converted")
+        faults.add(f"peft_type is {shown_value(config.get('peft_type'))}, and only LORA can be converted", hint=MERGE)
     for name, value in config.items():
         if name == "bias" and value in (None, "none"):
             continue
         if name not in _HARMLESS and value:
-            faults.add(f"{name[:100]} is {shown_value(value)}, which plain LoRA doesn't have")
+            faults.add(f"{name[:100]} is {shown_value(value)}, which plain LoRA doesn't have", hint=MERGE)
     initial = config.get("init_lora_weights")
     if not (isinstance(initial, (bool, str, type(None))) and initial in _INITIAL):
         faults.add(

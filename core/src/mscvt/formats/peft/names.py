@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+MERGE = "Merge it with PEFT (merge_and_unload), and convert the merged model."
+"""What to do with an adapter that is more than plain LoRA."""
 WEIGHTS, WEIGHTS_BIN, CONFIG = "adapter_model.safetensors", "adapter_model.bin", "adapter_config.json"
 PREFIX = "base_model.model."
 """What stands before the names of the model's modules."""

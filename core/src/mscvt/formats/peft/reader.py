@@ -9,13 +9,16 @@ from pathlib import Path
 
 from mscvt.errors import Faults, MscvtError
 from mscvt.formats.files import MappedFiles, file_inside
+from mscvt.formats.huggingface.folders import is_of_shards
 from mscvt.formats.huggingface.reader import read_file
 from mscvt.formats.peft.config import AdapterConfig, read_adapter_config
-from mscvt.formats.peft.names import CONFIG, PREFIX, WEIGHTS, WEIGHTS_BIN
+from mscvt.formats.peft.names import CONFIG, MERGE, PREFIX, WEIGHTS, WEIGHTS_BIN
 from mscvt.tensors.info import TensorInfo
 from mscvt.tensors.sources import PlainTensor, SourceTensor
 
 _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?:embedding_)?(?P<which>[AB])(?P<end>\.weight)?")
+
+_NAMED = re.compile(r"\.lora_(?:embedding_)?[AB]\.([^.]+)(?:\.weight)?$")
 
 
 @dataclass
@@ -47,10 +50,11 @@ class Adapter:
         """
         self.folder = folder
         if not folder.is_dir() or not (folder / CONFIG).exists():
-            raise MscvtError(
-                f"{folder}: is no adapter of PEFT, it has no {CONFIG}",
-                hint=f"--lora-load takes the folder with {CONFIG} and {WEIGHTS}.",
-            )
+            lack = f"it has no {CONFIG}" if folder.is_dir() else "no folder" if folder.exists() else "it is not there"
+            hint = f"--lora-load takes the folder with {CONFIG} and {WEIGHTS}."
+            if folder.is_dir() and is_of_shards([path.name for path in folder.iterdir()]):
+                hint = "Factors of a training run are merged, or exported for PEFT, by mg2hf --lora-load."
+            raise MscvtError(f"{folder}: is no adapter of PEFT, {lack}", hint=hint)
         self.config: AdapterConfig = read_adapter_config(folder)
         name = next((name for name in (WEIGHTS, WEIGHTS_BIN) if (folder / name).exists()), None)
         if name is None:
@@ -69,6 +73,8 @@ class Adapter:
         for saved in self.config.saved:
             if not any(f".{weight.removesuffix('.weight')}".endswith(f".{saved}") for weight in self.copies):
                 faults.add(f"{CONFIG} says that {saved[:100]} is saved whole, and there is no such tensor")
+        if not self.modules and not self.copies and not faults:
+            faults.add("has no tensors", hint="Was it saved from another process than the one that trained?")
         faults.raise_if_any(f"{self.files[0]}: not an adapter that can be converted")
 
     def _place(self, tensor: str, faults: Faults) -> None:
@@ -77,16 +83,21 @@ class Adapter:
         if not tensor.startswith(PREFIX):
             faults.add(f"{tensor} doesn't begin with {PREFIX}, as all names in an adapter do")
         elif ".lora_magnitude_vector" in tensor:
-            faults.add(f"{tensor} is of DoRA, which is not merged as plain LoRA is")
+            faults.add(f"{tensor} is of DoRA, which is not merged as plain LoRA is", hint=MERGE)
         elif tensor.endswith(".bias"):
-            faults.add(f"{tensor} is a bias, which plain LoRA doesn't have")
+            faults.add(f"{tensor} is a bias, which plain LoRA doesn't have", hint=MERGE)
         elif found is not None and bool(found["end"]) != is_embedding:
             factors = self.modules.setdefault(found["module"], Factors(is_embedding))
             factors.names[found["which"]] = tensor
         elif tensor.endswith(".weight") and "lora" not in tensor:
             self.copies[tensor.removeprefix(PREFIX).replace(".base_layer.", ".")] = tensor
+        elif named := _NAMED.search(tensor):
+            faults.add(
+                f"{tensor} has the name of an adapter in it, {named[1]}",
+                hint="Save the adapter with save_pretrained of PEFT, which leaves it out.",
+            )
         else:
-            faults.add(f"{tensor} is nothing that plain LoRA has")
+            faults.add(f"{tensor} is nothing that plain LoRA has", hint=MERGE)
 
     def tensor(self, name: str) -> SourceTensor:
         """The bytes of a tensor, as something to copy regions from."""
