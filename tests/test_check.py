@@ -59,6 +59,7 @@ def test_whole_checkpoint_is_said_to_be_whole(folder):
     assert outcome.out.startswith("whole; looked at 4 files, ")
     assert "compared: size of 4 files, sha256 of 4 files\n" in outcome.out
     assert " tensors, all that llama2 needs and config.json describes" in outcome.out
+    assert outcome.out.endswith(f"\ngo on with: mscvt plan hf2mg --load-dir {folder}\n")
 
 
 @pytest.mark.parametrize("model_type", ["deepseek3", "deepseek32", "qwen3-moe"])
@@ -256,6 +257,7 @@ def test_folder_that_is_no_checkpoint_is_refused(tmp_path):
     outcome = run_main("check", tmp_path / "mg")
     assert outcome.code == 1
     assert "is a Megatron checkpoint, expected one of Hugging Face" in outcome.err
+    assert "hint: `mscvt inspect` shows what is in it, `mscvt mg2hf` converts it" in outcome.err
     assert "no such folder" in run_main("check", tmp_path / "nowhere").err
 
 

@@ -145,6 +145,16 @@ def test_tensor_shows_its_way_to_every_rank_that_holds_some_of_it(folder):
     assert "would write" not in out
 
 
+def test_tensor_in_grouped_experts_is_placed_by_the_axes_of_memory(folder):
+    asked = ["--moe-grouped-gemm", "--tensor", "model.layers.1.mlp.experts.5.up_proj.weight"]
+    (way,) = planned("hf2mg", "--load-dir", folder / "moe", *LAYOUT, *asked)["ways"]
+    seen = "seen as [expert 4, hidden 48, half 2, moe_ffn 12]: [1:2, :, 1:2, :]"
+    assert [(stop["ranks"], stop["region"], stop["place"]) for stop in way["stops"]] == [
+        (["tp 0 pp 0 ep 1"], "[0:12, :]", seen),
+        (["tp 1 pp 0 ep 1"], "[12:24, :]", seen),
+    ]
+
+
 def test_tensor_shows_the_copies_that_other_stages_have_of_it_too(folder):
     asked = ["--tensor", "model.embed_tokens.weight", "--mtp-num-layers", 1]
     (way,) = planned("hf2mg", "--load-dir", folder / "mtp", "--pp", 2, *asked)["ways"]

@@ -61,7 +61,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
     make_source("deepseek32", folder / "hf")
     outcome = run_main("plan", "hf2mg", "--load-dir", folder / "hf", *LAYOUT, "--html", folder / "plan.html")
-    assert outcome.out.endswith(f"\nwrote {folder / 'plan.html'}\n"), outcome.err
+    assert f"\nwrote {folder / 'plan.html'}\ngo on with: mscvt hf2mg --load-dir " in outcome.out, outcome.err
     return folder
 
 

@@ -134,6 +134,7 @@ def test_broken_plugin_of_another_family_does_not_stand_in_the_first_line(regist
     with pytest.raises(MscvtError, match="no installed plugin claims") as caught:
         registry("import a_library_that_nobody_has\n").recognise({"model_type": "sextant"})
     assert "a_library_that_nobody_has" in "".join(caught.value.faults)
+    assert caught.value.hint == "Plugins that are installed can't be used: is the one for this model among them?"
 
 
 GATE = 'Rule("mlp.linear_fc1.weight", "(half ffn) hidden", (Source("mlp.gate", "(half[0] ffn) hidden"), ' + (

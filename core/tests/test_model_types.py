@@ -191,6 +191,13 @@ def test_what_the_description_finds_wrong_names_the_plugin(what, message):
     assert caught.value.hint
 
 
+def test_role_without_those_that_a_rule_takes_with_it_is_refused_with_their_names():
+    kept = {role: name for role, name in DECODER["attention"].items() if role not in ("attention.k", "attention.v")}
+    with pytest.raises(MscvtError, match=r"no rule for the role attention\.q of attention") as caught:
+        describe(family_of(names=DECODER | {"attention": kept}))
+    assert caught.value.hint.startswith("A rule takes it with attention.k, attention.v, which mscvt_names lacks")
+
+
 def test_plain_plugin_needs_nothing_but_names():
     described = describe(family_of())
     assert len({parameter.key for parameter in described.parameters}) == 2 + 1 + 4 * 6

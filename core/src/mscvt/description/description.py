@@ -253,9 +253,13 @@ class _Placed:
 
     def check_taken(self, roles: set[str], taken: set[str], where: str) -> None:
         if unknown := sorted(roles - taken):
+            known = [rule.roles for table in self.book.rules.layer for rule in table if rule.roles & set(unknown)]
+            lacking = min((sorted(together - roles) for together in known), key=len, default=[])
+            hint = f"{self.family.plugin.distribution} must give rules for them in mscvt_split_rules."
+            if lacking:
+                hint = f"A rule takes it with {', '.join(lacking)}, which mscvt_names lacks; otherwise {hint}"
             self.faults.add(
-                f"no rule for the role{'s' if len(unknown) > 1 else ''} {', '.join(unknown)} of {where}",
-                hint=f"{self.family.plugin.distribution} must give rules for them in mscvt_split_rules.",
+                f"no rule for the role{'s' if len(unknown) > 1 else ''} {', '.join(unknown)} of {where}", hint=hint
             )
 
 

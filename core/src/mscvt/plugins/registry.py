@@ -94,8 +94,10 @@ class Registry:
         raise MscvtError(
             f"config.json says model_type {said!r}, which no installed plugin claims; "
             f"installed: {', '.join(sorted(self.families)) or 'none'}",
-            hint="Install the family's plugin, or choose a compatible type with --model-type-hf.",
-            faults=self._broken(),
+            hint="Install the family's plugin, or choose a compatible type with --model-type-hf."
+            if not (broken := self._broken())
+            else "Plugins that are installed can't be used: is the one for this model among them?",
+            faults=broken,
         )
 
 

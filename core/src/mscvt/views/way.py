@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mscvt.description.description import Description
 from mscvt.errors import MscvtError, shown
 from mscvt.errors.nearest import did_you_mean
-from mscvt.layout.layout import Layout
+from mscvt.layout.layout import Layout, Share
 from mscvt.plan.by_huggingface import uses_by_name
 from mscvt.plan.shares import Shares
 from mscvt.views.ranks import cut_text, ranks_text
@@ -64,7 +64,7 @@ def way_of(description: Description, name: str) -> Way:
             f"--tensor {shown(name)}: the model has no tensor of this name in Hugging Face",
             hint=did_you_mean(name, uses) or f"One of them is {next(iter(uses))}.",
         )
-    shares = Shares(description)
+    shares, counts = Shares(description), description.topology.grid.counts
     stops: list[Stop] = []
     for use in uses[original]:
         parameter, layout = use.parameter, use.parameter.layout
@@ -81,7 +81,7 @@ def way_of(description: Description, name: str) -> Way:
                     holders[0][2],
                     share.shape,
                     region_text(use.side.shape, start, loops),
-                    _place(layout, share.shape, walk.right, [(extent, right) for extent, _, right in walk.loops]),
+                    _place(layout, share, counts, walk.right, [(extent, right) for extent, _, right in walk.loops]),
                     spans_of(use.side.shape, start, loops),
                 )
             )
@@ -90,7 +90,13 @@ def way_of(description: Description, name: str) -> Way:
     return Way(name, side.name, side.shape, cut, tuple(stops), original if alias is not None else "")
 
 
-def _place(layout: Layout, shape: Sequence[int], start: int, loops: Sequence[tuple[int, int]]) -> str:
-    if layout.left[0].dimensions is not None:
-        return "in memory order, which is not that of its shape"
-    return region_text(shape, start, loops)
+def _place(
+    layout: Layout, share: Share, counts: Mapping[str, int], start: int, loops: Sequence[tuple[int, int]]
+) -> str:
+    side = layout.left[0]
+    if side.dimensions is None:
+        return region_text(share.shape, start, loops)
+    runs = side.segments[0].runs  # the shape doesn't follow memory: the axes that do are named instead
+    sizes = [run.extent // counts.get(layout.cuts.get(run.axis, ""), 1) for run in runs]
+    axes = ", ".join(f"{run.axis} {size}" for run, size in zip(runs, sizes, strict=True))
+    return f"seen as [{axes}]: {region_text(sizes, start, loops) or 'all of it'}"
