@@ -4,6 +4,8 @@ PLUGINS := $(sort $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.t
 BIN := .venv/bin
 READY := .venv/ready
 OLDER := .venv/older-megatron
+# Only the few modules that are imported get compiled, and the build tools are installed once, not once a distribution.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-compile
 
 .PHONY: help demo test lint types check bench docs site clean
 
@@ -18,8 +20,8 @@ help:
 $(READY): constraints.txt requirements-dev.txt core/pyproject.toml $(addsuffix /pyproject.toml,$(PLUGINS))
 	@echo "setting up .venv, which takes a minute or two"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--requirement requirements-dev.txt --editable core $(addprefix --editable ,$(PLUGINS))
+	$(PIP) --requirement requirements-dev.txt
+	$(PIP) --no-build-isolation --editable core $(addprefix --editable ,$(PLUGINS))
 	touch $@
 
 demo: $(READY)

@@ -24,12 +24,15 @@ SIZES = {
     "vocab_size": 90,
     "max_position_embeddings": 64,
 }
-EXPERTS = {"num_experts": 8, "num_experts_per_tok": 2}
 MODELS = {
     "granite": {"embedding_multiplier": 12.0, "logits_scaling": 8.0, "tie_word_embeddings": True},
-    "llama": {},
-    "olmoe": EXPERTS,
-    "qwen3-moe": {**EXPERTS, "moe_intermediate_size": 14, "head_dim": 8, "mlp_only_layers": [1]},
+    "qwen3-moe": {
+        "num_experts": 8,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 14,
+        "head_dim": 8,
+        "mlp_only_layers": [1],
+    },
 }
 
 

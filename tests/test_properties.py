@@ -140,7 +140,7 @@ def check(case: Case, folder: Path, *, verified: bool) -> None:
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test_conversion_equals_reference_both_ways_for_any_allowed_options(model_type):
-    @examples(24)
+    @examples(14)
     @given(case=cases((model_type,)), verified=st.sampled_from([True, False, False]), data=st.data())
     def convert(case, verified, data):
         with tempfile.TemporaryDirectory() as folder:
