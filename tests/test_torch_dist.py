@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from argparse import Namespace
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from unittest.mock import patch
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 
 from command_line import check_refused, make_source, run_main
 from mscvt.formats.megatron_dist.checkpoint import DistCheckpoint
+from mscvt.formats.megatron_dist.reader import GlobalSource
 from mscvt.plan.files import by_size
 from small_conversions import tree
 
@@ -44,13 +46,22 @@ def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.fixture(scope="module")
-def folders(name: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A model of Hugging Face, and its distributed checkpoint."""
-    folder = tmp_path_factory.mktemp(name)
+def converted(name: str, folder: Path) -> tuple[Path, Path]:
     source = make_source(name, folder / "hf")
     run("hf2mg", source, folder / "mg", *TO_DIST, *kept(name))
     return source, folder / "mg"
+
+
+@pytest.fixture(scope="module")
+def folders(name: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A model of Hugging Face, and its distributed checkpoint."""
+    return converted(name, tmp_path_factory.mktemp(name))
+
+
+@pytest.fixture(scope="module")
+def latent(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The same of one with latent attention, whose first layer has a dense MLP."""
+    return converted("deepseek3", tmp_path_factory.mktemp("latent"))
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -195,3 +206,89 @@ def test_plain_folder_of_an_unknown_model_is_refused(folders: tuple[Path, Path],
     check_refused("mg2hf", folder, tmp_path / "hf", [], ["doesn't say what model it is of", "--hf-cfg-dir"])
     write_folder(folder, {"model.embed_tokens.weight": [((0, 0), torch.zeros(3, 4))]})
     check_refused("mg2hf", folder, tmp_path / "hf", ["--hf-cfg-dir", str(folders[0])], ["missing:"])
+
+
+Renaming = Callable[[str, torch.Tensor], dict[str, torch.Tensor]]
+"""Name and global tensor -> the tensors that another saver makes of it."""
+
+
+def one_by_one(name: str, whole: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What `singleton_local_shards` makes of a tensor: one for each layer, expert, gate and up projection."""
+    front, between, rest = name.partition("decoder.layers.")
+    if between and not rest[0].isdigit():
+        singles = {f"{between}{layer}.{rest}": part for layer, part in enumerate(whole)}
+        return {key: part for single, value in singles.items() for key, part in one_by_one(single, value).items()}
+    front, between, rest = name.partition(".experts.experts.")
+    if between and not rest[0].isdigit():
+        singles = {f"{front}{between}{expert}.{rest}": part for expert, part in enumerate(whole)}
+        return {key: part for single, value in singles.items() for key, part in one_by_one(single, value).items()}
+    if name.endswith("linear_fc1.weight"):
+        return {f"{name}_{half}": part for half, part in zip("wv", whole.chunk(2), strict=True)}
+    return {name: whole}
+
+
+def of_0_10(name: str, whole: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Latent attention as 0.10 has it, whose norms were modules of their own."""
+    for kind in ("q", "kv"):
+        name = name.replace(f"linear_{kind}_up_proj.layer_norm_weight", f"{kind}_layernorm.weight")
+    return {name: whole}
+
+
+def saved_by_another(folder: Path, target: Path, how: Renaming, **changes: object) -> Path:
+    """The same checkpoint under other names, with what `common.pt` held in an object, as since 0.19."""
+    source = GlobalSource(folder / "release", lambda name: "_extra_state" not in name)
+    tensors: dict[str, torch.Tensor] = {}
+    for name, info in source.tensors.items():
+        if name.replace("mlp.linear_fc1.layer_norm_weight", "pre_mlp_layernorm.weight") in source.tensors.keys() - {
+            name
+        }:
+            continue  # who saves has it under one of its names
+        tensors |= how(name, source.tensor(name).region(0, info.shape, torch.empty(info.shape, device="meta").stride()))
+    with torch.serialization.safe_globals([Namespace]):
+        common = torch.load(folder / "release" / "common.pt", weights_only=True)
+    objects = {"common_state/shard_0_1": [common], "rng_state/shard_0.0_1.1": [{"seed": 1}]} | changes
+    tensors |= {key: objects.pop(key) for key in [*objects] if isinstance(objects[key], torch.Tensor)}
+    chunks = {
+        name: list(pieces(value, [[], *([] for _ in value.shape[1:])]))
+        for name, value in tensors.items()
+        if objects.pop(name, value) is not None
+    }
+    write_folder(target / "iter_0000005", chunks, objects)
+    (target / "iter_0000005" / "metadata.json").write_text('{"sharded_backend": "torch_dist"}')
+    (target / "latest_checkpointed_iteration.txt").write_text("5")
+    return target
+
+
+def test_layers_experts_and_projections_one_by_one_are_read(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    folder = saved_by_another(folders[1], tmp_path / "mg", one_by_one)
+    run("mg2hf", folder, tmp_path / "hf", "--hf-cfg-dir", folders[0])
+    check_equal(tmp_path / "hf", folders[0])
+
+
+def test_latent_attention_of_0_10_is_read(latent: tuple[Path, Path], tmp_path: Path) -> None:
+    run("mg2hf", saved_by_another(latent[1], tmp_path / "mg", of_0_10), tmp_path / "hf", "--hf-cfg-dir", latent[0])
+    check_equal(tmp_path / "hf", latent[0])
+
+
+UP = "decoder.layers.0.mlp.linear_fc1.weight_v"
+LATENT_NORM = "decoder.layers.0.self_attention.linear_kv_up_proj.layer_norm_weight"
+CONTRADICTIONS = {
+    "half of it is missing": (one_by_one, {UP: None}, "missing"),
+    "halves of other widths": (one_by_one, {UP: torch.zeros(3, 5)}, "have shapes that don't belong together"),
+    "one more layer": (one_by_one, {"decoder.layers.77.mlp.linear_fc2.weight": torch.zeros(3, 5)}, "decoder.layers.77"),
+    "both names of a norm": (of_0_10, {LATENT_NORM: torch.zeros(5)}, "is there twice"),
+    "a state of two": (one_by_one, {"common_state/shard_0_1": [{}, {}]}, "common_state/shard_0_1: holds list"),
+    "a state of text": (one_by_one, {"common_state/shard_0_1": ["args"]}, "common_state/shard_0_1: holds str"),
+}
+
+
+@pytest.mark.parametrize(("how", "changes", "said"), CONTRADICTIONS.values(), ids=CONTRADICTIONS)
+def test_what_another_saved_is_refused_where_it_contradicts_itself(
+    how: Renaming,
+    changes: dict[str, object],
+    said: str,
+    latent: tuple[Path, Path],
+    tmp_path: Path,
+) -> None:
+    folder = saved_by_another(latent[1], tmp_path / "mg", how, **changes)
+    check_refused("mg2hf", folder, tmp_path / "hf", ["--hf-cfg-dir", str(latent[0])], [said])

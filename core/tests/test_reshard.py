@@ -172,6 +172,13 @@ def test_options_that_no_other_layout_has_are_refused_and_nothing_is_written(nam
     assert error.hint
 
 
+def test_option_of_the_source_that_does_not_fit_is_taken_away_as_the_hint_says(tmp_path):
+    hf2mg(source(tmp_path / "hf", QWEN), tmp_path / "there", Options(**{PP: 2, VIRTUAL: 1}))
+    error = refused(tmp_path / "there", tmp_path, **{PP: 1})
+    assert error.hint.endswith("taken away by --num-layers-per-virtual-pipeline-stage none.")
+    assert "none" not in refused(tmp_path / "there", tmp_path, **{PP: 1, VIRTUAL: 1}).hint
+
+
 def test_option_that_the_model_type_refuses_is_refused(tmp_path):
     registry = registry_of(replace(ACME, refused={NOOP: "have no slots"}))
     hf2mg(source(tmp_path / "hf", PLAIN, registry), tmp_path / "there", registry=registry)

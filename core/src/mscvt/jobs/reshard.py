@@ -37,6 +37,14 @@ def models_of(there: Existing, request: Request, registry: Registry) -> tuple[Mo
     as_it_is = replace(request, options=Options(), given={**request.given, **given})
     source = model_from_args(there, None, as_it_is, registry)
     options = _wanted(source.options, request, there.args)
+    try:
+        return source, _wanted_model(there, source, options, request, more)
+    except MscvtError as error:
+        raise _with_what_stays(error, options, request) from None
+
+
+def _wanted_model(there: Existing, source: Model, options: Options, request: Request, more: tuple[str, ...]) -> Model:
+    """The model under the target's options, once they fit it and one another."""
     family, dialect = source.family, dialect_of(options)
     layers = [layer for layer in source.kept if layer.mtp is None]
     every = family.layers(source.h)
@@ -53,7 +61,23 @@ def models_of(there: Existing, request: Request, registry: Registry) -> tuple[Mo
     h = {**h, "mtp_num_layers": options.mtp_num_layers or 0}
     unused = in_vain(replace(request.options, ckpt_format=options.ckpt_format), dialect)
     notes = (*source.notes, *more, *_lost(source.options, options), *unused)
-    return source, Model(family, h, options, description, selection.kept, notes)
+    return Model(family, h, options, description, selection.kept, notes)
+
+
+def _with_what_stays(error: MscvtError, options: Options, request: Request) -> MscvtError:
+    """An error about options, and of those that nobody gave now, how to be rid of them."""
+    said = " ".join((error.message, *error.faults, error.hint or "")).split()
+    away = [
+        f"--no-{row.flag.removeprefix('--')}" if getattr(options, row.name) is True else f"{row.flag} none"
+        for row in rows(Options).values()
+        if getattr(options, row.name) not in (None, row.default)
+        and getattr(request.options, row.name) is None
+        and row.flag in {word.strip(".,:;") for word in said}
+    ]
+    if not away:
+        return error
+    hint = f"{error.hint or ''} What the source has is taken away by {' and '.join(away)}."
+    return MscvtError(error.message, hint=hint.strip(), faults=error.faults)
 
 
 def _vocabulary(args: Mapping[str, Any]) -> tuple[dict[str, int], tuple[str, ...]]:

@@ -122,6 +122,7 @@ class DistCheckpoint:
         if path.exists():
             state = load(file_inside(self.folder, COMMON, "the checkpoint"))
         elif _STATE in self._source.metadata.objects:
+            path = self.folder / _STATE
             state = self._source.object(_STATE)
             if isinstance(state, list) and len(state) == 1:
                 state = state[0]
