@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from small_plugins import ACME, CONFIG, H, family_of, raises, registry_of
 
-from mscvt import DECODER, DENSE, Layer, MscvtError, whole
+from mscvt import DECODER, DENSE, Layer, MscvtError, Own, count, flag, whole
 from mscvt.dialects.mindspeed import training_flags
 from mscvt.dialects.options import Options
 from mscvt.jobs.models import model_from_config
@@ -43,7 +43,7 @@ def test_sizes_that_are_no_whole_numbers_name_the_plugin(sizes):
 FUNCTIONS = {
     "sizes": lambda registry: registry.family("acme").sizes(H),
     "args": lambda registry: registry.family("acme").args(H, LAYERS),
-    "flags": lambda registry: registry.family("acme").flags(H),
+    "flags": lambda registry: registry.family("acme").flags(H, H),
     "left_out": lambda registry: registry.family("acme").left_out(H),
     "respell": lambda registry: registry.family("acme").respelled(CONFIG),
     "matches": lambda registry: registry.recognise(CONFIG),
@@ -77,6 +77,39 @@ def test_flags_are_those_of_the_models_sizes_and_end_the_training_flags():
     made = family_of(model_type=replace(ACME, flags=lambda h: [f"--width {h['hidden_size']}", "--swap"]))
     model = model_from_config(made, CONFIG, Options(), "config.json")
     assert training_flags(made, model.options, model.h, model.kept, {})[-2:] == ("--width 8", "--swap")
+
+
+def test_flags_may_name_what_is_recorded_and_what_a_model_lacks_is_left_out():
+    said = ("rotary_base", "swap", "off", "lacking", "--ratios {ratios}", "factors", "--plain")
+    fields = {"lacking": count("lacking", default=None)}
+    args = {"rotary_base": 5.5, "swap": True, "off": False, "ratios": [0, 4], "factors": {"long_factor": "a b"}}
+    flags = family_of(model_type=replace(ACME, flags=said, fields=fields)).flags(H, args)
+    assert flags == ("--rotary-base 5.5", "--swap", "--ratios 0 4", "--long-factor 'a b'", "--plain")
+    with raises("flags", "they speak of sawp, which is no field and not in args"):
+        family_of(model_type=replace(ACME, flags=("sawp",))).flags(H, args)
+
+
+def test_names_of_a_model_type_hold_where_the_hook_says_nothing_and_some_only_where_a_field_is_true():
+    biases, sink = {"attention.q_bias": L + "q.bias"}, Own("attention.sink", L + "sink", "sink.weight", "head")
+    given = replace(
+        ACME,
+        fields={"biased": flag("biased", default=False)},
+        names={"attention": {"attention.q": L + "q.weight"}, "mlp": {"mlp.up": L + "never"}},
+        names_if={"biased": {"attention": biases}},
+        own={"attention": [sink]},
+    )
+    made = family_of(model_type=given, names={**DECODER, "attention": None})
+    plain = {"attention.q": L + "q.weight", "attention.sink": L + "sink"}
+    assert made.names(("attention",), H) == plain
+    assert made.names(("attention",), {**H, "biased": True}) == plain | biases
+    assert made.names(("mlp",), H) == DECODER["mlp"]
+    assert made.names(("unknown",), H) == {}
+
+
+def test_names_of_an_mtp_layer_begin_with_its_own_prefix_where_there_is_one():
+    made = family_of(model_type=replace(ACME, mtp_prefix="mtp.{mtp}."))
+    assert made.layer_names(Layer(0, DENSE), H)["attention.q"] == "model.layers.{layer}.self_attn.q_proj.weight"
+    assert made.layer_names(Layer(4, DENSE, mtp=0), H)["attention.q"] == "mtp.{mtp}.self_attn.q_proj.weight"
 
 
 def test_tensors_that_hold_no_weights_are_left_out_before_what_a_model_has_besides():
@@ -139,7 +172,16 @@ AT_LOAD = {
     "matches": (replace(ACME, matches=True), "matches of 'acme' is True, expected a function"),
     "sizes": (replace(ACME, sizes={"slot": 3}), "sizes of 'acme' is {'slot': 3}, expected a function"),
     "respell": (replace(ACME, respell={}), "respell of 'acme' is {}, expected a function"),
-    "flags": (replace(ACME, flags=["--swap"]), "flags of 'acme' is ['--swap'], expected a function"),
+    "flags": (replace(ACME, flags="--swap"), "flags of 'acme' is '--swap', expected a list of words, or a function"),
+    "names": (
+        replace(ACME, names=DECODER["attention"]),
+        "names of 'acme' is mappingproxy({'norm.input': 'model.layers.{layer}.input_layernorm.weight', ",
+    ),
+    "names_if": (
+        replace(ACME, names_if={"add_bias": {"attention": {}}}),
+        "names_if of 'acme' speaks of add_bias, expected names of fields",
+    ),
+    "own": (replace(ACME, own={"attention": ["sink"]}), "own of 'acme' is {'attention': ['sink']}, expected block -> "),
     "left_out": (replace(ACME, left_out={"*.x": "y"}), "left_out of 'acme' is {'*.x': 'y'}, expected a function"),
     "args": (replace(ACME, args={"a": object}), "args of 'acme' are not all plain values (numbers, text, lists)"),
 }

@@ -89,7 +89,7 @@ BROKEN = {
         "has a hook with a wrong signature: Argument(s) {'blocks'} are declared in the hookimpl "
         "but can not be found in the hookspec",
     ),
-    "no names": (ACME.partition("@hookimpl\ndef mscvt_names")[0], "must implement mscvt_model_types and mscvt_names"),
+    "no names": (ACME.partition("@hookimpl\ndef mscvt_names")[0], "'acme' has no names: give the model type some, or"),
     "no model types": (
         ACME.replace('[ModelType("acme", config_model_types=("acme_config",))]', "[]"),
         "mscvt_model_types must return a list of mscvt.ModelType, it returned []",
@@ -162,6 +162,14 @@ def test_config_that_two_model_types_claim_asks_for_a_choice(install):
     with pytest.raises(MscvtError, match="model_type 'acme_config', which can be acme, zenith") as caught:
         load_registry().recognise({"model_type": "acme_config"})
     assert caught.value.hint == "Choose one with --model-type-hf."
+
+
+def test_config_is_of_the_type_that_says_so_before_the_plugins_other_one(install):
+    more = 'ModelType("tied", ("acme_config",), matches=lambda config: config.get("tied")), ModelType('
+    install("mscvt-acme", ACME.replace("ModelType(", more, 1))
+    registry = load_registry()
+    for tied, name in ((True, "tied"), (False, "acme")):
+        assert registry.recognise({"model_type": "acme_config", "tied": tied}).model_type.name == name
 
 
 def test_config_that_nobody_claims_says_what_is_installed(install):

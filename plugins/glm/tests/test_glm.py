@@ -154,9 +154,16 @@ def test_indexers_stand_where_transformers_has_them(said, kinds):
     assert GlmMoeDsaConfig(**config, **said).indexer_types == [{"f": "full", "s": "shared"}[kind] for kind in kinds]
 
 
-@pytest.mark.parametrize("said", [["full"] * 3, ["full", "full", "half", "full"]], ids=["too short", "unknown kind"])
-def test_indexers_that_the_list_does_not_say_are_refused(said):
-    with pytest.raises(MscvtError, match="expected full or shared for each"):
+@pytest.mark.parametrize(
+    ("said", "says"),
+    [
+        (["full"] * 3, "indexer_types has 3 entries, expected one for each of 4 layers"),
+        (["full", "full", "half", "full"], "expected full or shared for each, not 'half'"),
+    ],
+    ids=["too short", "unknown kind"],
+)
+def test_indexers_that_the_list_does_not_say_are_refused(said, says):
+    with pytest.raises(MscvtError, match=says):
         layers_of(load_registry().family("glm5"), {**GLM5, "indexer_types": said})
 
 
@@ -208,7 +215,7 @@ def test_checkpoint_tells_training_of_biases_norms_and_rotation(tmp_path):
     flags = hf2mg(tmp_path / "hf0", tmp_path / "mg0").training_flags
     args = args_in(tmp_path / "mg0")
     assert args["add_qkv_bias"] is args["qk_layernorm"] is args["router_bias"] is True
-    assert (args["partial_rotary_factor"], args["kv_channels"], args["num_query_groups"]) == (0.5, 20, 4)
+    assert (args["rotary_percent"], args["kv_channels"], args["num_query_groups"]) == (0.5, 20, 4)
     assert flags.endswith("--rotary-percent 0.5 --add-qkv-bias")
     flags = hf2mg(tmp_path / "hf1", tmp_path / "mg1").training_flags
     args = args_in(tmp_path / "mg1")

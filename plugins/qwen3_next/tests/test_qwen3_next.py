@@ -97,13 +97,20 @@ def test_full_attention_stands_where_config_says(config, kinds):
     layers = layers_of(load_registry().family(FAMILY), config)
     assert [layer.kind[0] for layer in layers] == [
         *({"l": "delta", "f": "attention"}[kind] for kind in kinds),
-        "mtp_attention",
+        "attention",
     ]
 
 
-@pytest.mark.parametrize("kinds", [[LINEAR, FULL, LINEAR], [LINEAR, FULL, "sliding_attention", FULL]])
-def test_kinds_that_the_list_does_not_say_are_refused(kinds):
-    with pytest.raises(MscvtError, match="expected full_attention or linear_attention for each of 4 layers"):
+@pytest.mark.parametrize(
+    ("kinds", "says"),
+    [
+        ([LINEAR, FULL, LINEAR], "layer_types has 3 entries, expected one for each of 4 layers"),
+        ([LINEAR, FULL, "sliding_attention", FULL], "or linear_attention for each, not 'sliding_attention'"),
+    ],
+    ids=["too short", "unknown kind"],
+)
+def test_kinds_that_the_list_does_not_say_are_refused(kinds, says):
+    with pytest.raises(MscvtError, match=says):
         layers_of(load_registry().family(FAMILY), {**CONFIG, "layer_types": kinds})
 
 

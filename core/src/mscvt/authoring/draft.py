@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mscvt.authoring.config_fields import find_fields
@@ -11,7 +11,7 @@ from mscvt.authoring.layer_rules import layer_rule
 from mscvt.authoring.recognised import recognise
 from mscvt.authoring.small_config import small_config
 from mscvt.layout.rules import Rule, whole
-from mscvt.model.family import DENSE, MOE, Layer, ModelType
+from mscvt.model.family import DENSE, Layer, ModelType
 from mscvt.model.fields import DECODER_FIELDS, Field, is_whole
 from mscvt.model.hyperparameters import lookup
 from mscvt.plugins import defaults
@@ -32,11 +32,8 @@ class Draft:
     fields: Mapping[str, Field]
     rules: tuple[Rule, ...]
     """Of its own, each with one whole source."""
-    experts: bool
     dense: tuple[int, ...]
-    """The dense layers of the checkpoint, in a model with experts."""
-    dense_condition: str | None
-    """Which layers are dense, as an expression of `i` and `h`; None where nothing in `config.json` says it."""
+    """The dense layers of the checkpoint, in a model with experts, where no field says which they are."""
     mtp: int
     config: Mapping[str, Any]
     """A small one, for tests."""
@@ -62,7 +59,7 @@ def plain_draft(name: str) -> Draft:
     """A plain decoder."""
     said = name.replace("-", "_")
     config = {"model_type": said, "dtype": "bfloat16", **_PLAIN}
-    return Draft(name, said, DECODER, {}, (), False, (), None, 0, config)
+    return Draft(name, said, DECODER, {}, (), (), 0, config)
 
 
 def draft_from(name: str, config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> Draft:
@@ -91,9 +88,7 @@ def draft_from(name: str, config: Mapping[str, Any], tensors: Mapping[str, Tenso
         blocks=found.blocks,
         fields=every,
         rules=tuple(_norms_of_heads(config, every, found.shapes)),
-        experts=bool(found.experts),
-        dense=found.dense,
-        dense_condition=rule.dense if rule else None,
+        dense=() if rule else found.dense,
         mtp=found.mtp,
         config=small_config(config, every),
         notes=tuple(notes),
@@ -125,10 +120,8 @@ def drafted_family(draft: Draft) -> Family:
     """The family as the plugin will serve it for the draft's own checkpoint, to compare with that."""
 
     def layers(hyperparameters: Mapping[str, Any]) -> list[Layer]:
-        size = hyperparameters["num_layers"]
-        kinds = [MOE if draft.experts and i not in draft.dense else DENSE for i in range(size)]
-        decoder = [Layer(i, kind) for i, kind in enumerate(kinds)]
-        return decoder + [Layer(size + m, kinds[-1], mtp=m) for m in range(draft.mtp)]
+        usual = defaults.mscvt_layers(hyperparameters)
+        return [replace(layer, kind=DENSE) if layer.index in draft.dense else layer for layer in usual]
 
     hooks = {
         "mscvt_names": lambda model_type, block, hyperparameters: draft.blocks.get(block),

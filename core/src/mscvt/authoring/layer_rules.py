@@ -16,17 +16,14 @@ class LayerRule:
     fields: Mapping[str, Field]
     needs: str
     """The field that `config.json` must have for it."""
-    dense: str
-    """The condition as an expression of a plugin's module, of the layer's number `i` and the hyperparameters `h`."""
     is_dense: Callable[[Mapping[str, Any], int], Any]
-    """The same, of `config.json` and the layer's number."""
+    """Whether a layer is dense, by `config.json` and its number: what the core makes of these fields."""
 
 
 def _leading(name: str) -> LayerRule:
     return LayerRule(
         {"first_k_dense_replace": count(name, least=0)},
         name,
-        'i < h["first_k_dense_replace"]',
         lambda config, i: i < config[name],
     )
 
@@ -39,7 +36,6 @@ _RULES = (
             "mlp_only_layers": counts("mlp_only_layers", default=()),
         },
         "mlp_only_layers",
-        'i in h["mlp_only_layers"] or (i + 1) % h["decoder_sparse_step"]',
         lambda config, i: i in config["mlp_only_layers"] or (i + 1) % config.get("decoder_sparse_step", 1),
     ),
 )

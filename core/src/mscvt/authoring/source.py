@@ -29,8 +29,8 @@ def module_text(draft: Draft, unplaced: Sequence[str]) -> str:
     """
     used: set[str] = {"ModelType", "hookimpl"}
     tables = _tables(draft, used)
-    hooks = [_model_types(draft), _names(draft)]
-    if draft.experts or draft.mtp:
+    hooks = [_model_types(draft)]
+    if draft.dense:
         hooks.append(_layers(draft, used))
     if draft.rules:
         used |= {"Rule", "whole"}
@@ -44,7 +44,7 @@ def module_text(draft: Draft, unplaced: Sequence[str]) -> str:
     if comments:
         comments = f"\n# Not placed yet:\n{comments}"
     return (
-        f"from collections.abc import Mapping, Sequence\n\n{_import(used)}\n\nMSCVT_API = 2\n{comments}"
+        f"from collections.abc import Sequence\n\n{_import(used)}\n\nMSCVT_API = 2\n{comments}"
         f"{tables}\n\n" + "\n\n".join(hooks)
     )
 
@@ -91,12 +91,12 @@ def _tables(draft: Draft, used: set[str]) -> str:
                 own = "".join(f"        {literal(role)}: {literal(name)},\n" for role, name in left.items())
                 terms.append("{\n" + own + "    }")
             entries.append(f"    {literal(block)}: {' | '.join(terms)},\n")
-        text = f"\nBLOCKS = {{\n{''.join(entries)}}}\n"
+        text = f"\nNAMES = {{\n{''.join(entries)}}}\n"
     if draft.fields:
         used |= {entry.kind for entry in draft.fields.values()}
         lines = [f"    {literal(name)}: {_field(entry)},\n" for name, entry in draft.fields.items()]
         text += f"{'' if text else chr(10)}FIELDS = {{\n{''.join(lines)}}}\n"
-    if draft.dense and draft.dense_condition is None:
+    if draft.dense:
         text += f"DENSE_LAYERS = {literal(draft.dense)}\n"
     return text
 
@@ -117,44 +117,23 @@ def _rule(rule: Rule) -> str:
 
 def _model_types(draft: Draft) -> str:
     fields = ", fields=FIELDS" if draft.fields else ""
-    served = f"ModelType({literal(draft.name)}, config_model_types=({literal(draft.config_type)},){fields})"
+    names = "DECODER" if draft.blocks == exported.DECODER else "NAMES"
+    served = f"ModelType({literal(draft.name)}, ({literal(draft.config_type)},){fields}, names={names})"
     return (
         "@hookimpl\ndef mscvt_model_types() -> Sequence[ModelType]:\n"
         f'    """Serve `{draft.name}`."""\n    return [{served}]\n'
     )
 
 
-def _names(draft: Draft) -> str:
-    table = "DECODER" if draft.blocks == exported.DECODER else "BLOCKS"
-    return (
-        "@hookimpl\ndef mscvt_names(block: str) -> Mapping[str, str] | None:\n"
-        f'    """The names of a block, by role."""\n    return {table}.get(block)\n'
-    )
-
-
 def _layers(draft: Draft, used: set[str]) -> str:
-    used |= {"Hyperparameters", "Layer", "MOE" if draft.experts else "DENSE"}
-    says, kind = ("Every layer has experts.", "MOE") if draft.experts else ("Every layer is dense.", "DENSE")
-    last = kind
-    if draft.dense:
-        used.add("DENSE")
-        says = "Some layers are dense, the others have experts."
-        kind = f"DENSE if i in {'dense' if draft.dense_condition else 'DENSE_LAYERS'} else MOE"
-    short = "h" if draft.dense_condition else "hyperparameters"
-    layers = f'[Layer(i, {kind}) for i in range({short}["num_layers"])]'
-    body = ""
-    if draft.dense_condition:
-        body = (
-            f'    h = hyperparameters\n    dense = {{i for i in range(h["num_layers"]) if {draft.dense_condition}}}\n'
-        )
+    """The hook for layers of which no field says what they are; in all other models they are as the core has them."""
+    used |= {"DENSE", "Hyperparameters", "Layer", "MOE"}
+    says, body = "Some layers are dense, the others have experts", '    size = hyperparameters["num_layers"]\n'
+    layers = "[Layer(i, DENSE if i in DENSE_LAYERS else MOE) for i in range(size)]"
     if draft.mtp:
-        says = says[:-1] + "; MTP layers follow."
-        body += (
-            f"    layers = {layers}\n"
-            f'    return layers + [Layer(len(layers) + m, {last}, mtp=m) for m in range({short}["mtp_num_layers"])]\n'
-        )
-    else:
-        body += f"    return {layers}\n"
+        says += "; MTP layers follow"
+        layers += ' + [\n        Layer(size + m, MOE, mtp=m) for m in range(hyperparameters["mtp_num_layers"])\n    ]'
     return (
-        f'@hookimpl\ndef mscvt_layers(hyperparameters: Hyperparameters) -> Sequence[Layer]:\n    """{says}"""\n{body}'
+        "@hookimpl\ndef mscvt_layers(hyperparameters: Hyperparameters) -> Sequence[Layer]:\n"
+        f'    """{says}."""\n{body}    return {layers}\n'
     )

@@ -17,7 +17,7 @@ from mscvt.errors import Faults, MscvtError
 from mscvt.layout.layout import Layout
 from mscvt.layout.rules import Rule, fields_in
 from mscvt.model.family import MODEL, MTP, MTP_REPEATS, Hyperparameters, Layer
-from mscvt.model.hyperparameters import model_fields
+from mscvt.model.hyperparameters import model_fields, of_kept_layers
 from mscvt.model.layers import Selection
 from mscvt.model.options import check_features
 from mscvt.parallel.topology import Topology
@@ -145,7 +145,8 @@ def _check_reduced(family: Family, h: Hyperparameters, options: Any, selection: 
         return
     smaller = {**h, "num_layers": selection.decoder_count}
     smaller |= {} if dense is None else {"first_k_dense_replace": dense}
-    recorded, fields = family.args(h, selection.kept), model_fields(family.model_type)
+    recorded = {**of_kept_layers(h, family.model_type, selection.kept), **family.args(h, selection.kept)}
+    fields = model_fields(family.model_type)
     smaller |= {name: value for name, value in recorded.items() if name in fields}
     kept, described = (
         [layer.kind for layer in layers if layer.mtp is None] for layers in (selection.kept, family.layers(smaller))
@@ -197,20 +198,21 @@ class _Placed:
         self.check_taken(set(self.ends), taken, "the model's ends")
 
     def layers(self, kept: Sequence[Layer]) -> Iterator[Parameter]:
-        chosen: dict[tuple[str, ...], list[tuple[Rule, Mapping[str, str]]]] = {}
+        chosen: dict[tuple[tuple[str, ...], bool], list[tuple[Rule, Mapping[str, str]]]] = {}
         rules = self.book.rules
         for layer, (stage, chunk, number) in zip(kept, self.family.placement(self.topology, kept), strict=True):
-            if layer.kind not in chosen:
+            alike = layer.kind, layer.mtp is None
+            if alike not in chosen:
                 names = self.family.layer_names(layer, self.h)
                 found = choose_rules((self.book.own, *rules.layer), names)
                 self.check_taken(
                     set(names), {role for rule in found for role in rule.roles}, " + ".join(layer.kind) + " layers"
                 )
-                chosen[layer.kind] = [(rule, names) for rule in found]
+                chosen[alike] = [(rule, names) for rule in found]
                 self.roles |= names.keys()
             prefix = (rules.decoder_prefix if layer.mtp is None else rules.mtp_prefix).format(layer=number)
             within = LayerPlace(layer, number)
-            for rule, names in chosen[layer.kind]:
+            for rule, names in chosen[alike]:
                 yield self.parameter(rule, names, (stage, chunk), prefix + rule.key, within=within)
             if layer.mtp is not None:
                 yield from self.beside(within, (stage, chunk))

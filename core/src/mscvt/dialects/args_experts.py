@@ -35,8 +35,11 @@ def shared_experts(args: dict[str, Any]) -> None:
     """The number of shared experts, as the width of all of them together, and the other way round."""
     number: Any = args.get("n_shared_experts")
     width: Any = args.get("moe_intermediate_size") or args.get("moe_ffn_hidden_size")
-    if args.get("moe_shared_expert_intermediate_size") is None and is_whole(number) and is_whole(width):
+    shared: Any = args.get("moe_shared_expert_intermediate_size")
+    if shared is None and is_whole(number) and is_whole(width):
         args["moe_shared_expert_intermediate_size"] = number * width
+    elif number is None and is_whole(shared) and is_whole(width) and width and not shared % width:
+        args["n_shared_experts"] = shared // width
 
 
 def not_understood(name: str, value: Any) -> MscvtError:

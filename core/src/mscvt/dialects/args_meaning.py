@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
 from mscvt.errors import Faults
+from mscvt.model.family import Hyperparameters, Layer
 from mscvt.model.hyperparameters import shown_value
+from mscvt.plugins.family import Family
 
 _USUAL: Mapping[str, tuple[Any, ...]] = MappingProxyType(
     {
@@ -38,6 +40,23 @@ _ABOUT: Mapping[str, frozenset[str]] = MappingProxyType(
     }
 )
 """Setting -> the parts of a model that it speaks of, one of which the model must have; the others speak of all."""
+
+_SAID_BY_ROLES: Mapping[str, tuple[str, Any]] = MappingProxyType(
+    {
+        "attention.q_bias": ("add_qkv_bias", True),
+        "attention.proj_bias": ("add_dense_bias", True),
+        "head_bias": ("add_output_layer_bias", True),
+        "moe.shared_gate": ("shared_expert_gate", True),
+        "norm.input_bias": ("normalization", "LayerNorm"),
+    }
+)
+"""Role -> the setting of a model that has it, and its value."""
+
+
+def said_by_roles(family: Family, h: Hyperparameters, layers: Iterable[Layer]) -> dict[str, Any]:
+    """The settings that follow from what a model consists of; a family says the others."""
+    roles = family.roles(layers, h) | family.end_names(h).keys()
+    return dict(said for role, said in _SAID_BY_ROLES.items() if role in roles)
 
 
 def check_meaning(args: Mapping[str, Any], own: Mapping[str, Any], features: frozenset[str]) -> None:

@@ -24,6 +24,7 @@ ARGUMENT_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "ffn_hidden_size": ("ffn_hidden_size", "intermediate_size"),
         "moe_intermediate_size": ("moe_intermediate_size", "moe_ffn_hidden_size"),
         "num_experts": ("num_experts", "num_moe_experts"),
+        "mtp_num_layers": ("mtp_num_layers", "num_nextn_predict_layers"),
         "qk_nope_head_dim": ("qk_head_dim", "qk_nope_head_dim"),
         "qk_rope_head_dim": ("qk_pos_emb_head_dim", "qk_rope_head_dim"),
     }
@@ -254,7 +255,7 @@ def _derived(
 
 _MAY_DIFFER = frozenset(
     {"vocab_size", "padded_vocab_size", "num_layers", "mtp_num_layers", "first_k_dense_replace"}
-    | {"seq_length", "rotary_base", "norm_epsilon", "tie_word_embeddings"}
+    | {"seq_length", "rotary_base", "rotary_percent", "norm_epsilon", "tie_word_embeddings"}
 )
 """What training may set anew, or what reduced layers and padding change."""
 

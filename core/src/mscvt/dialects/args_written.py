@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from mscvt.dialects.args_meaning import said_by_roles
 from mscvt.dialects.args_read import ABSENT, ARGUMENT_NAMES, MODEL_TYPE
 from mscvt.dialects.options import MINDSPEED, Options
 from mscvt.model.family import Hyperparameters, Layer
+from mscvt.model.hyperparameters import of_kept_layers
 from mscvt.model.options import rows_in
 from mscvt.plugins.family import Family
 
@@ -16,6 +18,7 @@ def model_args(family: Family, h: Hyperparameters, kept: Sequence[Layer], absent
     """The model's sizes, and what is usual for a decoder, under all names that loaders know them by."""
     roles = family.usual_roles(family.layers(h), h)
     args: dict[str, Any] = {name: list(v) if isinstance(v, (list, tuple)) else v for name, v in h.items()}
+    args |= of_kept_layers(h, family.model_type, kept)
     args.pop("tie_word_embeddings", None)
     for name, names in ARGUMENT_NAMES.items():
         if name in h:
@@ -33,6 +36,7 @@ def model_args(family: Family, h: Hyperparameters, kept: Sequence[Layer], absent
         "swiglu": True,
         "add_bias_linear": False,
     }
+    args |= said_by_roles(family, h, kept)
     if "mla.kv_down" in roles:
         args["multi_latent_attention"] = True
         args.setdefault("q_lora_rank", None)

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from mscvt.description.description import Description, describe
-from mscvt.dialects.args_meaning import check_meaning
+from mscvt.dialects.args_meaning import check_meaning, said_by_roles
 from mscvt.dialects.args_read import absent_copies, read_hyperparameters, read_model_type, read_options
 from mscvt.dialects.dialect import Dialect
 from mscvt.dialects.known import Recognised, dialect_of, recognise
@@ -17,7 +17,14 @@ from mscvt.dialects.options import MEGATRON, TORCH_DIST, Options
 from mscvt.errors import Faults, MscvtError
 from mscvt.jobs.request import Request
 from mscvt.model.family import Hyperparameters, Layer
-from mscvt.model.hyperparameters import check_given, hyperparameters, model_fields, pad_vocabulary, with_given
+from mscvt.model.hyperparameters import (
+    check_given,
+    hyperparameters,
+    model_fields,
+    of_kept_layers,
+    pad_vocabulary,
+    with_given,
+)
 from mscvt.model.layers import Selection, select_layers
 from mscvt.model.options import (
     check_dialect,
@@ -124,7 +131,8 @@ def model_from_config(
     topology = dialect.topology(options, selection.decoder_count)
     description = describe(family, h, options, topology, selection, dialect)
     h = {**h, "mtp_num_layers": options.mtp_num_layers or 0}
-    notes = _shifted_layers(family, {**h, **family.args(h, selection.kept)}, options, topology, selection)
+    recorded = {**h, **of_kept_layers(h, family.model_type, selection.kept), **family.args(h, selection.kept)}
+    notes = _shifted_layers(family, recorded, options, topology, selection)
     if dialect.IS_USUAL:
         notes += notes_on(asked, family.model_type.noted, family.model_type.name)
     notes += in_vain(asked, dialect)
@@ -222,7 +230,8 @@ def model_from_args(
     selection = select_layers(family.layers(enumerated), reduced)
     dialect.check(options, h, family.roles(selection.kept, h) | family.end_names(h).keys())
     topology = dialect.topology(options, selection.decoder_count, source.ranks)
-    check_meaning(args, family.args(h, selection.kept), family.features(selection.kept, h))
+    own = said_by_roles(family, h, selection.kept) | dict(family.args(h, selection.kept))
+    check_meaning(args, own, family.features(selection.kept, h))
     description = describe(family, h, reduced, topology, selection, dialect, absent=absent_copies(args))
     return Model(family, h, options, description, selection.kept, (*told, *notes, *more))
 

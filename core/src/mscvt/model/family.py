@@ -11,6 +11,9 @@ from mscvt.model.fields import Field
 Hyperparameters = Mapping[str, Any]
 """The sizes of a model under Megatron's argument names (`num_query_groups`, `kv_channels`, ...)."""
 
+Names = Mapping[str, Mapping[str, str]]
+"""Block -> role -> the name of a Hugging Face tensor."""
+
 MODEL, MTP, MTP_REPEATS = "model", "mtp", "mtp_repeats"
 """The blocks of names outside of the decoder layers: the ends of the model, what an MTP layer has besides the decoder
 layer in it, and what of the ends only some checkpoints repeat there."""
@@ -37,7 +40,29 @@ class Layer:
     sizes: Mapping[str, int] = field(default_factory=dict, hash=False)
 
 
-def _matches_every(_config: Mapping[str, Any]) -> bool:
+@dataclass(frozen=True, slots=True)
+class Own:
+    """One of a family's own tensors, for which no dialect has a rule: the same on both sides, cut or not.
+
+    Attributes:
+        role: What it is.
+        name: Its Hugging Face name.
+        key: Its key after the layer's prefix.
+        axes: Its axes in memory order.
+        cuts: Axis -> the parallel dimension that divides it.
+        keeps_dtype: True where `--dtype` must leave it alone.
+    """
+
+    role: str
+    name: str
+    key: str
+    axes: str
+    cuts: Mapping[str, str] = field(default_factory=dict, hash=False)
+    keeps_dtype: bool = False
+
+
+def matches_every(_config: Mapping[str, Any]) -> bool:
+    """What tells a model type apart that is told apart by its `model_type` alone."""
     return True
 
 
@@ -53,10 +78,6 @@ def _nothing(_hyperparameters: Hyperparameters) -> Mapping[str, str]:
     return {}
 
 
-def _no_flags(_hyperparameters: Hyperparameters) -> Sequence[str]:
-    return ()
-
-
 @dataclass(frozen=True, slots=True)
 class ModelType:
     """One value of `--model-type-hf`.
@@ -65,26 +86,34 @@ class ModelType:
         name: The value on the command line, for example `mine-moe`.
         config_model_types: Values of `model_type` in `config.json` that mean this type.
         fields: Hyperparameter -> where `config.json` holds it, besides the core's `DECODER_FIELDS`, or instead of one.
-        matches: Tells apart types that share a `model_type`; called with the parsed `config.json`.
+        matches: Tells apart types that share a `model_type`; called with the parsed `config.json`. One that has none is
+            what remains where the plugin's others don't match.
         sizes: Sizes that rules speak of and that follow from the hyperparameters, such as products of them.
         respell: Gives a `config.json` that says things in another way in the spelling that `fields` are read in.
         refused: Option of the dialect -> why models of this type can't have it.
         noted: Option of the dialect -> what there is to say where a model of this type is converted with it.
         args: Further plain values that training expects in the checkpoint's `args`, or a function that gives them for
             the hyperparameters and the layers that are kept.
-        flags: What the training script must be told of the model itself, for its hyperparameters.
+        flags: What the training script must be told of the model itself: names of hyperparameters or of `args`, and
+            flags as they are written, with such names in braces; what a model lacks is left out. Or a function that
+            gives flags for its hyperparameters.
         ignored: Patterns (`fnmatch`) of source tensors that hold no weights, such as old rotary buffers.
         spellings: Name of a source tensor -> the one that `mscvt_names` gives it, where sources differ in names.
         repeats_ends: Whether checkpoints have the tensors of the ends that the block `mtp` names again, where nothing
             is recorded of the original.
         left_out: Patterns of further source tensors that are not converted -> why, for its hyperparameters.
         dialects: Dialects besides the usual one for which `mscvt_split_rules` gives rules too, where it gives any.
+        names: Block -> role -> Hugging Face name, for blocks of which `mscvt_names` says nothing.
+        names_if: Hyperparameter -> such names that there are besides in models for which it is true.
+        own: Block -> tensors of its own, of which this says names and rules in one.
+        mtp_prefix: What names of an MTP layer begin with in the place of all up to `{layer}.`; empty where nothing
+            else.
     """
 
     name: str
     config_model_types: tuple[str, ...]
     fields: Mapping[str, Field] = field(default_factory=dict)
-    matches: Callable[[Mapping[str, Any]], bool] = _matches_every
+    matches: Callable[[Mapping[str, Any]], bool] = matches_every
     sizes: Callable[[Hyperparameters], Mapping[str, int]] = _no_sizes
     respell: Callable[[Mapping[str, Any]], Mapping[str, Any]] = _as_it_is
     refused: Mapping[str, str] = field(default_factory=dict)
@@ -92,9 +121,13 @@ class ModelType:
     args: Mapping[str, Any] | Callable[[Hyperparameters, Sequence[Layer]], Mapping[str, Any]] = field(
         default_factory=dict
     )
-    flags: Callable[[Hyperparameters], Sequence[str]] = _no_flags
+    flags: Sequence[str] | Callable[[Hyperparameters], Sequence[str]] = ()
     ignored: tuple[str, ...] = ("*.rotary_emb.inv_freq",)
     spellings: Mapping[str, str] = field(default_factory=dict)
     repeats_ends: bool = True
     left_out: Callable[[Hyperparameters], Mapping[str, str]] = _nothing
     dialects: tuple[str, ...] = ()
+    names: Names = field(default_factory=dict)
+    names_if: Mapping[str, Names] = field(default_factory=dict)
+    own: Mapping[str, Sequence[Own]] = field(default_factory=dict)
+    mtp_prefix: str = ""

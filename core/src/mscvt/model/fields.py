@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -25,6 +25,10 @@ class Field:
     default: Any = ...
     least: int = 0
     """The smallest whole number that it may be."""
+    among: tuple[str, ...] = ()
+    """What the strings of a list may be; empty where they may be anything."""
+    each_layer: bool = False
+    """Whether a list has an entry for each layer; those of layers that are left out are not recorded."""
 
     def expected(self, value: Any, most: int = 2**40) -> str | None:
         """What the value should be, where it is something else."""
@@ -40,6 +44,8 @@ class Field:
             WORDS: isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value),
             TABLE: isinstance(value, Mapping),
         }[self.kind]
+        if self.among and fits and (others := sorted(set(value) - set(self.among))):
+            return f"{' or '.join(self.among)} for each, not {others[0]!r:.100}"
         return None if fits else _EXPECTED[self.kind]
 
 
@@ -78,9 +84,9 @@ def flag(*paths: str, default: bool | None = ...) -> Field:  # type: ignore[assi
     return Field(paths, FLAG, default)
 
 
-def counts(*paths: str, default: tuple[int, ...] | None = ...) -> Field:  # type: ignore[assignment]
+def counts(*paths: str, default: tuple[int, ...] | None = ..., each_layer: bool = False) -> Field:  # type: ignore[assignment]
     """A list of whole numbers."""
-    return Field(paths, COUNTS, default)
+    return Field(paths, COUNTS, default, each_layer=each_layer)
 
 
 def text(*paths: str, default: str | None = ...) -> Field:  # type: ignore[assignment]
@@ -88,14 +94,24 @@ def text(*paths: str, default: str | None = ...) -> Field:  # type: ignore[assig
     return Field(paths, TEXT, default)
 
 
-def words(*paths: str, default: tuple[str, ...] | None = ...) -> Field:  # type: ignore[assignment]
-    """A list of strings."""
-    return Field(paths, WORDS, default)
+def words(
+    *paths: str,
+    default: tuple[str, ...] | None = ...,  # type: ignore[assignment]
+    among: tuple[str, ...] = (),
+    each_layer: bool = False,
+) -> Field:
+    """A list of strings, of all or of some."""
+    return Field(paths, WORDS, default, among=among, each_layer=each_layer)
 
 
 def table(*paths: str, default: Mapping[str, Any] | None = ...) -> Field:  # type: ignore[assignment]
     """An object."""
     return Field(paths, TABLE, default)
+
+
+def same(kind: Callable[..., Field], *names: str, **details: Any) -> dict[str, Field]:
+    """Fields that `config.json` holds under the hyperparameters' own names, as `same(count, "head_dim")`."""
+    return {name: kind(name, **details) for name in names}
 
 
 DECODER_FIELDS: Mapping[str, Field] = MappingProxyType(
@@ -110,6 +126,8 @@ DECODER_FIELDS: Mapping[str, Field] = MappingProxyType(
         "tie_word_embeddings": flag("tie_word_embeddings", default=False),
         "norm_epsilon": number("rms_norm_eps", default=1e-6),
         "rotary_base": number("rope_theta", "rope_parameters.rope_theta", default=10000.0),
+        "rotary_dim": count("rotary_dim", default=None),
+        "rotary_percent": number("partial_rotary_factor", "rope_parameters.partial_rotary_factor", default=None),
         "seq_length": count("max_position_embeddings", default=4096),
     }
 )
@@ -125,3 +143,26 @@ EXPERT_FIELDS: Mapping[str, Field] = MappingProxyType(
     }
 )
 """What the configuration of a model holds that has dense layers first, then routed and shared experts, then MTP."""
+
+STEPPED_EXPERT_FIELDS: Mapping[str, Field] = MappingProxyType(
+    {
+        "num_experts": count("num_experts", "num_local_experts"),
+        "moe_intermediate_size": count("moe_intermediate_size"),
+        "decoder_sparse_step": count("decoder_sparse_step", default=1),
+        "mlp_only_layers": counts("mlp_only_layers", default=()),
+    }
+)
+"""The same of one with experts in every so-manieth layer, and dense layers between them."""
+
+SPARSE_EXPERT_FIELDS: Mapping[str, Field] = MappingProxyType(
+    {
+        "num_experts": count("num_local_experts", "num_experts"),
+        "moe_intermediate_size": count("intermediate_size"),
+    }
+)
+"""The same of one with experts in every layer, each as wide as `intermediate_size`."""
+
+LATENT_FIELDS: Mapping[str, Field] = MappingProxyType(
+    same(count, "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
+)
+"""What latent attention needs, besides `q_lora_rank` where the query is compressed."""

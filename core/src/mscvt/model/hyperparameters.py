@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mscvt.errors import Faults
-from mscvt.model.family import Hyperparameters, ModelType
-from mscvt.model.fields import DECODER_FIELDS, Field
+from mscvt.model.family import Hyperparameters, Layer, ModelType
+from mscvt.model.fields import DECODER_FIELDS, Field, is_whole
 from mscvt.model.options import flag
 
 _MOST: Mapping[str, int] = {"num_layers": 1 << 14, "mtp_num_layers": 1 << 14, "num_experts": 1 << 14}
@@ -94,13 +94,23 @@ def check_given(h: Hyperparameters, given: Mapping[str, int], where: Path | str)
 
 def check_sizes(values: Mapping[str, Any], model_type: ModelType, faults: Faults) -> None:
     """Add a fault for each value that is not of its field's kind, or not of its size."""
+    layers: Any = values.get("num_layers")
+    experts = values.get("num_experts")
     for name, entry in model_fields(model_type).items():
         value = values.get(name)
         if value is not None and (expected := entry.expected(value, _MOST.get(name, 2**40))):
             faults.add(f"{(*entry.paths, name)[0]} is {shown_value(value)}, expected {expected}")
-    layers, experts = values.get("num_layers"), values.get("num_experts")
+        elif entry.each_layer and value is not None and is_whole(layers) and len(value) < layers:
+            faults.add(f"{entry.paths[0]} has {len(value)} entries, expected one for each of {layers} layers")
     if not faults and layers and experts and layers * experts > _MOST_LAYER_EXPERTS:
         faults.add(f"{layers} layers with {experts} experts each are more than any model has")
+
+
+def of_kept_layers(h: Hyperparameters, model_type: ModelType, kept: Iterable[Layer]) -> dict[str, Any]:
+    """Lists with an entry for each layer, without those of layers that are left out."""
+    indices = [layer.index for layer in kept if layer.mtp is None]
+    lists = {name: h[name] for name, entry in model_fields(model_type).items() if entry.each_layer and name in h}
+    return {name: [*(items[i] for i in indices), *items[h["num_layers"] :]] for name, items in lists.items()}
 
 
 def shown_value(value: Any) -> str:
@@ -118,7 +128,8 @@ def complete(values: dict[str, Any], model_type: ModelType, faults: Faults) -> N
     if "kv_channels" not in model_fields(model_type):
         return
     if values.get("kv_lora_rank"):
-        values.pop("kv_channels", None)
+        for name in ("kv_channels", "rotary_dim", "rotary_percent"):  # the rope rows of a head have a size of their own
+            values.pop(name, None)
         return
     if heads % values["num_query_groups"]:
         faults.add(f"{heads} attention heads don't divide into {values['num_query_groups']} kv groups")
@@ -126,6 +137,8 @@ def complete(values: dict[str, Any], model_type: ModelType, faults: Faults) -> N
         if hidden % heads:
             faults.add(f"hidden size {hidden} doesn't divide into {heads} heads and there is no head_dim")
         values["kv_channels"] = hidden // heads
+    if values.get("rotary_dim"):
+        values.setdefault("rotary_percent", values["rotary_dim"] / values["kv_channels"])
 
 
 def pad_vocabulary(hyperparameters: Hyperparameters, multiple: int | None, tensor: int) -> Hyperparameters:

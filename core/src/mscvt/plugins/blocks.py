@@ -69,6 +69,18 @@ ROLES: Mapping[str, str] = MappingProxyType(
 
 _LAYER = "model.layers.{layer}."
 
+
+def in_layers(names: Mapping[str, str], prefix: str = _LAYER) -> dict[str, str]:
+    """Role -> name of tensors of a layer, whose names are given without what they all begin with."""
+    return {role: prefix + name for role, name in names.items()}
+
+
+def gated_mlp(role: str, module: str, names: str = "gate_proj up_proj down_proj") -> dict[str, str]:
+    """The names of a gated MLP: `gated_mlp("mlp", "model.layers.{layer}.mlp.")`."""
+    parts = zip(("gate", "up", "down"), names.split(), strict=True)
+    return {f"{role}.{part}": f"{module}{name}.weight" for part, name in parts}
+
+
 ENDS: Names = MappingProxyType(
     {"embedding": "model.embed_tokens.weight", "norm.final": "model.norm.weight", "head": "lm_head.weight"}
 )
@@ -100,6 +112,8 @@ QK_NORM: Names = MappingProxyType(
 QKV_BIAS: Names = MappingProxyType(
     {f"attention.{name}_bias": f"{_LAYER}self_attn.{name}_proj.bias" for name in ("q", "k", "v")}
 )
+
+PROJ_BIAS: Names = MappingProxyType({"attention.proj_bias": _LAYER + "self_attn.o_proj.bias"})
 
 LATENT_ATTENTION: Names = MappingProxyType(
     {
@@ -133,15 +147,12 @@ INDEXER: Names = MappingProxyType(
 )
 """Sparse attention's choice of the tokens to attend to, beside latent attention."""
 
-MLP: Names = MappingProxyType({f"mlp.{half}": f"{_LAYER}mlp.{half}_proj.weight" for half in ("gate", "up", "down")})
+MLP: Names = MappingProxyType(gated_mlp("mlp", _LAYER + "mlp."))
 
 EXPERTS: Names = MappingProxyType(
     {
         "moe.router": _LAYER + "mlp.gate.weight",
-        **{
-            f"moe.expert.{half}": f"{_LAYER}mlp.experts.{{expert}}.{half}_proj.weight"
-            for half in ("gate", "up", "down")
-        },
+        **gated_mlp("moe.expert", _LAYER + "mlp.experts.{expert}."),
     }
 )
 """The router and one tensor for each matrix of each expert."""
@@ -151,16 +162,20 @@ _SPARSE = _LAYER + "block_sparse_moe."
 SPARSE_EXPERTS: Names = MappingProxyType(
     {
         "moe.router": _SPARSE + "gate.weight",
-        "moe.expert.gate": _SPARSE + "experts.{expert}.w1.weight",
-        "moe.expert.up": _SPARSE + "experts.{expert}.w3.weight",
-        "moe.expert.down": _SPARSE + "experts.{expert}.w2.weight",
+        **gated_mlp("moe.expert", _SPARSE + "experts.{expert}.", "w1 w3 w2"),
     }
 )
 """The same under the older names."""
 
-SHARED_EXPERTS: Names = MappingProxyType(
-    {f"moe.shared.{half}": f"{_LAYER}mlp.shared_experts.{half}_proj.weight" for half in ("gate", "up", "down")}
+SHARED_EXPERTS: Names = MappingProxyType(gated_mlp("moe.shared", _LAYER + "mlp.shared_experts."))
+
+GATED_SHARED_EXPERT: Names = MappingProxyType(
+    {
+        "moe.shared_gate": _LAYER + "mlp.shared_expert_gate.weight",
+        **gated_mlp("moe.shared", _LAYER + "mlp.shared_expert."),
+    }
 )
+"""One shared expert, whose result is weighted."""
 
 ROUTER_BIAS: Names = MappingProxyType({"moe.router_bias": _LAYER + "mlp.gate.e_score_correction_bias"})
 

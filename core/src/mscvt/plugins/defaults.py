@@ -12,11 +12,15 @@ from mscvt.plugins.hookspecs import hookimpl
 
 @hookimpl
 def mscvt_layers(hyperparameters: Hyperparameters) -> Sequence[Layer]:
-    """Dense layers, then those with experts where the model has any, then MTP layers, which have them too."""
-    size, has_experts = hyperparameters["num_layers"], bool(hyperparameters.get("num_experts"))
-    dense = hyperparameters.get("first_k_dense_replace", 0) if has_experts else size
-    layers = [Layer(i, DENSE if i < dense else MOE) for i in range(size)]
-    depth = hyperparameters.get("mtp_num_layers", 0)
+    """Dense layers where fields under the usual names say so, experts in the others, then MTP layers like the last."""
+    h = hyperparameters
+    size, has_experts, leading = h["num_layers"], bool(h.get("num_experts")), h.get("first_k_dense_replace", 0)
+    every, step, listed = h.get("moe_layer_freq", 1), h.get("decoder_sparse_step", 1), h.get("mlp_only_layers", ())
+    layers = []
+    for i in range(size):
+        is_dense = not has_experts or i < leading or i % every or (i + 1) % step or i in listed
+        layers.append(Layer(i, DENSE if is_dense else MOE))
+    depth = h.get("mtp_num_layers", 0)
     return layers + [Layer(size + m, MOE if has_experts else DENSE, mtp=m) for m in range(depth)]
 
 

@@ -8,9 +8,12 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from mscvt.errors import Faults, MscvtError
-from mscvt.layout.rules import Rule, Source, check_rule, fields_in
+from mscvt.layout.rules import Rule, check_rule, fields_in, whole
 from mscvt.model.family import DENSE, MODEL, MOE, MTP, Hyperparameters, Layer, ModelType
+from mscvt.model.hyperparameters import model_fields
 from mscvt.parallel.topology import Topology
+from mscvt.plugins.answers import is_names, is_plain, is_rule, is_sizes, is_words
+from mscvt.plugins.flags import filled, spoken_of
 from mscvt.plugins.rule_blocks import RuleBlocks
 
 T = TypeVar("T")
@@ -56,12 +59,10 @@ class Family:
         """Role -> name, merged from blocks; empty where the family has none of them."""
         merged: dict[str, str] = {}
         for block in blocks:
-            names = self._call("mscvt_names", block=block, hyperparameters=h)
+            names = self._block(block, h)
             if names is None:
                 continue
-            if not isinstance(names, Mapping) or not all(
-                isinstance(role, str) and isinstance(name, str) for role, name in names.items()
-            ):
+            if not is_names({block: names}):
                 raise self._wrong("mscvt_names", f"it returned {names!r:.200} for {block!r}, expected role -> name")
             for role, name in names.items():
                 try:
@@ -77,13 +78,16 @@ class Family:
     def layer_names(self, layer: Layer, h: Hyperparameters) -> Mapping[str, str]:
         """Role -> name of a layer's tensors, without what an MTP layer has besides."""
         for block in layer.kind:
-            if self._call("mscvt_names", block=block, hyperparameters=h) is None:
+            if self._block(block, h) is None:
                 raise self._wrong(
                     "mscvt_names",
                     f"it has no block {block!r}, and layer {layer.index} consists of {' + '.join(layer.kind)}; "
                     "mscvt_layers says which blocks layers have, attention and mlp where a plugin doesn't implement it",
                 )
         names = self.names(layer.kind, h)
+        if layer.mtp is not None and self.model_type.mtp_prefix:
+            within = {role: name.partition("{layer}.")[2] for role, name in names.items()}
+            names = {role: self.model_type.mtp_prefix + name for role, name in within.items()}
         for role, name in names.items():
             if layer.mtp is None and "layer" not in fields_in(name):
                 raise self._wrong("mscvt_names", f"{role} of a layer has the name {name!r}, which needs {{layer}}")
@@ -93,6 +97,17 @@ class Family:
                 f"it names no tensors of layers of the kind {layer.kind!r}, which mscvt_layers enumerates",
             )
         return names
+
+    def _block(self, block: str, h: Hyperparameters) -> Any:
+        """Role -> name as the hook says it, or else the model type; None where the family has no such block."""
+        said = self._call("mscvt_names", block=block, hyperparameters=h)
+        if said is not None:
+            return said
+        model_type = self.model_type
+        own = {block: {own.role: own.name for own in tensors} for block, tensors in model_type.own.items()}
+        every = (model_type.names, *(names for switch, names in model_type.names_if.items() if h.get(switch)), own)
+        found = [names[block] for names in every if block in names]
+        return {role: name for names in found for role, name in names.items()} if found else None
 
     def end_names(self, h: Hyperparameters) -> Mapping[str, str]:
         """Role -> name of the tensors outside of the layers."""
@@ -109,7 +124,7 @@ class Family:
                 raise self._wrong(
                     "mscvt_layers", f"layer {layer.index} has the kind {layer.kind!r}, expected a tuple of blocks"
                 )
-            if not _is_sizes(layer.sizes):
+            if not is_sizes(layer.sizes):
                 raise self._wrong(
                     "mscvt_layers",
                     f"layer {layer.index} has the sizes {layer.sizes!r:.200}, expected names of whole numbers",
@@ -126,9 +141,13 @@ class Family:
             blocks: What rules can be made of.
             prefixes: What is put before the keys of layers, up to their number.
         """
-        rules = self._sequence("mscvt_split_rules", Rule, hyperparameters=h, blocks=blocks)
+        own = [own for block in self.model_type.own.values() for own in block]
+        rules = (
+            *self._sequence("mscvt_split_rules", Rule, hyperparameters=h, blocks=blocks),
+            *(whole(o.key, o.role, o.axes, cuts=o.cuts, keeps_dtype=o.keeps_dtype) for o in own),
+        )
         for rule in rules:
-            if not _is_rule(rule):
+            if not is_rule(rule):
                 raise self._wrong(
                     "mscvt_split_rules", f"it returned {rule!r:.200}, expected text and a tuple of Source"
                 )
@@ -181,7 +200,7 @@ class Family:
     def sizes(self, h: Hyperparameters) -> Mapping[str, int]:
         """The sizes that the model type adds."""
         sizes = self._try("sizes", lambda: self.model_type.sizes(h))
-        if not _is_sizes(sizes):
+        if not is_sizes(sizes):
             raise self._wrong("sizes", f"it returned {sizes!r:.200}, expected names of whole numbers")
         return dict(sizes)
 
@@ -193,11 +212,16 @@ class Family:
             raise self._wrong("args", f"it gives {args!r:.200}, expected names of plain values (numbers, text, lists)")
         return args
 
-    def flags(self, h: Hyperparameters) -> tuple[str, ...]:
-        """What the training script must be told of the model itself."""
-        flags = self._try("flags", lambda: self.model_type.flags(h))
-        if isinstance(flags, str) or not all(isinstance(word, str) for word in flags):
+    def flags(self, h: Hyperparameters, args: Mapping[str, Any]) -> tuple[str, ...]:
+        """What the training script must be told of the model itself, whose `args` are these."""
+        given = self.model_type.flags
+        flags = self._try("flags", lambda: given(h) if callable(given) else given)
+        if not is_words(flags):
             raise self._wrong("flags", f"it returned {flags!r:.200}, expected a list of words")
+        if not callable(given):
+            if unknown := sorted(spoken_of(given) - args.keys() - model_fields(self.model_type).keys()):
+                raise self._wrong("flags", f"they speak of {', '.join(unknown)}, which is no field and not in args")
+            flags = filled(given, args)
         return tuple(flags)
 
     def left_out(self, h: Hyperparameters) -> Mapping[str, str]:
@@ -258,29 +282,3 @@ class Family:
 
     def _wrong(self, hook: str, what: str) -> MscvtError:
         return MscvtError(self._where(hook, what), hint="This is a fault of the plugin; report it to its authors.")
-
-
-def _is_rule(rule: Rule) -> bool:
-    """Whether the fields of a rule are of their types, so that it can be checked further."""
-    texts = [rule.key, rule.axes, rule.shape]
-    if not isinstance(rule.sources, tuple) or not all(isinstance(source, Source) for source in rule.sources):
-        return False
-    if not isinstance(rule.cuts, Mapping) or not isinstance(rule.beside, frozenset):
-        return False
-    texts += [text for source in rule.sources for text in (source.role, source.axes)]
-    return all(isinstance(text, str) for text in (*texts, *rule.beside, *rule.cuts, *rule.cuts.values()))
-
-
-def _is_sizes(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(
-        isinstance(name, str) and type(size) is int and size >= 0 for name, size in value.items()
-    )
-
-
-def is_plain(value: Any) -> bool:
-    """Whether a value consists of None, numbers, text, lists and tables of them alone."""
-    if isinstance(value, (list, tuple)):
-        return all(map(is_plain, value))
-    if isinstance(value, dict):
-        return all(isinstance(key, str) and is_plain(item) for key, item in value.items())
-    return value is None or type(value) in (bool, int, float, str)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
@@ -11,10 +11,12 @@ from typing import Any
 import pluggy
 
 from mscvt.errors import MscvtError
-from mscvt.model.family import ModelType
+from mscvt.model.family import ModelType, matches_every
 from mscvt.model.fields import Field
+from mscvt.model.hyperparameters import model_fields
 from mscvt.plugins import defaults, hookspecs
-from mscvt.plugins.family import Family, Plugin, is_plain
+from mscvt.plugins.answers import is_names, is_own, is_plain, is_table, is_words
+from mscvt.plugins.family import Family, Plugin
 
 GROUP = "mscvt"
 PROJECT = "mscvt"
@@ -82,6 +84,8 @@ class Registry:
             for _, family in sorted(self.families.items())
             if said in family.model_type.config_model_types and family.matches(config)
         ]
+        told_apart = {family.plugin for family in matching if family.model_type.matches is not matches_every}
+        matching = [f for f in matching if f.plugin not in told_apart or f.model_type.matches is not matches_every]
         if len(matching) == 1:
             return matching[0]
         if matching:
@@ -138,7 +142,7 @@ def load_registry(found: Iterable[EntryPoint] | None = None) -> Registry:
                     f"{first.distribution} {first.version} ({first.entry_point}) has loaded the same module already"
                 )
             hooks = _hooks_of(module)
-            types = _model_types(hooks)
+            types = _model_types(hooks, names_hook=hasattr(module, "mscvt_names"))
         except MscvtError as error:
             plugins.append(replace(plugin, error=str(error)))
             continue
@@ -203,12 +207,12 @@ def _hooks_of(module: Any) -> Mapping[str, Any]:
         raise MscvtError(f"has unknown hooks: {', '.join(unknown)}; the hooks are {', '.join(sorted(_HOOKS))}")
     if unmarked := sorted(written - hooks):
         raise MscvtError(f"has hooks that are not marked with @hookimpl: {', '.join(unmarked)}")
-    if not {"mscvt_model_types", "mscvt_names"} <= hooks:
-        raise MscvtError("must implement mscvt_model_types and mscvt_names")
+    if "mscvt_model_types" not in hooks:
+        raise MscvtError("must implement mscvt_model_types")
     return {name: getattr(manager.hook, name) for name in sorted(_HOOKS)}
 
 
-def _model_types(hooks: Mapping[str, Any]) -> tuple[ModelType, ...]:
+def _model_types(hooks: Mapping[str, Any], *, names_hook: bool) -> tuple[ModelType, ...]:
     """What a plugin serves."""
     answers = hooks["mscvt_model_types"]()
     types = answers[0] if answers else None
@@ -218,11 +222,23 @@ def _model_types(hooks: Mapping[str, Any]) -> tuple[ModelType, ...]:
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise MscvtError(f"mscvt_model_types returns more than one model type named {', '.join(repeated)}")
     for model_type in types:
-        _check_model_type(model_type)
+        _check_model_type(model_type, names_hook=names_hook)
     return tuple(types)
 
 
-def _check_model_type(model_type: ModelType) -> None:
+_TABLES: Mapping[str, tuple[Callable[[Any], bool], str]] = MappingProxyType(
+    {
+        **dict.fromkeys(("matches", "sizes", "respell", "left_out"), (callable, "a function")),
+        "flags": (lambda value: callable(value) or is_words(value), "a list of words, or a function"),
+        "names": (is_names, "block -> role -> name"),
+        "names_if": (lambda value: is_table(value, is_names), "hyperparameter -> block -> role -> name"),
+        "own": (lambda value: is_table(value, is_own), "block -> a list of Own"),
+    }
+)
+"""What a model type must have been given."""
+
+
+def _check_model_type(model_type: ModelType, *, names_hook: bool) -> None:
     """Refuse what would only be noticed in the middle of a conversion, or harm another family.
 
     Raises:
@@ -238,8 +254,12 @@ def _check_model_type(model_type: ModelType) -> None:
     for field, entry in model_type.fields.items():
         if not isinstance(entry, Field):
             raise MscvtError(f"field {field!r} of {name!r} is {entry!r}, expected count({entry!r}) or the like")
-    for attribute in ("matches", "sizes", "respell", "flags", "left_out"):
-        if not callable(getattr(model_type, attribute)):
-            raise MscvtError(f"{attribute} of {name!r} is {getattr(model_type, attribute)!r}, expected a function")
+    for attribute, (is_right, expected) in _TABLES.items():
+        if not is_right(value := getattr(model_type, attribute)):
+            raise MscvtError(f"{attribute} of {name!r} is {value!r:.200}, expected {expected}")
+    if unknown := sorted(set(model_type.names_if) - model_fields(model_type).keys()):
+        raise MscvtError(f"names_if of {name!r} speaks of {', '.join(unknown)}, expected names of fields")
     if not callable(model_type.args) and not is_plain(dict(model_type.args)):
         raise MscvtError(f"args of {name!r} are not all plain values (numbers, text, lists): {model_type.args!r:.200}")
+    if not names_hook and not model_type.names:
+        raise MscvtError(f"{name!r} has no names: give the model type some, or implement mscvt_names")

@@ -1,101 +1,78 @@
 """The tensors of DeepSeek-V4: role, name in a release, and the key and axes in training."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+
+from mscvt import TENSOR, Own, gated_mlp, in_layers
+
+_LAYER = "layers.{layer}."
+_FROM, _TO = _LAYER + "attn.", "self_attention."
+_HEADS, _GROUPS, _OUT = {"head": TENSOR}, {"o_groups": TENSOR}, "(o_groups o_lora_rank)"
 
 
-class Own(NamedTuple):
-    """A tensor that the dialect has no rule for; `cut` is the axis that tensor parallel ranks divide."""
-
-    role: str
-    name: str
-    key: str
-    axes: str
-    cut: str = ""
-    is_float32: bool = False
-    """Whether training keeps it in float32."""
+def _own(role: str, name: str, key: str, axes: str, cuts: Mapping[str, str] | None = None) -> Own:
+    """A weight of attention."""
+    return Own(role, f"{_FROM}{name}.weight", f"{_TO}{key}.weight", axes, cuts or {})
 
 
-def _compressor(role: str, name: str, key: str, ratio: str, width: str, channels: str) -> tuple[Own, ...]:
-    return (
-        Own(f"{role}.ape", f"{name}.ape", f"{key}.ape", f"{ratio} {width}", is_float32=True),
-        Own(f"{role}.norm", f"{name}.norm.weight", f"{key}.norm.weight", channels),
-        *(Own(f"{role}.{w}", f"{name}.{w}.weight", f"{key}.{w}.weight", f"{width} hidden") for w in ("wgate", "wkv")),
-    )
+def _compressor(role: str, name: str, key: str, width: str, channels: str) -> list[Own]:
+    ape = Own(f"{role}.ape", f"{_FROM}{name}.ape", f"{_TO}{key}.ape", f"ratio {width}", keeps_dtype=True)
+    norm = _own(f"{role}.norm", f"{name}.norm", f"{key}.norm", channels)
+    return [ape, norm, *(_own(f"{role}.{w}", f"{name}.{w}", f"{key}.{w}", f"{width} hidden") for w in ("wgate", "wkv"))]
 
 
-def _connection(role: str, name: str, key: str, rows: str, scales: str) -> tuple[Own, ...]:
-    return (
-        Own(f"{role}.base", f"{name}_base", f"{key}.hc_base", rows, is_float32=True),
-        Own(f"{role}.fn", f"{name}_fn", f"{key}.hc_fn.weight", f"{rows} connected", is_float32=True),
-        Own(f"{role}.scale", f"{name}_scale", f"{key}.hc_scale", scales, is_float32=True),
-    )
+def _connection(role: str, name: str, key: str, rows: str = "mix", scales: str = "kinds_of_mix") -> list[Own]:
+    """A hyper-connection, which training keeps in float32."""
+    parts = {"base": ("hc_base", rows), "fn": ("hc_fn.weight", f"{rows} connected"), "scale": ("hc_scale", scales)}
+    return [Own(f"{role}.{p}", f"{name}_{p}", f"{key}.{k}", axes, keeps_dtype=True) for p, (k, axes) in parts.items()]
 
 
-_AT = "self_attention."
-_Q, _OUT = "(head head_dim) q_lora_rank", "(o_groups o_lora_rank)"
-OWN: Mapping[str, tuple[Own, ...]] = {
-    "model": (
+OWN: Mapping[str, list[Own]] = {
+    "model": [
         Own("norm.final", "norm.weight", "final_layernorm.weight", "hidden"),
-        *_connection("connection.head", "hc_head", "hc_head", "hc_mult", "one"),
-    ),
-    "attention": (
-        Own("attention.sink", "attn.attn_sink", f"{_AT}attn_sink", "head", "head", is_float32=True),
-        Own("attention.q_down", "attn.wq_a.weight", f"{_AT}linear_q.weight", "q_lora_rank hidden"),
-        Own("attention.q_norm", "attn.q_norm.weight", f"{_AT}q_layernorm.weight", "q_lora_rank"),
-        Own(
-            "attention.q_up", "attn.wq_b.weight", f"{_AT}linear_q_up_proj.weight", "(head head_dim) q_lora_rank", "head"
-        ),
-        Own("attention.kv", "attn.wkv.weight", f"{_AT}linear_kv.weight", "head_dim hidden"),
-        Own("attention.kv_norm", "attn.kv_norm.weight", f"{_AT}kv_layernorm.weight", "head_dim"),
-        Own("attention.o_down", "attn.wo_a.weight", f"{_AT}linear_o_down_proj.weight", f"{_OUT} o_in", "o_groups"),
-        Own("attention.o_up", "attn.wo_b.weight", f"{_AT}linear_o_up_proj.weight", f"hidden {_OUT}", "o_groups"),
-        *_connection("connection.attention", "hc_attn", "attn_mhc", "mix", "kinds_of_mix"),
-    ),
-    "compressor": _compressor(
-        "compressor", "attn.compressor", f"{_AT}compressor", "ratio", "compressor_width", "head_dim"
-    ),
-    "indexer": (
-        *_compressor(
-            "indexer",
-            "attn.indexer.compressor",
-            f"{_AT}indexer.kv_compressor",
-            "ratio",
-            "index_width",
-            "index_head_dim",
-        ),
-        *(
-            Own(f"indexer.{name}", f"attn.indexer.{name}.weight", f"{_AT}indexer.{name}.weight", axes)
-            for name, axes in {
-                "wq_b": "(index_n_heads index_head_dim) q_lora_rank",
-                "weights_proj": "index_n_heads hidden",
-            }.items()
-        ),
-    ),
-    "moe": _connection("connection.moe", "hc_ffn", "mlp_mhc", "mix", "kinds_of_mix"),
-    "mtp": _connection("mtp.connection", "hc_head", "hc_head", "hc_mult", "one"),
+        *_connection("connection.head", "hc_head", "hc_head", "hc_mult", "1"),
+    ],
+    "attention": [
+        Own("attention.sink", _FROM + "attn_sink", _TO + "attn_sink", "head", _HEADS, keeps_dtype=True),
+        _own("attention.q_down", "wq_a", "linear_q", "q_lora_rank hidden"),
+        _own("attention.q_norm", "q_norm", "q_layernorm", "q_lora_rank"),
+        _own("attention.q_up", "wq_b", "linear_q_up_proj", "(head head_dim) q_lora_rank", _HEADS),
+        _own("attention.kv", "wkv", "linear_kv", "head_dim hidden"),
+        _own("attention.kv_norm", "kv_norm", "kv_layernorm", "head_dim"),
+        _own("attention.o_down", "wo_a", "linear_o_down_proj", f"{_OUT} o_in", _GROUPS),
+        _own("attention.o_up", "wo_b", "linear_o_up_proj", f"hidden {_OUT}", _GROUPS),
+        *_connection("connection.attention", _LAYER + "hc_attn", "attn_mhc"),
+    ],
+    "compressor": _compressor("compressor", "compressor", "compressor", "compressor_width", "head_dim"),
+    "indexer": [
+        *_compressor("indexer", "indexer.compressor", "indexer.kv_compressor", "index_width", "index_head_dim"),
+        _own("indexer.wq_b", "indexer.wq_b", "indexer.wq_b", "(index_n_heads index_head_dim) q_lora_rank"),
+        _own("indexer.weights_proj", "indexer.weights_proj", "indexer.weights_proj", "index_n_heads hidden"),
+    ],
+    "moe": _connection("connection.moe", _LAYER + "hc_ffn", "mlp_mhc"),
+    "mtp": _connection("mtp.connection", "mtp.{mtp}.hc_head", "hc_head", "hc_mult", "1"),
 }
 """Block -> its tensors with keys of their own."""
-_PARTS = {"gate": "w1", "up": "w3", "down": "w2"}
-USUAL: Mapping[str, Mapping[str, str]] = {
-    "model": {"embedding": "embed.weight", "head": "head.weight"},
-    "attention": {"norm.input": "attn_norm.weight"},
-    "moe": {
-        "norm.pre_mlp": "ffn_norm.weight",
-        "moe.router": "ffn.gate.weight",
-        **{f"moe.expert.{part}": f"ffn.experts.{{expert}}.{name}.weight" for part, name in _PARTS.items()},
-        **{f"moe.shared.{part}": f"ffn.shared_experts.{name}.weight" for part, name in _PARTS.items()},
-    },
-    "by_table": {"moe.router_table": "ffn.gate.tid2eid"},
-    "by_score": {"moe.router_bias": "ffn.gate.bias"},
-    "mtp": {
-        "embedding": "emb.tok_emb.weight",
-        "head": "head.weight",
-        "mtp.embedding_norm": "enorm.weight",
-        "mtp.hidden_norm": "hnorm.weight",
-        "mtp.embedding_proj": "e_proj.weight",
-        "mtp.hidden_proj": "h_proj.weight",
-        "mtp.final_norm": "norm.weight",
-    },
+_EXPERTS = {
+    "norm.pre_mlp": "ffn_norm.weight",
+    "moe.router": "ffn.gate.weight",
+    **gated_mlp("moe.expert", "ffn.experts.{expert}.", "w1 w3 w2"),
+    **gated_mlp("moe.shared", "ffn.shared_experts.", "w1 w3 w2"),
 }
-"""Block -> role -> name of the others; the names of both get a prefix for the layer."""
+_MTP = {
+    "embedding": "emb.tok_emb.weight",
+    "head": "head.weight",
+    "mtp.embedding_norm": "enorm.weight",
+    "mtp.hidden_norm": "hnorm.weight",
+    "mtp.embedding_proj": "e_proj.weight",
+    "mtp.hidden_proj": "h_proj.weight",
+    "mtp.final_norm": "norm.weight",
+}
+NAMES: Mapping[str, Mapping[str, str]] = {
+    "model": {"embedding": "embed.weight", "head": "head.weight"},
+    "attention": in_layers({"norm.input": "attn_norm.weight"}, _LAYER),
+    "moe": in_layers(_EXPERTS, _LAYER),
+    "by_table": in_layers({"moe.router_table": "ffn.gate.tid2eid"}, _LAYER),
+    "by_score": in_layers({"moe.router_bias": "ffn.gate.bias"}, _LAYER),
+    "mtp": in_layers(_MTP, "mtp.{mtp}."),
+}
+"""Block -> role -> name of the others."""

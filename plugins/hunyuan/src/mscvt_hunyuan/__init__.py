@@ -12,27 +12,30 @@ from mscvt import (
     QK_NORM,
     ModelType,
     MscvtError,
+    gated_mlp,
     hookimpl,
+    in_layers,
 )
 
 MSCVT_API = 2
 
-_LAYER = "model.layers.{layer}."
-_EXPERTS = EXPERTS | {
-    "moe.router": _LAYER + "mlp.router.gate.weight",
-    "moe.router_bias": _LAYER + "mlp.expert_bias",
-    **{f"moe.shared.{half}": f"{_LAYER}mlp.shared_mlp.{half}_proj.weight" for half in ("gate", "up", "down")},
+OTHERS = {
+    "moe.router": "mlp.router.gate.weight",
+    "moe.router_bias": "mlp.expert_bias",
+    **gated_mlp("moe.shared", "mlp.shared_mlp."),
 }
-BLOCKS = {
+NAMES = {
     **DECODER,
     "attention": DECODER["attention"] | QK_NORM,
-    "moe": _EXPERTS,
-    "mtp": MTP_ENDS | {"mtp.final_norm": _LAYER + "final_layernorm.weight"},
-    "mtp_repeats": {"head": _LAYER + "shared_head.weight"},
+    "moe": EXPERTS | in_layers(OTHERS),
+    "mtp": MTP_ENDS | in_layers({"mtp.final_norm": "final_layernorm.weight"}),
+    "mtp_repeats": in_layers({"head": "shared_head.weight"}),
 }
+REFUSED = {"transformer_impl": "models are trained with local modules alone"}
+ARGS = {"moe_layer_freq": 1}
 
 
-def _count_dense_layers(config: Mapping[str, Any]) -> Mapping[str, Any]:
+def _respell(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Since transformers 5, it has the kind of each layer in place of the number of dense ones."""
     kinds = config.get("mlp_layer_types")
     if not isinstance(kinds, list):
@@ -48,13 +51,5 @@ def _count_dense_layers(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 @hookimpl
 def mscvt_model_types() -> Sequence[ModelType]:
-    """Serve `HYV3`."""
-    refused = {"transformer_impl": "models are trained with local modules alone"}
-    args = {"moe_layer_freq": 1}
-    return [ModelType("HYV3", ("hy_v3",), EXPERT_FIELDS, respell=_count_dense_layers, refused=refused, args=args)]
-
-
-@hookimpl
-def mscvt_names(block: str) -> Mapping[str, str] | None:
-    """An MTP layer may repeat the head, and has no embedding of its own."""
-    return BLOCKS.get(block)
+    """Serve `HYV3`. An MTP layer may repeat the head, and has no embedding of its own."""
+    return [ModelType("HYV3", ("hy_v3",), EXPERT_FIELDS, names=NAMES, respell=_respell, refused=REFUSED, args=ARGS)]

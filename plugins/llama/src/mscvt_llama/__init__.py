@@ -1,6 +1,6 @@
 """Llama 2 and 3: the plain decoder, with the names that transformers' `LlamaForCausalLM` uses."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from mscvt import DECODER, ModelType, hookimpl
 
@@ -10,10 +10,4 @@ MSCVT_API = 2
 @hookimpl
 def mscvt_model_types() -> Sequence[ModelType]:
     """Serve `llama2`; the Llama 3 line has the same names."""
-    return [ModelType("llama2", config_model_types=("llama",))]
-
-
-@hookimpl
-def mscvt_names(block: str) -> Mapping[str, str] | None:
-    """The plain decoder's names."""
-    return DECODER.get(block)
+    return [ModelType("llama2", ("llama",), names=DECODER)]

@@ -6,22 +6,22 @@ from mscvt import (
     ENDS,
     EXPERTS,
     LATENT_ATTENTION,
+    LATENT_FIELDS,
     Hyperparameters,
-    Layer,
     ModelType,
     Rule,
     RuleBlocks,
     count,
     flag,
+    gated_mlp,
     hookimpl,
+    in_layers,
     number,
+    same,
     whole,
 )
 
 MSCVT_API = 2
-
-_LAYER = "model.layers.{layer}."
-_HALVES = (0, 1)
 
 
 def _half(k: int) -> dict[str, str]:
@@ -30,38 +30,26 @@ def _half(k: int) -> dict[str, str]:
         role.replace("mla.", f"mla.{k}."): name.replace("self_attn.", f"self_attn.{k}.")
         for role, name in LATENT_ATTENTION.items()
     }
-    mlp = {f"mlp.{k}.{part}": f"{_LAYER}mlps.{k}.{part}_proj.weight" for part in ("gate", "up", "down")}
     norms = {
-        f"norm.{k}.input": f"{_LAYER}input_layernorm.{k}.weight",
-        f"norm.{k}.pre_mlp": f"{_LAYER}post_attention_layernorm.{k}.weight",
+        f"norm.{k}.input": f"input_layernorm.{k}.weight",
+        f"norm.{k}.pre_mlp": f"post_attention_layernorm.{k}.weight",
     }
-    return norms | attention | mlp
+    return attention | in_layers(norms | gated_mlp(f"mlp.{k}", f"mlps.{k}."))
 
 
-KIND = ("half_0", "half_1", "moe")
-BLOCKS: Mapping[str, Mapping[str, str]] = {
-    "model": ENDS,
-    **{f"half_{k}": _half(k) for k in _HALVES},
-    "moe": {
-        **EXPERTS,
-        "moe.router": _LAYER + "mlp.router.classifier.weight",
-        "moe.router_bias": _LAYER + "mlp.router.e_score_correction_bias",
-    },
+ROUTER = {
+    "moe.router": "mlp.router.classifier.weight",
+    "moe.router_bias": "mlp.router.e_score_correction_bias",
 }
+NAMES = {"model": ENDS, "attention": _half(0) | _half(1), "moe": EXPERTS | in_layers(ROUTER)}
 FIELDS = {
-    "num_layers": count("num_layers"),  # num_hidden_layers, where it is there, counts attentions
-    "ffn_hidden_size": count("ffn_hidden_size"),
+    **LATENT_FIELDS,
+    **same(count, "num_layers", "ffn_hidden_size", "q_lora_rank"),  # num_hidden_layers counts attentions
+    **same(flag, "mla_scale_q_lora", "mla_scale_kv_lora", default=None),
     "rotary_base": number("rope_theta", "rope_parameters.rope_theta", default=1e7),
     "num_experts": count("n_routed_experts"),
     "num_zero_experts": count("zero_expert_num", default=0, least=0),
     "moe_intermediate_size": count("expert_ffn_hidden_size"),
-    "q_lora_rank": count("q_lora_rank"),
-    "kv_lora_rank": count("kv_lora_rank"),
-    "qk_nope_head_dim": count("qk_nope_head_dim"),
-    "qk_rope_head_dim": count("qk_rope_head_dim"),
-    "v_head_dim": count("v_head_dim"),
-    "mla_scale_q_lora": flag("mla_scale_q_lora", default=None),
-    "mla_scale_kv_lora": flag("mla_scale_kv_lora", default=None),
 }
 REFUSED = {"dialect": "models have two attentions in a layer, and megatron-core has one"}
 ARGS = {
@@ -79,31 +67,18 @@ def _sizes(h: Hyperparameters) -> Mapping[str, int]:
 def _left_out(h: Hyperparameters) -> Mapping[str, str]:
     """Zero experts are identities, for which transformers writes two matrices all the same; releases have MTP."""
     experts = range(h["num_experts"], h["num_experts"] + h["num_zero_experts"])
+    zero = [f"model.layers.*.mlp.experts.{e}.{half}_proj.weight" for half in ("gate", "up") for e in experts]
     return {
-        **{f"model.layers.*.mlp.experts.{e}.gate_proj.weight": "zero experts have no weights" for e in experts},
-        **{f"model.layers.*.mlp.experts.{e}.up_proj.weight": "zero experts have no weights" for e in experts},
+        **dict.fromkeys(zero, "zero experts have no weights"),
         "model.mtp.*": "models of this type are trained without MTP layers",
     }
 
 
 @hookimpl
 def mscvt_model_types() -> Sequence[ModelType]:
-    """Serve `longcat`."""
-    return [
-        ModelType("longcat", ("longcat_flash",), FIELDS, sizes=_sizes, refused=REFUSED, args=ARGS, left_out=_left_out)
-    ]
-
-
-@hookimpl
-def mscvt_names(block: str) -> Mapping[str, str] | None:
-    """Most modules of a layer are there twice, with a number after their name."""
-    return BLOCKS.get(block)
-
-
-@hookimpl
-def mscvt_layers(hyperparameters: Hyperparameters) -> Sequence[Layer]:
-    """All layers are alike."""
-    return [Layer(i, KIND) for i in range(hyperparameters["num_layers"])]
+    """Serve `longcat`. Most modules of a layer are there twice, with a number after their name."""
+    name, config = "longcat", ("longcat_flash",)
+    return [ModelType(name, config, FIELDS, sizes=_sizes, refused=REFUSED, args=ARGS, left_out=_left_out, names=NAMES)]
 
 
 @hookimpl
@@ -113,7 +88,7 @@ def mscvt_split_rules(blocks: RuleBlocks) -> Sequence[Rule]:
         whole("mlp.router.weight", "moe.router", "choice hidden"),
         whole("mlp.router.expert_bias", "moe.router_bias", "choice", keeps_dtype=True),
     )
-    return [*router, *(rule for k in _HALVES for rule in _half_rules(k, blocks))]
+    return [*router, *(rule for k in (0, 1) for rule in _half_rules(k, blocks))]
 
 
 def _half_rules(k: int, blocks: RuleBlocks) -> Sequence[Rule]:

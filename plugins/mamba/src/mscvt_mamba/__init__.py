@@ -9,6 +9,7 @@ from mscvt import (
     Layer,
     ModelType,
     MscvtError,
+    Own,
     Rule,
     RuleBlocks,
     absent,
@@ -21,19 +22,28 @@ from mscvt import (
 
 MSCVT_API = 2
 
-_LAYER = "backbone.layers.{layer}."
-_MIXER = ("A_log", "D", "dt_bias", "in_proj.weight", "conv1d.weight", "conv1d.bias", "norm.weight", "out_proj.weight")
-BLOCKS: Mapping[str, Mapping[str, str]] = {
+_LAYER, _CUTS = "backbone.layers.{layer}.", {"mamba_num_heads": TENSOR}
+_BOTH = {**_CUTS, "mamba_num_groups": TENSOR}
+_INNER, _STATES = "(mamba_num_heads mamba_head_dim)", "(half mamba_num_groups mamba_state_dim)"
+_IN = f"(half mamba_num_heads mamba_head_dim) hidden | {_STATES} hidden | mamba_num_heads hidden"
+NAMES = {
     "model": {
         "embedding": "backbone.embeddings.weight",
         "norm.final": "backbone.norm_f.weight",
         "head": "lm_head.weight",
     },
-    "mixer": {
-        "norm.input": _LAYER + "norm.weight",
-        **{f"mixer.{name}": f"{_LAYER}mixer.{name}" for name in _MIXER},
-    },
+    "mixer": {"norm.input": _LAYER + "norm.weight"},
 }
+_MIXER = {
+    **dict.fromkeys(("A_log", "D", "dt_bias"), ("mamba_num_heads", _CUTS)),
+    "in_proj.weight": (_IN, _BOTH),
+    "conv1d.weight": (f"{_INNER} 1 mamba_d_conv | {_STATES} 1 mamba_d_conv", _BOTH),
+    "conv1d.bias": (f"{_INNER} | {_STATES}", _BOTH),
+    "norm.weight": (_INNER, _CUTS),
+    "out_proj.weight": (f"hidden {_INNER}", _CUTS),
+}
+"""Heads and groups are cut; what is stacked of pieces (z, x, B, C, dt) is cut in each piece."""
+OWN = {"mixer": [Own(f"mixer.{name}", f"{_LAYER}mixer.{name}", f"mixer.{name}", *how) for name, how in _MIXER.items()]}
 FIELDS = {
     "num_layers": count("num_hidden_layers", "n_layer"),
     "hidden_size": count("hidden_size", "d_model"),
@@ -99,50 +109,20 @@ def mscvt_model_types() -> Sequence[ModelType]:
             refused=REFUSED,
             args={"position_embedding_type": "none"},
             dialects=("megatron",),
+            names=NAMES,
+            own=OWN,
         )
     ]
 
 
 @hookimpl
-def mscvt_names(block: str) -> Mapping[str, str] | None:
-    """Neither attention nor an MLP."""
-    return BLOCKS.get(block)
-
-
-@hookimpl
 def mscvt_layers(hyperparameters: Hyperparameters) -> Sequence[Layer]:
-    """All layers are alike."""
+    """All layers are alike, without attention and without an MLP."""
     return [Layer(i, ("mixer",)) for i in range(hyperparameters["num_layers"])]
 
 
 @hookimpl
 def mscvt_split_rules(blocks: RuleBlocks) -> Sequence[Rule]:
-    """Heads and groups are cut; what is stacked of pieces (z, x, B, C, dt) is cut in each piece.
-
-    In megatron-core's own spec the norm is in the projection that follows it.
-    """
+    """In megatron-core's own spec the norm is in the projection that follows it."""
     norm = "mixer.in_proj.layer_norm_weight" if blocks.dialect == "megatron" else "norm.weight"
-    heads, groups, cuts = "mamba_num_heads", "mamba_num_groups", {"mamba_num_heads": TENSOR}
-    inner = f"({heads} mamba_head_dim)"
-    both = cuts | {groups: TENSOR}
-    states = f"(half {groups} mamba_state_dim)"
-    return (
-        whole("decoder.final_norm.weight", "norm.final", "hidden"),
-        whole(norm, "norm.input", "hidden"),
-        *(whole(f"mixer.{name}", f"mixer.{name}", heads, cuts=cuts) for name in ("A_log", "D", "dt_bias")),
-        whole("mixer.norm.weight", "mixer.norm.weight", inner, cuts=cuts),
-        whole("mixer.out_proj.weight", "mixer.out_proj.weight", f"hidden {inner}", cuts=cuts),
-        whole(
-            "mixer.in_proj.weight",
-            "mixer.in_proj.weight",
-            f"(half {heads} mamba_head_dim) hidden | {states} hidden | {heads} hidden",
-            cuts=both,
-        ),
-        whole(
-            "mixer.conv1d.weight",
-            "mixer.conv1d.weight",
-            f"{inner} 1 mamba_d_conv | {states} 1 mamba_d_conv",
-            cuts=both,
-        ),
-        whole("mixer.conv1d.bias", "mixer.conv1d.bias", f"{inner} | {states}", cuts=both),
-    )
+    return whole("decoder.final_norm.weight", "norm.final", "hidden"), whole(norm, "norm.input", "hidden")

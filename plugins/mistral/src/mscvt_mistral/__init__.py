@@ -1,6 +1,6 @@
 """Magistral, and what else `MistralForCausalLM` opens: the plain decoder, heads of a size of their own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from mscvt import DECODER, ModelType, hookimpl
 
@@ -10,10 +10,4 @@ MSCVT_API = 2
 @hookimpl
 def mscvt_model_types() -> Sequence[ModelType]:
     """Serve `magistral`; training asks the checkpoint for the tokenizer that these models need."""
-    return [ModelType("magistral", ("mistral",), args={"tokenizer_type": "MagistralTokenizer"})]
-
-
-@hookimpl
-def mscvt_names(block: str) -> Mapping[str, str] | None:
-    """The plain decoder's names."""
-    return DECODER.get(block)
+    return [ModelType("magistral", ("mistral",), names=DECODER, args={"tokenizer_type": "MagistralTokenizer"})]

@@ -1,6 +1,6 @@
 """Qwen3, dense: the plain decoder with a norm on each query and key head."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from mscvt import DECODER, QK_NORM, ModelType, hookimpl
 
@@ -10,10 +10,4 @@ MSCVT_API = 2
 @hookimpl
 def mscvt_model_types() -> Sequence[ModelType]:
     """Serve `qwen3`."""
-    return [ModelType("qwen3", config_model_types=("qwen3",))]
-
-
-@hookimpl
-def mscvt_names(block: str) -> Mapping[str, str] | None:
-    """The plain decoder's names and the two norms."""
-    return {**DECODER, "attention": DECODER["attention"] | QK_NORM}.get(block)
+    return [ModelType("qwen3", ("qwen3",), names={**DECODER, "attention": DECODER["attention"] | QK_NORM})]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from mscvt.dialects.args_meaning import said_by_roles
 from mscvt.dialects.args_read import DIALECT, VERSION
 from mscvt.dialects.args_written import model_args, option_args
 from mscvt.dialects.megatron.pipeline import virtual_stages
@@ -56,10 +57,8 @@ def make_args(
 def settings(family: Family, h: Hyperparameters, kept: Sequence[Layer]) -> dict[str, Any]:
     """What Megatron-LM wants to know of a model besides its sizes."""
     roles = family.roles(kept, h)
-    said = family.args(h, kept)
+    said = said_by_roles(family, h, kept) | dict(family.args(h, kept))
     found = {ours: said[theirs] for theirs, ours in _OF_FAMILIES.items() if theirs in said}
-    if "attention.q_bias" in roles:
-        found["add_qkv_bias"] = True
     if any(role.startswith("mixer.") for role in roles):
         found["hybrid_override_pattern"] = "M" * sum(layer.mtp is None for layer in kept)
     if h.get("num_experts"):
@@ -67,14 +66,9 @@ def settings(family: Family, h: Hyperparameters, kept: Sequence[Layer]) -> dict[
         found["moe_layer_freq"] = 1 if all(pattern) else pattern
     if "moe.router_bias" in roles:
         found["moe_router_enable_expert_bias"] = True
-    if "moe.shared_gate" in roles:
-        found["moe_shared_expert_gate"] = True
     if "moe.shared.down" in roles and h.get("n_shared_experts"):
         width = h["n_shared_experts"] * h["moe_intermediate_size"]
         found.setdefault("moe_shared_expert_intermediate_size", h.get("moe_shared_expert_intermediate_size") or width)
-    part = h.get("rotary_percent") or h.get("partial_rotary_factor")
-    if part is None and h.get("rotary_dim"):
-        part = h["rotary_dim"] / h["kv_channels"]
-    if part is not None:
-        found["rotary_percent"] = part
+    if h.get("rotary_percent"):
+        found["rotary_percent"] = h["rotary_percent"]
     return found

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from mscvt.dialects.args_experts import shared_experts
 from mscvt.dialects.args_written import model_args, option_args
 from mscvt.dialects.options import Options
 from mscvt.model.family import Hyperparameters, Layer
+from mscvt.model.hyperparameters import model_fields
 from mscvt.plugins.family import Family
 
 
@@ -29,11 +31,14 @@ def make_args(
     args |= {"num_layers": slots, "num_key_value_heads": h.get("num_query_groups")}
     if options.first_k_dense_replace is not None:
         args["first_k_dense_replace"] = options.first_k_dense_replace
-    if "moe.shared.gate" not in roles:
+    if "moe.shared.gate" in roles:
+        shared_experts(args)
+    else:
         args.pop("n_shared_experts", None)
     if "moe.router_bias" in roles:
         args["router_bias"] = True
-    if not args.get("add_qkv_bias"):  # training only looks whether it is there
+    biased = model_fields(family.model_type).get("add_qkv_bias")
+    if not args.get("add_qkv_bias") and not (biased and biased.default):  # training only looks whether it is there
         args.pop("add_qkv_bias", None)
     args |= option_args(options)
     if virtual := options.num_layers_per_virtual_pipeline_stage:

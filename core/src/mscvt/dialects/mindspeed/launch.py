@@ -20,7 +20,8 @@ _RENAMED = {
 _EVERYWHERE = ("hidden_size", "ffn_hidden_size", "max_position_embeddings", "normalization", "norm_epsilon")
 _ATTENTION = (
     *("num_attention_heads", "group_query_attention", "num_query_groups", "kv_channels", "qk_layernorm"),
-    *("add_qkv_bias", "add_dense_bias", "position_embedding_type", "rotary_base", "swiglu"),
+    *("add_qkv_bias", "add_dense_bias", "add_output_layer_bias", "swiglu"),
+    *("position_embedding_type", "rotary_base", "rotary_percent"),
     *("multi_latent_attention", "q_lora_rank", "kv_lora_rank", "qk_head_dim", "qk_pos_emb_head_dim", "v_head_dim"),
     *("enable_dsa_indexer", "index_n_heads", "index_head_dim", "index_topk"),
 )
@@ -60,7 +61,7 @@ def training_flags(
     words["--make-vocab-size-divisible-by"] = options.make_vocab_size_divisible_by or 1
     words["--untie-embeddings-and-output-weights"] = not h.get("tie_word_embeddings")
     words |= {flag(name): value for name, value in settings.items()}
-    theirs = {each.partition(" ")[0]: each for each in family.flags(h)}
+    theirs = {each.partition(" ")[0]: each for each in family.flags(h, args)}
     ours = {name: value for name, value in words.items() if value is not None and value is not False}
     return (*(_written(name, value) for name, value in ours.items() if name not in theirs), *theirs.values())
 
@@ -69,6 +70,8 @@ def _model_flags(args: Mapping[str, Any], h: Hyperparameters) -> dict[str, Any]:
     attention, experts = "num_attention_heads" in h, "num_experts" in h
     names = (*_EVERYWHERE, *(_ATTENTION if attention else ()), *(_EXPERTS if experts else ()))
     found = {_RENAMED.get(name, flag(name)): args.get(name) for name in names}
+    if args.get("rotary_percent") == 1:
+        found.pop("--rotary-percent", None)
     if not args.get("group_query_attention"):
         found.pop("--num-query-groups", None)
     if attention:
