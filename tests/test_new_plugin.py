@@ -88,7 +88,7 @@ def test_what_has_no_place_is_listed_and_stands_in_the_module(tmp_path):
     (line,) = shown["unplaced"]
     assert line == "model.layers.{0-3}.self_attn.abacus.weight [3, 5] x4"
     assert f"# Not placed yet:\n#   {line}\n" in module
-    assert 'ModelType("mine", ("mine",), names=DECODER)' in module
+    assert 'ModelType("mine", ("llama",), names=DECODER)' in module
 
 
 def test_names_with_an_own_prefix_are_entries_of_their_own(tmp_path):

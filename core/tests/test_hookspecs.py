@@ -24,8 +24,8 @@ EXERCISED = {
     ),
     "mscvt_names": ("core/tests/test_family.py", "test_names_of_blocks_are_merged_and_the_same_name_may_stand_in_two"),
     "mscvt_layers": (
-        "plugins/qwen3_moe/tests/test_qwen3_moe.py",
-        "test_layers_with_experts_are_those_of_the_rule",
+        "plugins/glm/tests/test_glm.py",
+        "test_indexers_stand_where_transformers_has_them",
     ),
     "mscvt_split_rules": (
         "tests/test_third_party_plugin.py",

@@ -12,7 +12,7 @@ from mscvt.plugins.hookspecs import hookimpl
 
 @hookimpl
 def mscvt_layers(hyperparameters: Hyperparameters) -> Sequence[Layer]:
-    """Dense layers where fields under the usual names say so, experts in the others, then MTP layers like the last."""
+    """Dense layers where fields under the usual names say so, experts in the others, then MTP layers."""
     h = hyperparameters
     size, has_experts, leading = h["num_layers"], bool(h.get("num_experts")), h.get("first_k_dense_replace", 0)
     every, step, listed = h.get("moe_layer_freq", 1), h.get("decoder_sparse_step", 1), h.get("mlp_only_layers", ())

@@ -37,7 +37,8 @@ def mscvt_names(model_type: str, block: str, hyperparameters: Hyperparameters) -
     Called with the blocks `model` (outside of the layers), `mtp` (what an MTP layer has besides its decoder layer),
     `mtp_repeats` (tensors of the model's ends that some checkpoints repeat in an MTP layer: they must be equal, are
     left out, and are not given back, as those of `mtp` are) and those of the kinds that `mscvt_layers` returns, such
-    as `attention`, `mlp` and `moe`; the names of a layer's blocks are merged. None means that there is no such block.
+    as `attention`, `mlp` and `moe`; the names of a layer's blocks are merged. None means what the model type's `names`
+    say, and no such block where they don't have it.
     """
 
 
@@ -46,8 +47,9 @@ def mscvt_layers(model_type: str, hyperparameters: Hyperparameters) -> Sequence[
     """Enumerate the layers of the model, decoder layers first, then MTP layers.
 
     Called with the model's full configuration (or with what a checkpoint recorded of it); reducing layers is the
-    core's work. None means `attention` and `mlp` in the first `first_k_dense_replace` layers, in all of them
-    where the model has no experts, then `attention` and `moe`, then `mtp_num_layers` MTP layers like the last.
+    core's work. None means `attention` and `mlp` in a model without experts, and in one with experts where
+    `first_k_dense_replace`, `moe_layer_freq`, `decoder_sparse_step` or `mlp_only_layers` say so; `attention` and `moe`
+    in the other layers, then `mtp_num_layers` MTP layers, with experts where the model has any.
     """
 
 

@@ -1,12 +1,12 @@
 """OLMoE: experts in every layer, one norm for all query heads together and one for all key heads."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from mscvt import DECODER, EXPERTS, QK_NORM, ModelType, Rule, count, hookimpl, whole
 
 MSCVT_API = 2
 
-BLOCKS = {**DECODER, "attention": DECODER["attention"] | QK_NORM, "moe": EXPERTS}
+NAMES = {**DECODER, "attention": DECODER["attention"] | QK_NORM, "moe": EXPERTS}
 FIELDS = {
     "num_experts": count("num_experts", "num_local_experts"),
     "moe_intermediate_size": count("intermediate_size"),
@@ -15,14 +15,8 @@ FIELDS = {
 
 @hookimpl
 def mscvt_model_types() -> Sequence[ModelType]:
-    """Serve `olmoe`."""
-    return [ModelType("olmoe", config_model_types=("olmoe",), fields=FIELDS)]
-
-
-@hookimpl
-def mscvt_names(block: str) -> Mapping[str, str] | None:
-    """The usual names; `mlp` is there too, and no layer has it."""
-    return BLOCKS.get(block)
+    """Serve `olmoe`. There are names for `mlp` too, which no layer has."""
+    return [ModelType("olmoe", config_model_types=("olmoe",), fields=FIELDS, names=NAMES)]
 
 
 @hookimpl
