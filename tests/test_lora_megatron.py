@@ -109,7 +109,9 @@ def test_factors_for_it_are_not_written(trained, tmp_path):
     words = ["--dialect", "megatron", "--lora-load", tmp_path / "adapter", "--save-lora-to-mg"]
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 1, "lora_alpha": 1}')
-    torch.save({}, tmp_path / "adapter" / "adapter_model.bin")
+    names = (f"base_model.model.{name_of(0, 'q')}.lora_{which}.weight" for which in "AB")
+    pair = torch.zeros(1, HIDDEN), torch.zeros(HEADS, 1)
+    torch.save(dict(zip(names, pair, strict=True)), tmp_path / "adapter" / "adapter_model.bin")
     hf = trained[0].parent / "hf"
     outcome = run_main("hf2mg", "--load-dir", hf, "--save-dir", tmp_path / "mg", *words)
     assert outcome.code == 1

@@ -88,19 +88,35 @@ def find_factors(
                 f"no rule knows the factor {shown(name)}", hint="A and B of LoRA can be converted, nothing else."
             )
     faults.raise_if_any("the checkpoint has factors that can't be read")
-    apart = {
-        weight: tuple(part if part in ranks else None for part in found)
-        for weight, found in parts.items()
-        if not ranks.keys().isdisjoint(found)
-    }
-    for weight, found in apart.items():
-        if weight in ranks or len({ranks[part] for part in found if part}) > 1:
-            faults.add(f"{weight.key} and its parts have factors of their own, or parts have different ranks")
-    faults.raise_if_any("the checkpoint has factors that can't be read")
+    apart = _apart(parts, ranks)
     whole = [weight for weight in description.parameters if weight not in apart]
     single = (part for found in apart.values() for part in found if part)
     description = replace(description, parameters=(*whole, *single))
     factored = tuple(book.as_trained(description, ranks))
+    _check_shapes(factored, shares, book, tensors)
+    rank = Counter(ranks.values()).most_common(1)[0][0] if ranks else 0
+    return Found(factored, rank, ranks, description, apart)
+
+
+def _apart(
+    parts: Mapping[Parameter, Sequence[Parameter | None]], ranks: Mapping[Parameter, int]
+) -> dict[Parameter, tuple[Parameter | None, ...]]:
+    """The fused weights whose tensors have factors of their own -> those of their tensors that have some."""
+    found, faults = {}, Faults()
+    for weight, tensors in parts.items():
+        adapted = tuple(tensor if tensor in ranks else None for tensor in tensors)
+        if any(adapted):
+            found[weight] = adapted
+            if weight in ranks or len({ranks[tensor] for tensor in adapted if tensor}) > 1:
+                faults.add(f"{weight.key} and its parts have factors of their own, or parts have different ranks")
+    faults.raise_if_any("the checkpoint has factors that can't be read")
+    return found
+
+
+def _check_shapes(
+    factored: Sequence[Factored], shares: Shares, book: FactorBook, tensors: Mapping[ShardName, TensorInfo]
+) -> None:
+    faults = Faults()
     for one in factored:
         shapes = [shares.of(factor.layout)[0].share.shape for factor in (one.a, one.b)]
         for _, *pair in factors_of(one.weight, shares, book):
@@ -112,8 +128,6 @@ def find_factors(
                         hint="Do the factors belong to this model, and were they trained with these ranks?",
                     )
     faults.raise_if_any("the checkpoint has factors of other shapes than its weights need")
-    rank = Counter(ranks.values()).most_common(1)[0][0] if ranks else 0
-    return Found(factored, rank, ranks, description, apart)
 
 
 def factors_of(weight: Parameter, shares: Shares, book: FactorBook) -> Iterator[tuple[ShardName, ShardName, ShardName]]:
