@@ -126,3 +126,10 @@ def test_memory_of_a_child_process_counts_too():
 def test_failing_command_ends_the_benchmark_with_its_message():
     with pytest.raises(SystemExit, match="the disk is on fire"):
         benchmark("memory").run([sys.executable, "-c", "raise SystemExit('the disk is on fire')"])
+
+
+def test_cluster_expects_of_nodes_what_their_connections_and_the_storage_carry():
+    minutes = benchmark("cluster").expected_minutes
+    assert minutes(1, 2.0, 100.0, 0.0) == pytest.approx(3943 / 2 / 60)
+    assert minutes(8, 2.0, 100.0, 0.0) == pytest.approx(3943 / 16 / 60)
+    assert minutes(8, 2.0, 4.0, 30.0) == pytest.approx((30 + 3943 / 4) / 60)
