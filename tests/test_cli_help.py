@@ -142,6 +142,8 @@ def test_shell_completes_commands_options_choices_and_model_types(tmp_path):
     assert completions(["hf2mg", "--load-dir", "x", "--dtype", "b"], tmp_path) == ["bf16"]
     assert completions(["mg2hf", "--model-type-hf", "qwen3"], tmp_path) == ["qwen3", "qwen3-moe", "qwen3-next"]
     assert completions(["hf2mg", "--recipe", "glm4"], tmp_path) == ["glm4.5", "glm4.5-air"]
+    assert completions(["recipes", "glm4"], tmp_path) == ["glm4.5", "glm4.5-air"]
+    assert completions(["plan", "m"], tmp_path) == ["mg2hf", "mg2mg"]
 
 
 def test_script_for_completion_is_printed():

@@ -12,6 +12,7 @@ from rich.console import Console
 from command_line import make_source, run_main
 from json_keys import check_object
 from mscvt.cli.plans import print_lines
+from mscvt.cli.training_meanings import FAMILYS
 from mscvt.views.files import SizedFile, group_files
 from mscvt.views.pipeline import Cell, Pipeline, Row
 from mscvt.views.preview import Side
@@ -143,6 +144,19 @@ def test_tensor_shows_its_way_to_every_rank_that_holds_some_of_it(folder):
     assert [line.split()[2] for line in out.splitlines() if line.startswith(f"{name}[")] == ["<-", "<-"]
     assert "all of it  ->  pp 0 ep {0-1}  model  decoder.layers.1.self_attention.linear_qkv.weight" in out
     assert "would write" not in out
+
+
+def test_training_args_are_shown_alone_with_what_each_is_for(folder):
+    for source, dialect in (("moe", "mindspeed"), ("moe", "megatron"), ("mtp", "mindspeed")):
+        words = ["hf2mg", "--load-dir", folder / source, "--dialect", dialect]
+        flags = planned(*words)["training_flags"]
+        pasted, _, meanings = plan(*words, "--training-args").partition("\n\nwhat they are for:\n")
+        assert shlex.split(pasted.partition("\n")[2].replace("\\\n", "")) == flags
+        explained = [line.split(maxsplit=1) for line in meanings.splitlines() if line.startswith("    ")]
+        assert [name for name, _ in explained] == [word for word in flags if word.startswith("--")]
+        assert not any(FAMILYS in meaning for _, meaning in explained)
+    refused = run_main("plan", "mg2hf", "--load-dir", folder / "mg", "--training-args")
+    assert "nothing is told to a training script on the way to Hugging Face" in refused.err
 
 
 def test_tensor_in_grouped_experts_is_placed_by_the_axes_of_memory(folder):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from types import MappingProxyType
@@ -137,11 +136,7 @@ def _convert(load_kind: str, save_kind: str, given: Given) -> None:
     elif result:
         results.print_result(conversion, result, notes, _proof(given))
     elif preview:
-        plans.print_preview(conversion, folders.save_dir, preview, notes)
-        if planned.html:
-            typer.echo(f"wrote {shlex.quote(str(planned.html))}")
-        if planned.direction and preview.fits and not preview.is_detail:
-            typer.echo(f"go on with: {shlex.join(plans.planned_command(given))}")
+        plans.print_plan(conversion, given, preview, notes)
 
 
 def _proof(given: Given) -> list[str]:

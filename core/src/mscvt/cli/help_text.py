@@ -25,6 +25,15 @@ class SectionedCommand(TyperCommand):
         ctx.args = args
         return args
 
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """Complete an option, or the first value that may be given without one."""
+        found: list[Any] = super().shell_complete(ctx, incomplete)
+        unnamed = [] if ctx.args or incomplete.startswith("-") else BY_NAME[str(self.name)].positional[:1]
+        for parameter in self.params:
+            if parameter.name in unnamed:
+                found += parameter.shell_complete(ctx, incomplete)
+        return found
+
     def get_help_option_names(self, ctx: Any) -> list[str]:
         """`--help` before `-h`; typer's own order changes from run to run."""
         return sorted(super().get_help_option_names(ctx))

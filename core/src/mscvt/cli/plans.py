@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import deque
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
 from rich.console import Console
 from rich.text import Text
 
 from mscvt.cli.results import print_notes
 from mscvt.cli.tables import Folders, Planned
-from mscvt.cli.training import print_training_flags, training_flags
+from mscvt.cli.training import print_training_flags, print_training_meanings, training_flags
 from mscvt.cli.words import Given, take_texts
 from mscvt.model.options import rows
 from mscvt.views.preview import Preview, preview_object
@@ -21,7 +23,7 @@ from mscvt.views.terminal import preview_text
 if TYPE_CHECKING:
     from mscvt.jobs.conversion import Conversion
 
-__all__ = ["planned_command", "preview_object", "print_lines", "print_preview"]
+__all__ = ["preview_object", "print_lines", "print_plan"]
 
 _ENDINGS: Mapping[str, str] = {"hf2mg": "-mcore", "mg2hf": "-hf", "mg2mg": "-new"}
 """Direction -> what is added to the source's name, where no name was given for the result."""
@@ -35,6 +37,20 @@ def print_preview(conversion: Conversion, target: Path | None, preview: Preview,
         return
     print_notes(notes)
     print_training_flags(training_flags(conversion, target))
+
+
+def print_plan(conversion: Conversion, given: Given, preview: Preview, notes: Iterable[str]) -> None:
+    """Show what a plan was asked for, and the command that goes on with it."""
+    planned, target = given.read(Planned), given.read(Folders).save_dir
+    if planned.training_args:
+        print_training_meanings(training_flags(conversion, target))
+        print_notes(notes)
+        return
+    print_preview(conversion, target, preview, notes)
+    if planned.html:
+        typer.echo(f"wrote {shlex.quote(str(planned.html))}")
+    if planned.direction and preview.fits and not preview.is_detail:
+        typer.echo(f"go on with: {shlex.join(planned_command(given))}")
 
 
 def planned_command(given: Given) -> list[str]:

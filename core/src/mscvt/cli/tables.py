@@ -83,6 +83,11 @@ class Planned:
         unset="no page",
         holds="it ends in .html",
     )
+    training_args: bool = option(
+        panel=_SHOWN,
+        help="What the training script must be told and nothing else, and what each option is for.",
+        holds="the result is for training",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import typer
 
 from mscvt.cli.plugin_tables import Prepared
 from mscvt.cli.words import Given
+from mscvt.errors import MscvtError
 
 if TYPE_CHECKING:
     from mscvt.jobs.conversion import Conversion
@@ -41,6 +42,27 @@ def print_training_flags(words: Sequence[str]) -> None:
         return
     typer.echo(f"pass to the training script ({_YOURS}):")
     typer.echo(" \\\n".join(f"    {line}" for line in _lines(words)))
+
+
+def print_training_meanings(words: Sequence[str]) -> None:
+    """Show the same, and what each option is for.
+
+    Raises:
+        MscvtError: Where training is told nothing, because the result is not for it.
+    """
+    from mscvt.cli.training_meanings import FAMILYS, MEANINGS
+
+    if not words:
+        raise MscvtError(
+            "--training-args: nothing is told to a training script on the way to Hugging Face",
+            hint="It goes with `mscvt plan hf2mg` and `mscvt plan mg2mg`.",
+        )
+    print_training_flags(words)
+    typer.echo("\nwhat they are for:")
+    names = [word for word in words if word.startswith("--")]
+    width = max(map(len, names))
+    for name in names:
+        typer.echo(f"    {name:<{width}}  {MEANINGS.get(name, FAMILYS)}")
 
 
 def _lines(words: Iterable[str]) -> Iterator[str]:
