@@ -199,11 +199,21 @@ def test_factors_in_a_distributed_checkpoint(is_apart, trained, distributed, tmp
     check_merged(distributed, saved, digests(tensors, factors), factors, tmp_path)
 
 
+@pytest.fixture(scope="module")
+def mixture(tmp_path_factory):
+    """A model with experts in torch_dist, and its tensors."""
+    folder = tmp_path_factory.mktemp("mixture")
+    tensors = source_tensors(load_registry().family("qwen3-moe"), QWEN3_MOE.config)
+    hf = save_huggingface(folder / "hf", QWEN3_MOE.config, tensors)
+    run("hf2mg", *TO_DIST, "--load-dir", hf, "--save-dir", folder / "mg")
+    return folder / "mg", tensors
+
+
 @pytest.mark.parametrize("is_shared", [False, True])
-def test_factors_of_grouped_experts_have_a_rank_of_their_own(is_shared, tmp_path):
+def test_factors_of_grouped_experts_have_a_rank_of_their_own(is_shared, mixture, tmp_path):
     """A pair for each expert, with the experts' dimension, or one for all of them without."""
+    base, tensors = mixture
     config, rank = QWEN3_MOE.config, 2
-    tensors = source_tensors(load_registry().family("qwen3-moe"), config)
     layers, experts = config["num_hidden_layers"], config["num_local_experts"]
     rows, columns = tensors["model.layers.0.mlp.experts.0.up_proj.weight"].shape
     random = torch.Generator().manual_seed(3)
@@ -224,13 +234,10 @@ def test_factors_of_grouped_experts_have_a_rank_of_their_own(is_shared, tmp_path
             for half, part in enumerate(("gate", "up")):
                 factors[f"{prefix}.mlp.experts.{expert}.{part}_proj.lora_A.weight"] = a
                 factors[f"{prefix}.mlp.experts.{expert}.{part}_proj.lora_B.weight"] = b.chunk(2)[half]
-    hf = save_huggingface(tmp_path / "hf", config, tensors)
-    run("hf2mg", *TO_DIST, "--load-dir", hf, "--save-dir", tmp_path / "mg")
     saved = save_distributed(tmp_path / "factors", stacked)
     expected = digests(tensors, factors, lambda name: rank if ".experts." in name else RANK)
-    (tmp_path / "to").mkdir()
-    check_merged(tmp_path / "mg", saved, expected, factors, tmp_path / "to")
-    said = read_adapter_config(tmp_path / "to" / "out")
+    check_merged(base, saved, expected, factors, tmp_path)
+    said = read_adapter_config(tmp_path / "out")
     scales = [said.scale_of(f"model.layers.0.{end}") for end in ("mlp.experts.1.up_proj", "self_attn.o_proj")]
     assert scales == [ALPHA / rank, ALPHA / RANK]
 
