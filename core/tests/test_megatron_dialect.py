@@ -220,6 +220,7 @@ RECOGNISED = {
         "0.18",
     ),
     "MTP of today": ({}, {"mtp.layers.0.mtp_model_layer.mlp.linear_fc2.weight": (4, 2)}, "megatron", "0.19"),
+    "convolution of before": (ARGS, {"decoder.layers.0.mixer.conv1d.weight": (4, 1, 2)}, "megatron", "0.18"),
     "MTP of before": (ARGS, {"mtp.layers.0.transformer_layer.mlp.linear_fc2.weight": (4, 2)}, "megatron", "0.16"),
     "old experts": (ARGS, {"decoder.layers.0.mlp.experts.weight1": (4, 2)}, "megatron", "0.16"),
     "compressions that are cut": (

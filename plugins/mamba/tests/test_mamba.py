@@ -54,14 +54,16 @@ AUTHORS = {
 PADDED = Options(target_tensor_parallel_size=4, target_pipeline_parallel_size=2, make_vocab_size_divisible_by=2)
 
 
-def test_names_of_megatron_core_have_the_norm_in_the_projection(tmp_path):
+@pytest.mark.parametrize(("version", "convolution"), [("0.18", "conv1d."), (None, "conv1d_")])
+def test_names_of_megatron_core_have_the_norm_in_the_projection(version, convolution, tmp_path):
     tensors = source_tensors(load_registry().family("mamba2"), CONFIG)
     hf = save_huggingface(tmp_path / "hf", CONFIG, tensors)
-    there = hf2mg(hf, tmp_path / "mg", Options(dialect="megatron", target_tensor_parallel_size=2))
+    options = Options(dialect="megatron", target_tensor_parallel_size=2, megatron_core_version=version)
+    there = hf2mg(hf, tmp_path / "mg", options)
     for state in shards_in(tmp_path / "mg").values():
         weights = {key for key, value in state["model"].items() if value is not None}
         mixer = {key.split("mixer.")[1] for key in weights if key.startswith("decoder.layers.3.")}
-        assert mixer == {*(name for name in MIXER), "in_proj.layer_norm_weight"}
+        assert mixer == {*(name.replace("conv1d.", convolution) for name in MIXER), "in_proj.layer_norm_weight"}
         assert "decoder.final_norm.weight" in weights
         states = {key for key, value in state["model"].items() if value is None and ".3." in key}
         assert states == {f"decoder.layers.3.mixer.{name}._extra_state" for name in ("in_proj", "out_proj")}

@@ -72,6 +72,10 @@ class Blocks:
     group_cuts: Mapping[str, str] = field(default_factory=lambda: {"group": TENSOR})
     """How queries, keys and values are cut."""
 
+    def spelled(self, key: str) -> str:
+        """A key of a family's own tensor: as the family says it."""
+        return key
+
     def attention(self, module: str, roles: str) -> tuple[Rule, ...]:
         """Queries, keys and values of a kv group lie together; cut by groups."""
         queries, keys, values = "slot[:queries]", "slot[queries]", "slot[queries + 1]"

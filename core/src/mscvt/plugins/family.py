@@ -144,7 +144,7 @@ class Family:
         own = [own for block in self.model_type.own.values() for own in block]
         rules = (
             *self._sequence("mscvt_split_rules", Rule, hyperparameters=h, blocks=blocks),
-            *(whole(o.key, o.role, o.axes, cuts=o.cuts, keeps_dtype=o.keeps_dtype) for o in own),
+            *(whole(blocks.spelled(o.key), o.role, o.axes, cuts=o.cuts, keeps_dtype=o.keeps_dtype) for o in own),
         )
         for rule in rules:
             if not is_rule(rule):

@@ -14,6 +14,9 @@ class RuleBlocks(Protocol):
     def dialect(self) -> str:
         """The dialect that keys are wanted in."""
 
+    def spelled(self, key: str) -> str:
+        """A key of a family's own tensor as the dialect has it."""
+
     def attention(self, module: str, roles: str) -> tuple[Rule, ...]:
         """Grouped-query attention in a module (`self_attention_1.`), with roles `attention.q` as `ROLES.q`, ..."""
 

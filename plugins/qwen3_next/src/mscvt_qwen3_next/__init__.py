@@ -74,7 +74,7 @@ _ALONE = "models are trained with tensor parallelism 1 alone"
 REFUSED = {
     **dict.fromkeys(("target_tensor_parallel_size", "moe_tp_extend_ep"), _ALONE),
     "transformer_impl": "models are trained with local modules alone",
-    "dialect": "models have gated delta layers, whose norms megatron-core stores minus one",
+    "dialect": "models have gated delta layers, whose norms megatron-core (since 0.16) stores minus one",
 }
 FLAGS = (
     *("full_attention_interval", *_HEADS, "--mamba-d-conv {linear_conv_kernel_dim}"),

@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mscvt.dialects import rule_blocks
-from mscvt.dialects.megatron.versions import LEGACY_EXPERTS, SEPARATE_LATENT_NORMS, WHOLE_COMPRESSIONS, minor
+from mscvt.dialects.megatron.versions import (
+    CONVOLUTION_MODULES,
+    LEGACY_EXPERTS,
+    SEPARATE_LATENT_NORMS,
+    WHOLE_COMPRESSIONS,
+    minor,
+)
 from mscvt.dialects.options import Options
 from mscvt.dialects.rule_blocks import grouped_experts, numbered_experts, single_experts
 from mscvt.layout.rules import TENSOR, Rule, whole
@@ -16,6 +22,11 @@ class Blocks(rule_blocks.Blocks):
     """The rules of blocks under some options."""
 
     options: Options
+
+    def spelled(self, key: str) -> str:
+        """Since 0.19 a convolution is no module: its parameters are the mixer's (megatron/core/ssm/mamba_mixer.py)."""
+        is_module = minor(self.options) <= CONVOLUTION_MODULES
+        return key if is_module else key.replace("mixer.conv1d.", "mixer.conv1d_")
 
     def latent_attention(self, module: str, roles: str) -> tuple[Rule, ...]:
         """Compressions and up projections are modules of their own; norms are in the up projections.

@@ -15,9 +15,16 @@ MTP, VIRTUAL_STAGES, ACCOUNTED, EXPERT_WIDTHS, LAYOUTS, WHOLE_COMPRESSIONS, MANY
 """The first versions (0.x) with MTP layers, with `--num-virtual-stages-per-pipeline-rank`, with `--account-for-...`,
 with single experts of another width than dense layers, with `--pipeline-model-parallel-layout`, with latent
 attention's compressions whole on every tensor rank, and with more tensor ranks than kv groups."""
-SEPARATE_LATENT_NORMS, LEGACY_EXPERTS, NAMED_TRANSFORMER_LAYER, SINGLE_QUERY_NORM = 10, 16, 16, 18
+SEPARATE_LATENT_NORMS, LEGACY_EXPERTS, NAMED_TRANSFORMER_LAYER, SINGLE_QUERY_NORM, CONVOLUTION_MODULES = (
+    10,
+    16,
+    16,
+    18,
+    18,
+)
 """The last versions whose latent attention has norms in modules of their own, that have GroupedMLP, that call the
-decoder layer in an MTP layer `transformer_layer`, and that leave a query alone which is not compressed."""
+decoder layer in an MTP layer `transformer_layer`, that leave a query alone which is not compressed, and whose state
+space layers have a module for the convolution."""
 
 
 def minor_of(version: str | None) -> int | None:
@@ -41,6 +48,8 @@ def version_of(args: Mapping[str, Any], tensors: Mapping[str, tuple[int, ...]]) 
             newest = min(newest, LEGACY_EXPERTS)
         elif key.endswith(".self_attention.kv_layernorm.weight"):
             newest = min(newest, SEPARATE_LATENT_NORMS)
+        elif key.endswith(".mixer.conv1d.weight"):
+            newest = min(newest, CONVOLUTION_MODULES)
         elif key.endswith(".self_attention.linear_kv_down_proj.weight"):
             rank, rope = args.get("kv_lora_rank"), args.get("qk_pos_emb_head_dim")
             if isinstance(rank, int) and isinstance(rope, int) and shape[:1] != (rank + rope,):
