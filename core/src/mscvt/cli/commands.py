@@ -62,11 +62,9 @@ def run_plan(given: Given) -> None:
 
 
 def _convert(load_kind: str, save_kind: str, given: Given) -> None:
-    from mscvt.cli import plans
     from mscvt.jobs.conversion import Settings, run_conversion
     from mscvt.jobs.parts import convert_in_parts
     from mscvt.jobs.prepare import prepare_reshard, prepare_to_huggingface, prepare_to_megatron
-    from mscvt.jobs.preview import look_ahead, write_page
     from mscvt.jobs.request import Request
     from mscvt.plan.selection import select_files
 
@@ -107,6 +105,8 @@ def _convert(load_kind: str, save_kind: str, given: Given) -> None:
         chosen = select_files(conversion.plan.files, writing.only)
         result = preview = None
         if writing.dry_run or planned.direction:
+            from mscvt.jobs.preview import look_ahead, write_page
+
             preview = look_ahead(conversion, folders.save_dir, chosen, rank=planned.rank, tensor=planned.tensor)
             if planned.html:
                 write_page(planned.html, conversion, preview, planned.tensor)
@@ -131,11 +131,17 @@ def _convert(load_kind: str, save_kind: str, given: Given) -> None:
     if output.json:
         shown = results.plan_object(conversion, folders.save_dir, chosen, notes)
         done = results.result_object(result) if result else {}
-        ahead = plans.preview_object(preview) if preview else {}
+        ahead = {}
+        if preview:
+            from mscvt.views.preview import preview_object
+
+            ahead = preview_object(preview)
         results.print_json(given.command.name, {**shown, "is_dry_run": result is None, **ahead, **done})
     elif result:
         results.print_result(conversion, result, notes, _proof(given))
     elif preview:
+        from mscvt.cli import plans
+
         plans.print_plan(conversion, given, preview, notes)
 
 

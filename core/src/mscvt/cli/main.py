@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -139,14 +141,16 @@ app = make_app()
 
 
 def run() -> None:
-    """The program: `main`, which ends at once on Ctrl-C where torch would take a second to unload."""
+    """The program: `main`, and then an end at once, where torch would take 0.2 to 0.4 s to be unloaded."""
     try:
         main()
     except SystemExit as end:
-        if end.code == INTERRUPTED:
+        atexit._run_exitfuncs()
+        with suppress(OSError):  # where nobody reads any more, the interpreter says so at its own end
             sys.stdout.flush()
             sys.stderr.flush()
-            os._exit(INTERRUPTED)
+            if isinstance(end.code, int):
+                os._exit(end.code)
         raise
 
 

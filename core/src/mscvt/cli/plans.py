@@ -17,13 +17,11 @@ from mscvt.cli.tables import Folders, Planned
 from mscvt.cli.training import print_training_flags, print_training_meanings, training_flags
 from mscvt.cli.words import Given, take_texts
 from mscvt.model.options import rows
-from mscvt.views.preview import Preview, preview_object
+from mscvt.views.preview import Preview
 from mscvt.views.terminal import preview_text
 
 if TYPE_CHECKING:
     from mscvt.jobs.conversion import Conversion
-
-__all__ = ["preview_object", "print_lines", "print_plan"]
 
 _ENDINGS: Mapping[str, str] = {"hf2mg": "-mcore", "mg2hf": "-hf", "mg2mg": "-new"}
 """Direction -> what is added to the source's name, where no name was given for the result."""

@@ -132,8 +132,9 @@ def load_registry(found: Iterable[EntryPoint] | None = None) -> Registry:
     plugins: list[Plugin] = []
     loaded: dict[int, Plugin] = {}
     served: dict[str, list[Family]] = {}
-    for point in sorted(points, key=lambda point: (_distribution(point), point.name)):
-        plugin = Plugin(*_distribution(point), f"{point.name} = {point.value}")
+    named = ((_distribution(point), point.name, point) for point in points)
+    for distribution, name, point in sorted(named, key=lambda entry: entry[:2]):
+        plugin = Plugin(*distribution, f"{name} = {point.value}")
         try:
             module = point.load()
             first = loaded.setdefault(id(module), plugin)
