@@ -16,7 +16,10 @@ def printable(text: object) -> str:
     >>> printable("a\x1b[2J")
     'a\\x1b[2J'
     """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    whole = str(text)
+    if whole.isprintable():
+        return whole
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in whole)
 
 
 def shown(text: object, most: int = 200) -> str:

@@ -136,7 +136,7 @@ def read_trained(request: Request, model: Model, base: MegatronCheckpoint) -> Tr
 
 def has_factors(source: MegatronCheckpoint, dialect: LoraNames) -> bool:
     """Whether a checkpoint has factors, which its keys say."""
-    return any(dialect.is_factor(key) for _, _, key in source.tensors)
+    return any(map(dialect.is_factor, {key for _, _, key in source.tensors}))
 
 
 def open_factors(folder: Path, model: Model) -> MegatronCheckpoint:

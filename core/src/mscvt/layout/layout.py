@@ -8,7 +8,7 @@ holds of a side is a `Share`; its pieces are walks (`mscvt.layout.pairs.Pair`) t
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from math import prod
 from typing import NamedTuple
@@ -64,15 +64,18 @@ class Side:
     dimensions: tuple[tuple[str, ...], ...] | None = None
     """The axes of each dimension, where the shape does not follow the memory order."""
     is_padding: bool = False
+    shape: tuple[int, ...] = field(init=False, repr=False)
+    """The tensor's shape."""
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The tensor's shape."""
+    def __post_init__(self) -> None:
+        """Work out the shape, which is asked for once for each layer and expert."""
         if self.dimensions is not None:
             sizes = {run.axis: run.extent for run in self.segments[0].runs}
-            return tuple(prod(sizes[axis] for axis in group) for group in self.dimensions)
-        shapes = [tuple(prod(run.extent for run in group) for group in segment.groups) for segment in self.segments]
-        return (sum(shape[0] for shape in shapes), *shapes[0][1:])
+            shape = tuple(prod(sizes[axis] for axis in group) for group in self.dimensions)
+        else:
+            shapes = [tuple(prod(run.extent for run in group) for group in segment.groups) for segment in self.segments]
+            shape = (sum(shape[0] for shape in shapes), *shapes[0][1:])
+        object.__setattr__(self, "shape", shape)
 
     @property
     def numel(self) -> int:

@@ -10,8 +10,8 @@ from typing import Any
 
 from mscvt.errors import Faults, MscvtError
 
-_HEAD = 1 << 20
-"""Bytes of each file that are looked at: the headers, and the first weights."""
+_HEAD = 1 << 16
+"""Bytes of each file that are looked at, which differ from file to file: of headers, or of the first weights."""
 _STATED = ("device", "inode", "size", "mtime")
 
 
@@ -24,7 +24,7 @@ def source_identity(folder: Path, files: Sequence[Path]) -> dict[str, Any]:
 
     Returns:
         The folder without links, and for each file its name, device, inode, size in bytes, time of its last change in
-        nanoseconds and the SHA-256 of its first MiB.
+        nanoseconds and the SHA-256 of its first 64 KiB.
 
     Raises:
         MscvtError: Where a file can't be read.

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 from mscvt.description.description import Description, Parameter
 from mscvt.errors import Faults
-from mscvt.layout.layout import Layout, Side
+from mscvt.layout.layout import Layout, Share, Side
 from mscvt.layout.pairs import uncovered
 from mscvt.parallel.grid import ShardName
 from mscvt.plan.contents import Copy
@@ -19,8 +18,7 @@ from mscvt.plan.shares import Shares, filled
 from mscvt.plan.targets import Target
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(NamedTuple):
     """A Hugging Face tensor in a parameter."""
 
     parameter: Parameter
@@ -61,7 +59,7 @@ class ByHuggingFace:
         self.description = description
         self.shares = shares or Shares(description)
         self.uses = uses_by_name(description)
-        self._copies: dict[tuple[Any, ...], tuple[tuple[Copy, ...], tuple[tuple[int, int], ...]]] = {}
+        self._copies: dict[tuple[Any, ...], tuple[tuple[Copy, ...], tuple[tuple[int, Share], ...]]] = {}
         self._repeated: dict[str, list[str]] = {}
         for name, alias in sorted(description.aliases.items()):
             if alias.is_written:
@@ -86,15 +84,12 @@ class ByHuggingFace:
         """One tensor, and its repetitions."""
         uses = self.uses[handle]
         copies, wanted = self._links(uses)
-        sources = tuple(
-            self.shares.first_name(uses[use].parameter, self.shares.of(uses[use].parameter.layout)[share].share)
-            for use, share in wanted
-        )
+        sources = tuple(self.shares.first_name(uses[use].parameter, share) for use, share in wanted)
         keeps_dtype = any(use.parameter.keeps_dtype for use in uses)
         names = (handle, *self._repeated.get(handle, ()))
         return (Target(names, uses[0].side.shape, copies, sources, keeps_dtype),)
 
-    def _links(self, uses: Sequence[Use]) -> tuple[tuple[Copy, ...], tuple[tuple[int, int], ...]]:
+    def _links(self, uses: Sequence[Use]) -> tuple[tuple[Copy, ...], tuple[tuple[int, Share], ...]]:
         """The copies that fill a tensor, and for each of their sources the use and the share that it is."""
         mark = tuple(use.mark for use in uses)
         if mark not in self._copies:
@@ -104,7 +99,10 @@ class ByHuggingFace:
                 for number, use in enumerate(uses)
                 for share, walk in self.shares.inside(use.parameter.layout).get((use.number, use.held), ())
             )
-            self._copies[mark] = copies, tuple(wanted)
+            self._copies[mark] = (
+                copies,
+                tuple((use, self.shares.of(uses[use].parameter.layout)[share].share) for use, share in wanted),
+            )
         return self._copies[mark]
 
     def equal(self, *, replicas: bool) -> Iterator[tuple[ShardName, ShardName]]:

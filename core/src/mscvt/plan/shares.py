@@ -86,6 +86,8 @@ def _cut(layout: Layout, share: Share) -> Cut:
 
 def filled(name: str, axes: Sequence[str], at: Sequence[int]) -> str:
     """A name with indices in the place of the axes that it holds."""
+    if not axes:
+        return name
     for axis, index in zip(axes, at, strict=True):
         name = name.replace(f"{{{axis}}}", str(index))
     return name

@@ -8,15 +8,13 @@ tensor, lead from one topology to another. A `Target` is such a group, without d
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from mscvt.errors import Faults
 from mscvt.plan.contents import Copy, Name
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """A tensor to be written, and the links that fill it."""
 
     names: tuple[Name, ...]

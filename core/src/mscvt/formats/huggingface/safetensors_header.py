@@ -21,6 +21,8 @@ from mscvt.tensors.info import ITEM_SIZES, TensorInfo
 _HEADER_LIMIT = 100_000_000
 """Bytes; the limit that the safetensors library sets itself."""
 _ALIGNMENT = 8
+_WHOLE = frozenset({int})
+"""The type of a whole number; that of `true` is another one."""
 
 
 def read_header(path: Path, number: int) -> dict[str, TensorInfo]:
@@ -52,11 +54,12 @@ def read_header(path: Path, number: int) -> dict[str, TensorInfo]:
     header.pop("__metadata__", None)
     start = 8 + length
     found = {name: _entry(path, name, entry, number, start) for name, entry in header.items()}
-    position = start
-    for name, info in sorted(found.items(), key=lambda item: (item[1].offset, item[1].nbytes)):
-        if info.offset != position:
-            raise MscvtError(f"{path}: tensor {name!r} overlaps another or leaves a hole (byte {info.offset})")
-        position += info.nbytes
+    position = 0
+    for (begin, end), name in sorted((entry["data_offsets"], name) for name, entry in header.items()):
+        if begin != position:
+            raise MscvtError(f"{path}: tensor {name!r} overlaps another or leaves a hole (byte {start + begin})")
+        position = end
+    position += start
     if position != size:
         raise MscvtError(
             f"{path}: its tensors end at byte {position}, the file has {size}",
@@ -91,11 +94,9 @@ def _entry(path: Path, name: str, entry: Any, number: int, start: int) -> Tensor
 
 def _are_sizes(values: Any) -> bool:
     """Whether these are at most 64 whole numbers that fit a file's size."""
-    return (
-        isinstance(values, list)
-        and len(values) <= 64
-        and all(type(value) is int and 0 <= value < 2**63 for value in values)
-    )
+    if not isinstance(values, list) or len(values) > 64 or not set(map(type, values)) <= _WHOLE:
+        return False
+    return not values or (min(values) >= 0 and max(values) < 2**63)
 
 
 def make_header(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> tuple[bytes, dict[str, int], int]:

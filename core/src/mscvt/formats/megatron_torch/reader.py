@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,36 +34,6 @@ class _Shard:
     storages: tuple[Storage, ...]
 
 
-class RankTensors(Mapping[ShardName, TensorInfo]):
-    """The tensors of all ranks, of which those with equal files share one table."""
-
-    def __init__(self) -> None:
-        self._shards: dict[Rank, tuple[int, Mapping[tuple[str, str], TensorInfo]]] = {}
-
-    def add(self, rank: Rank, file: int, tensors: Mapping[tuple[str, str], TensorInfo]) -> None:
-        """Note a rank's tensors, and the number of its file."""
-        self._shards[rank] = file, tensors
-
-    def __getitem__(self, name: ShardName) -> TensorInfo:
-        rank, chunk, key = name
-        file, tensors = self._shards[rank]
-        info = tensors[chunk, key]
-        return TensorInfo(info.dtype, info.shape, file, info.offset)
-
-    def __contains__(self, name: object) -> bool:
-        if not isinstance(name, tuple) or name[0] not in self._shards:
-            return False
-        return name[1:] in self._shards[name[0]][1]
-
-    def __iter__(self) -> Iterator[ShardName]:
-        for rank, (_, tensors) in self._shards.items():
-            for chunk, key in tensors:
-                yield rank, chunk, key
-
-    def __len__(self) -> int:
-        return sum(len(tensors) for _, tensors in self._shards.values())
-
-
 class MegatronSource:
     """An opened checkpoint of one iteration.
 
@@ -88,7 +58,7 @@ class MegatronSource:
         if not self.rank_folders:
             raise MscvtError(f"{self.folder}: has no mp_rank_* folders; it holds a distributed checkpoint")
         self.files: list[Path] = []
-        self.tensors = RankTensors()
+        self.tensors: dict[ShardName, TensorInfo] = {}
         self.records: dict[Rank, RankRecord] = {}
         self._directories: dict[bytes, Directory] = {}
         self._parsed: dict[bytes, _Shard] = {}
@@ -156,7 +126,7 @@ class MegatronSource:
         """
         self.files.clear()
         self.records.clear()
-        self.tensors = RankTensors()
+        self.tensors = {}
         faults = []
         for folder in self.rank_folders:
             try:
@@ -172,7 +142,9 @@ class MegatronSource:
         check_same_run(path, shard.record, self._first, self._record)
         number = len(self.files)
         self.files.append(path)
-        self.tensors.add(rank, number, shard.tensors)
+        self.tensors |= {
+            (rank, *key): TensorInfo(info.dtype, info.shape, number, info.offset) for key, info in shard.tensors.items()
+        }
         self.records[rank] = shard.record
         if not is_new:
             self._unchecked[number] = shard.storages

@@ -23,6 +23,8 @@ LOCATOR = struct.Struct("<4sIQI")
 ENTRY = struct.Struct("<4s6H3I5H2I")
 """Directory entry: signature, made by, needs, flags, method, time, date, crc, stored bytes, bytes, lengths of name,
 extra and comment, disk, attributes, attributes, offset of the header."""
+_LENGTHS = struct.Struct("<4s24x3H")
+"""The same, but for the signature and the lengths of name, extra and comment."""
 HEADER = struct.Struct("<4s5H3I2H")
 """Header before a record: signature, needs, flags, method, time, date, crc, stored bytes, bytes, lengths."""
 ENTRY_CRC, ENTRY_SIZE = 16, ENTRY.size
@@ -149,20 +151,21 @@ def without_checksums(raw: bytes) -> bytes:
     Raises:
         MscvtError: Where it is no directory.
     """
-    masked = bytearray(raw)
+    masked, zeros = bytearray(raw), bytes(4)
     for at in _entries(raw):
-        masked[at + ENTRY_CRC : at + ENTRY_CRC + 4] = bytes(4)
+        masked[at + ENTRY_CRC : at + ENTRY_CRC + 4] = zeros
     return bytes(masked)
 
 
 def _entries(raw: bytes) -> Iterator[int]:
     """Where the entries of a directory begin."""
-    at, lengths = 0, struct.Struct("<3H")
+    at = 0
     while at < len(raw):
-        if raw[at : at + 4] != b"PK\1\2" or len(raw) - at < ENTRY_SIZE:
+        if len(raw) - at < ENTRY_SIZE or (found := _LENGTHS.unpack_from(raw, at))[0] != b"PK\1\2":
             raise MscvtError("its directory is damaged")
         yield at
-        at += ENTRY_SIZE + sum(lengths.unpack_from(raw, at + 28))
+        _, name, extra, comment = found
+        at += ENTRY_SIZE + name + extra + comment
     if at != len(raw):
         raise MscvtError("its directory is damaged")
 

@@ -181,10 +181,10 @@ def find_bitsandbytes(source: Source, faults: Faults) -> dict[str, BitsandbytesW
         else:
             found[name] = weight
     taken = {name for weight in found.values() for name in weight.companions}
-    for name in sorted(source.tensors.keys() - taken):
-        ending = next((end for end in (".absmax", ".quant_map") if name.endswith(end)), None)
-        if ending and name.removesuffix(ending) not in found and not faults:
-            faults.add(f"{name}: there is no {name.removesuffix(ending)}{STATE}nf4 (or fp4) to decode it with")
+    for name in sorted(name for name in source.tensors.keys() - taken if name.endswith((".absmax", ".quant_map"))):
+        of = name.rpartition(".")[0]
+        if of not in found and not faults:
+            faults.add(f"{name}: there is no {of}{STATE}nf4 (or fp4) to decode it with")
     return found
 
 

@@ -23,7 +23,7 @@ def find_block_scaled(source: Source, block: tuple[int, int], faults: Faults) ->
         faults: Takes what doesn't fit.
     """
     scales: dict[str, str] = {}
-    for name in sorted(source.tensors):
+    for name in sorted(name for name in source.tensors if name.endswith((SCALE_SUFFIX, _SHORT_SUFFIX))):
         weight = _weight_of(name, source)
         if weight is None:
             continue
@@ -34,14 +34,16 @@ def find_block_scaled(source: Source, block: tuple[int, int], faults: Faults) ->
         else:
             scales[weight] = name
     found: dict[str, BlockFp8Weight | Fp4Weight] = {}
-    for name, info in sorted(source.tensors.items()):
+    quantized = scales.keys() | {name for name, info in source.tensors.items() if info.dtype.startswith("F8_")}
+    for name in sorted(quantized):
+        info = source.tensors[name]
         if name in scales:
             weight_or_fault = _weight(name, info, scales[name], source.tensors[scales[name]], block)
             if isinstance(weight_or_fault, str):
                 faults.add(weight_or_fault)
             else:
                 found[name] = weight_or_fault
-        elif info.dtype.startswith("F8_") and name not in scales.values():
+        elif name not in scales.values():
             faults.add(
                 f"{name}: {info.dtype} and no {name}{SCALE_SUFFIX}{_or_short(name)} to decode it with",
                 hint=_INCOMPLETE,

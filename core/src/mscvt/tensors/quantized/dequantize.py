@@ -111,7 +111,8 @@ def find_quantized(source: NotedSource, quantization_config: Mapping[str, Any] |
     """
     where = _where(source)
     method, block = _method(where, quantization_config)
-    foreign = {name: who for name in source.tensors for end, who in FOREIGN.items() if name.endswith(end)}
+    suspects = [name for name in source.tensors if name.endswith(tuple(FOREIGN))]
+    foreign = {name: who for name in suspects for end, who in FOREIGN.items() if name.endswith(end)}
     if foreign:
         raise MscvtError(
             f"{where}: {len(foreign)} tensors, for example {min(foreign)!r}, are of a quantization that can't be "
