@@ -12,8 +12,12 @@ import torch
 
 from merging import gigabytes_per_second
 from mscvt.engine import DEFAULT_MEMORY
+from mscvt.engine.blocks import blocks_of, bytes_of
+from mscvt.engine.freed import keep_freed_memory
 from mscvt.engine.same_bytes import same_bytes
-from mscvt.engine.strided import copy_strided
+from mscvt.layout.pairs import Loop, Pair
+from mscvt.plan.contents import Content, Copy
+from mscvt.tensors.info import ITEM_SIZES
 from mscvt.tensors.quantized.block_fp8 import BLOCK, block_fp8
 from mscvt.tensors.quantized.fp4 import GROUP, fp4
 from mscvt.tensors.sources import PlainTensor, SourceTensor
@@ -27,20 +31,19 @@ def plain(dtype: torch.dtype, numel: int) -> PlainTensor:
     return PlainTensor(torch.randn(numel).to(dtype))
 
 
-def moved(source: SourceTensor, rows: int, columns: int, dtype: torch.dtype) -> Callable[[], object]:
-    """What a conversion does with a matrix: block after block into a buffer, as bits where the dtype stays."""
-    height = max(1, DEFAULT_MEMORY // _CORES // dtype.itemsize // columns)
-    buffer = torch.empty(height * columns, dtype=dtype)
+def moved(source: SourceTensor, numel: int, dtype: str) -> Callable[[], object]:
+    """What a conversion does with a tensor: block after block, run after run, into other memory."""
+    walk = Pair(0, 0, (Loop(numel, 1, 1),))
+    content = Content(("target",), dtype, (numel,), (Copy(0, walk),), ("source",))
+    limit, width = DEFAULT_MEMORY // _CORES, ITEM_SIZES[dtype]
+    buffer, written = (torch.zeros(nbytes, dtype=torch.uint8) for nbytes in (limit, numel * width))
 
     def work() -> None:
-        for first in range(0, rows, height):
-            count = min(height, rows - first)
-            taken = source.region(first * columns, (count, columns), (columns, 1))
-            target = buffer[: count * columns].view(count, columns)
-            if taken.dtype == dtype:
-                copy_strided(target.view(torch.int16), taken.view(torch.int16))
-            else:
-                target.copy_(taken)
+        for block in blocks_of(content, limit):
+            at = block.start * width
+            for run in bytes_of(block, buffer, lambda name: source):
+                written[at : at + len(run)] = run
+                at += len(run)
 
     return work
 
@@ -60,19 +63,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    keep_freed_memory()
     rows, columns = asked.rows, asked.columns
     numel = rows * columns
     values = torch.randn(numel).to(torch.float8_e4m3fn).view(rows, columns)
     scales = torch.rand(-(-rows // BLOCK[0]), -(-columns // BLOCK[1])) / 64
     codes = torch.randint(-128, 128, (rows, columns // 2), dtype=torch.int8)
     exponents = torch.randint(120, 130, (rows, columns // GROUP), dtype=torch.uint8).view(torch.float8_e8m0fnu)
-    bf16, fp32 = torch.bfloat16, torch.float32
+    bf16, fp32 = (plain(dtype, numel) for dtype in (torch.bfloat16, torch.float32))
     kinds: dict[str, tuple[int, Callable[[], object]]] = {
-        "copy": (2 * numel, moved(plain(bf16, numel), rows, columns, bf16)),
-        "FP8 to bf16": (2 * numel, moved(block_fp8(values, scales), rows, columns, bf16)),
-        "FP4 to bf16": (2 * numel, moved(fp4(codes, exponents), rows, columns, bf16)),
-        "fp32 to bf16": (2 * numel, moved(plain(fp32, numel), rows, columns, bf16)),
-        "bf16 to fp32": (4 * numel, moved(plain(bf16, numel), rows, columns, fp32)),
+        "copy": (2 * numel, moved(bf16, numel, "BF16")),
+        "FP8 to bf16": (2 * numel, moved(block_fp8(values, scales), numel, "BF16")),
+        "FP4 to bf16": (2 * numel, moved(fp4(codes, exponents), numel, "BF16")),
+        "fp32 to bf16": (2 * numel, moved(fp32, numel, "BF16")),
+        "bf16 to fp32": (4 * numel, moved(bf16, numel, "F32")),
         "compare": (2 * numel, compared(rows, columns)),
     }
     print("| source | GB/s written of a core | of a copy |\n|---|---|---|")

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mscvt.engine.blocks import Block, blocks_of, fill
+from mscvt.engine.blocks import Block, blocks_of, bytes_of
 from mscvt.layout.pairs import Loop, Pair, pair
 from mscvt.plan.contents import Content, Copy
 from mscvt.tensors.sources import PlainTensor
@@ -61,8 +61,8 @@ def as_bits(numbers, dtype):
     return torch.from_numpy(np.asarray(numbers)).to(BITS[width]).view(DTYPES[dtype])
 
 
-@given(contents(), st.integers(1, 400))
-def test_blocks_of_any_size_make_the_whole_content(drawn, limit):
+@given(contents(), st.integers(1, 400), st.integers(1, 40))
+def test_blocks_of_any_size_make_the_whole_content(drawn, limit, least_run):
     content, sources, numbers = drawn
     opened = {name: PlainTensor(as_bits(values, content.dtype)) for name, values in sources.items()}
     width = DTYPES[content.dtype].itemsize
@@ -75,7 +75,9 @@ def test_blocks_of_any_size_make_the_whole_content(drawn, limit):
         end = block.start + block.numel
         filled[block.start : end] += 1
         buffer = torch.full((block.numel * width + 3,), 0x77, dtype=torch.uint8)
-        result[block.start * width : end * width] = fill(block, buffer, opened.__getitem__)
+        result[block.start * width : end * width] = torch.cat(
+            list(bytes_of(block, buffer, opened.__getitem__, least_run))
+        )
         assert (buffer[block.numel * width :] == 0x77).all(), "bytes behind the block were written"
     assert (filled == 1).all()
     assert torch.equal(result, as_bits(numbers, content.dtype).view(torch.uint8))
@@ -108,7 +110,7 @@ def test_block_that_begins_in_the_middle_of_a_copy_reads_from_there():
     expected = torch.arange(12, dtype=torch.float32).view(4, 3).T.flatten()
     for start in range(12):
         for numel in range(1, 13 - start):
-            made = fill(Block(content, start, numel), torch.empty(48, dtype=torch.uint8), lambda _: source)
+            (made,) = bytes_of(Block(content, start, numel), torch.empty(48, dtype=torch.uint8), lambda _: source)
             assert torch.equal(made.view(torch.float32), expected[start : start + numel])
 
 
@@ -116,5 +118,26 @@ def test_source_of_another_dtype_is_converted():
     content = of("BF16", (2,), (2, 1, 1))
     (block,) = blocks_of(content, 64)
     source = torch.tensor([1.00390625, -3.0])
-    made = fill(block, torch.empty(64, dtype=torch.uint8), lambda _: PlainTensor(source))
+    (made,) = bytes_of(block, torch.empty(64, dtype=torch.uint8), lambda _: PlainTensor(source))
     assert torch.equal(made.view(torch.bfloat16), source.to(torch.bfloat16))
+
+
+def test_long_runs_are_taken_from_their_sources_in_order_and_short_ones_gathered():
+    content = Content(
+        ("t",),
+        "BF16",
+        (12,),
+        (Copy(1, Pair(3, 0, (Loop(2, 6, 3), Loop(3, 1, 1)))), Copy(0, Pair(0, 6, (Loop(2, 6, 3), Loop(3, 1, 1))))),
+        ("a", "b"),
+    )
+    sources = {"a": torch.arange(12).bfloat16(), "b": torch.arange(100, 106).bfloat16()}
+    expected = torch.tensor([6, 7, 8, 100, 101, 102, 9, 10, 11, 103, 104, 105]).bfloat16()
+    (block,) = blocks_of(content, 64)
+    buffer = torch.empty(64, dtype=torch.uint8)
+    for least, count in ((6, 4), (7, 4), (8, 1)):  # in bytes; a run has 6
+        runs = list(bytes_of(block, buffer, lambda name: PlainTensor(sources[name]), least))
+        assert len(runs) == count
+        assert torch.equal(torch.cat(runs).view(torch.bfloat16), expected)
+        memory = {run.untyped_storage().data_ptr() for run in runs}
+        held = {source.untyped_storage().data_ptr() for source in sources.values()}
+        assert memory == (held if count == 4 else {buffer.untyped_storage().data_ptr()})

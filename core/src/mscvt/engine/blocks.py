@@ -1,20 +1,26 @@
-"""Blocks: contiguous runs of a target tensor, small enough for a buffer, and how to fill one."""
+"""Blocks: contiguous runs of a target tensor, small enough for a buffer, and where their bytes are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 
 from mscvt.engine.strided import copy_strided
-from mscvt.layout.pairs import clip
+from mscvt.layout.pairs import Loop, Pair, clip
 from mscvt.plan.contents import Content, Name
 from mscvt.tensors.info import ITEM_SIZES, TORCH_NAMES
 from mscvt.tensors.sources import Computed, SourceTensor
 
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """Elements are moved as integers of their size, so that no NaN can change on the way."""
+_LEAST_RUN = 1 << 16
+"""Bytes from which on a run costs less as one of its own than to be gathered with others."""
+
+_LONGEST_RUN = 1 << 20
+"""Bytes that are taken, and where the source has to compute them are computed, at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,32 +45,69 @@ def blocks_of(content: Content, limit: int) -> Iterator[Block]:
         yield Block(content, start, min(room, content.numel - start))
 
 
-def fill(block: Block, buffer: torch.Tensor, open_source: Callable[[Name], SourceTensor]) -> torch.Tensor:
-    """Put a block's elements into a buffer of bytes.
+def bytes_of(
+    block: Block, buffer: torch.Tensor, open_source: Callable[[Name], SourceTensor], least_run: int = _LEAST_RUN
+) -> Iterator[torch.Tensor]:
+    """The bytes of a block, as few at a time that what is computed for them stays in the processor's cache.
 
-    Returns:
-        The bytes of the block, a view of the buffer.
+    Args:
+        block: The block.
+        buffer: Bytes, as many as the block has at least.
+        open_source: Gives a source tensor by its name.
+        least_run: Bytes from which on a run is taken from its source.
+
+    Yields:
+        Bytes that together are the block's, in order: those of the sources themselves where they lie there in long
+        runs, so that nothing but their reader moves them, else a view of the buffer.
     """
     content = block.content
-    width = ITEM_SIZES[content.dtype]
-    taken = buffer[: block.numel * width]
-    dtype = getattr(torch, TORCH_NAMES[content.dtype])
-    elements = taken.view(dtype)
-    for number, whole in content.copies:
-        for walk in clip(whole, block.start, block.start + block.numel):
-            extents = tuple(loop.extent for loop in walk.loops)
-            strides = tuple(loop.left for loop in walk.loops)
-            target = elements.as_strided(extents, strides, elements.storage_offset() + walk.left)
-            if number is None:
-                target.zero_()
-                continue
-            by = tuple(loop.right for loop in walk.loops)
-            source = open_source(content.sources[number])
-            if isinstance(source, Computed):
-                source.write(target, walk.right, by, _move)
-            else:
-                _move(target, source.region(walk.right, extents, by))
-    return taken
+    width, dtype = ITEM_SIZES[content.dtype], getattr(torch, TORCH_NAMES[content.dtype])
+    walks = [
+        (number, walk)
+        for number, whole in content.copies
+        for walk in clip(whole, block.start, block.start + block.numel)
+    ]
+    opened = {number: open_source(content.sources[number]) for number, _ in walks if number is not None}
+    runs: list[tuple[int, int, int, int]] = []
+    for number, walk in walks:
+        *outer, inner = walk.loops or (Loop(1, 1, 1),)
+        is_run = inner.left == inner.right == 1 and inner.extent >= min(block.numel, least_run // width)
+        if number is None or not is_run or not _has(opened[number], dtype, walk.right):
+            yield _gathered(buffer[: block.numel * width].view(dtype), walks, opened)
+            return
+        for at in product(*(range(loop.extent) for loop in outer)):
+            left = sum(index * loop.left for index, loop in zip(at, outer, strict=True))
+            right = sum(index * loop.right for index, loop in zip(at, outer, strict=True))
+            runs.append((walk.left + left, number, walk.right + right, inner.extent))
+    room = _LONGEST_RUN // width
+    for _, number, right, extent in sorted(runs):
+        for start in range(0, extent, room):
+            run = opened[number].region(right + start, (min(room, extent - start),), (1,))
+            yield run.contiguous().view(torch.uint8)
+
+
+def _has(source: SourceTensor, dtype: torch.dtype, element: int) -> bool:
+    """Whether the elements of a source can be taken as they are."""
+    return not isinstance(source, Computed) and source.region(element, (1,), (1,)).dtype == dtype
+
+
+def _gathered(
+    elements: torch.Tensor, walks: Sequence[tuple[int | None, Pair]], opened: Mapping[int, SourceTensor]
+) -> torch.Tensor:
+    """Put a block's elements where there is room for them; returns their bytes."""
+    for number, walk in walks:
+        extents = tuple(loop.extent for loop in walk.loops)
+        strides = tuple(loop.left for loop in walk.loops)
+        target = elements.as_strided(extents, strides, elements.storage_offset() + walk.left)
+        if number is None:
+            target.zero_()
+            continue
+        source, by = opened[number], tuple(loop.right for loop in walk.loops)
+        if isinstance(source, Computed):
+            source.write(target, walk.right, by, _move)
+        else:
+            _move(target, source.region(walk.right, extents, by))
+    return elements.view(torch.uint8)
 
 
 def _move(target: torch.Tensor, source: torch.Tensor) -> None:

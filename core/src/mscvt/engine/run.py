@@ -1,4 +1,4 @@
-"""Running a plan: worker threads take blocks in order, fill a buffer of their own and hand it to the sink."""
+"""Running a plan: worker threads take blocks in order, find or gather their bytes and hand them to the sink."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from mscvt.engine.blocks import Block, blocks_of, fill
+from mscvt.engine.blocks import Block, blocks_of, bytes_of
+from mscvt.engine.freed import keep_freed_memory
 from mscvt.engine.sinks import Sink
 from mscvt.engine.threads import keep_thread_number
 from mscvt.plan.contents import Content, Name, Plan, Unit
@@ -212,13 +213,14 @@ def run_plan(
             buffer = torch.empty(limit, dtype=torch.uint8)
             while (taken := queue.take()) is not None:
                 pending, block = taken
-                progress(sink.put(block, fill(block, buffer, open_source)))
+                progress(sink.put(block, bytes_of(block, buffer, open_source)))
                 queue.release(pending)
         except BaseException as error:
             queue.fail(error)
         finally:
             queue.leave()
 
+    keep_freed_memory()
     hold()
     threads = [threading.Thread(target=work, name=f"mscvt-{i}", daemon=True) for i in range(count)]
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +19,8 @@ from mscvt.plan.contents import Name, Unit
 from mscvt.tensors.info import ITEM_SIZES, TORCH_NAMES
 from mscvt.tensors.sources import SourceTensor
 
+_CACHED = 1 << 18
+"""Bytes that are checksummed and written together."""
 _STEP = 1 << 16
 """Elements looked at together where blocks differ, so that counting takes little memory."""
 
@@ -26,8 +28,8 @@ _STEP = 1 << 16
 class Sink(Protocol):
     """Takes finished blocks, from any thread, in any order, any of them again."""
 
-    def put(self, block: Block, data: torch.Tensor) -> int:
-        """Take the bytes of a block for all its targets; returns how many bytes that were in all."""
+    def put(self, block: Block, runs: Iterable[torch.Tensor]) -> int:
+        """Take the bytes of a block, in runs, for all its targets; returns how many bytes that were in all."""
         ...
 
 
@@ -63,21 +65,28 @@ class FileSink:
         """First target of a content -> start, CRC-32 and bytes of each of its blocks so far."""
         self._lock = threading.Lock()
 
-    def put(self, block: Block, data: torch.Tensor) -> int:
-        """Write the bytes to every target.
+    def put(self, block: Block, runs: Iterable[torch.Tensor]) -> int:
+        """Write the bytes to every target, so few at a time that the processor's cache holds them meanwhile.
 
         Raises:
             OSError: Where the disk is full or broken; it names the file.
         """
-        view = memoryview(data.numpy())  # type: ignore[arg-type]  # numpy's arrays are buffers
-        targets = block.content.targets
+        places = [self.places[target] for target in block.content.targets]
+        begin = offset = block.start * ITEM_SIZES[block.content.dtype]
+        checksum = 0
+        for run in runs:
+            whole = memoryview(run.numpy())  # type: ignore[arg-type]  # numpy's arrays are buffers
+            for at in range(0, len(whole), _CACHED):
+                view = whole[at : at + _CACHED]
+                if self._checksums:
+                    checksum = crc32(view, checksum)
+                for place in places:
+                    self._write(place, offset, view)
+                offset += len(view)
         if self._checksums:
-            done = (block.start, crc32(view), len(view))
             with self._lock:
-                self._blocks.setdefault(targets[0], []).append(done)
-        for target in targets:
-            self._write(self.places[target], block.start * ITEM_SIZES[block.content.dtype], view)
-        return len(view) * len(targets)
+                self._blocks.setdefault(block.content.targets[0], []).append((begin, checksum, offset - begin))
+        return (offset - begin) * len(places)
 
     def _write(self, place: Place, offset: int, view: memoryview) -> None:
         position, done = place.offset + offset, 0
@@ -150,27 +159,33 @@ class CompareSink:
         """Targets whose padding differs and was ignored."""
         self._lock = threading.Lock()
 
-    def put(self, block: Block, data: torch.Tensor) -> int:
+    def put(self, block: Block, runs: Iterable[torch.Tensor]) -> int:
         """Compare the bytes with every target."""
-        width = ITEM_SIZES[block.content.dtype]
-        compared = 0
-        for target in block.content.targets:
-            existing = self.open_existing(target).region(block.start, (block.numel,), (1,))
-            if existing.element_size() != width:
-                raise MscvtError(f"{target}: compared with elements of another size")
-            theirs = existing.view(torch.uint8)
-            if not same_bytes(data, theirs):
-                self._find(target, block, data.view(-1, width), theirs.view(-1, width))
-            compared += data.numel()
-        return compared
+        width, targets = ITEM_SIZES[block.content.dtype], block.content.targets
+        existing = [self._bytes_of(target, block, width) for target in targets]
+        at = 0
+        for ours in runs:
+            for target, whole in zip(targets, existing, strict=True):
+                theirs = whole[at : at + len(ours)]
+                if not same_bytes(ours, theirs):
+                    first = block.start + at // width
+                    self._find(target, block, first, ours.view(-1, width), theirs.view(-1, width))
+            at += len(ours)
+        return at * len(targets)
 
-    def _find(self, target: Name, block: Block, ours: torch.Tensor, theirs: torch.Tensor) -> None:
-        """Note what differs; both are bytes `[elements, width]`."""
+    def _bytes_of(self, target: Name, block: Block, width: int) -> torch.Tensor:
+        existing = self.open_existing(target).region(block.start, (block.numel,), (1,))
+        if existing.element_size() != width:
+            raise MscvtError(f"{target}: compared with elements of another size")
+        return existing.view(torch.uint8)
+
+    def _find(self, target: Name, block: Block, first: int, ours: torch.Tensor, theirs: torch.Tensor) -> None:
+        """Note what differs; both are bytes `[elements, width]`, from element `first` on."""
         dtype = getattr(torch, TORCH_NAMES[block.content.dtype])
-        for start in range(0, block.numel, _STEP):
+        for start in range(0, len(ours), _STEP):
             step = slice(start, start + _STEP)
             differing = torch.nonzero((ours[step] != theirs[step]).any(dim=1)).flatten()
-            elements = differing + start + block.start
+            elements = differing + start + first
             if self.ignore_padding and (is_padding := _is_padding(block, elements)).any():
                 differing, elements = differing[~is_padding], elements[~is_padding]
                 with self._lock:
