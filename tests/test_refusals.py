@@ -24,7 +24,7 @@ TOPOLOGY = {
         "qwen3",
         {},
         [PP, "4", NOOP, "0"],
-        ["9 slots (8 layers and the noop layers)", f"{PP} 4", f"Add 3 with {NOOP}"],
+        ["9 slots (8 layers and the noop layers)", f"{PP} 4", f"Add 3 more with {NOOP}"],
     ),
     "stage_not_divisible_by_vpp": ("llama2", {}, [PP, "2", VPP, "3"], ["4 layers a stage", f"{VPP} 3", "divisor of 4"]),
     "odd_stage_with_dualpipev": (

@@ -127,10 +127,10 @@ def _chunks(options: Options, slots: int, faults: Faults) -> list[Chunk]:
         return []
     if slots % stages:
         noop = f"{slots} slots ({slots - len(options.noop_layers or ())} layers and the noop layers)"
-        what = noop if options.noop_layers else f"{slots} layers"
+        what, more = (noop, " more") if options.noop_layers else (f"{slots} layers", "")
         faults.add(
             f"{what} are not divisible by {flag('target_pipeline_parallel_size')} {stages}",
-            hint=f"Add {-slots % stages} with {flag('noop_layers')}, or give each stage's layers with "
+            hint=f"Add {-slots % stages}{more} with {flag('noop_layers')}, or give each stage's layers with "
             f"{flag('num_layer_list')}.",
         )
         return []
