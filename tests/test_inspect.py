@@ -194,6 +194,7 @@ def test_other_iterations_are_named_and_can_be_asked_for(mg):
     shutil.copytree(mg / "iter_0000001", mg / "iter_0000002")
     assert inspected(mg)["facts"]["iteration"] == "iter_0000001, there are also iter_0000002"
     assert inspected(mg, "--iteration", 2)["facts"]["iteration"].startswith("iter_0000002, ")
+    assert run_main("inspect", mg, "--iteration", 2).out.endswith(f"plan mg2hf --load-dir {mg} --iteration 2\n")
 
 
 def test_missing_tensors_of_a_model_and_such_that_nobody_knows_are_odd(hf):
