@@ -117,7 +117,9 @@ def test_options_of_a_script_are_taken_and_what_it_says_otherwise_is_said(tmp_pa
     assert taken.out.count("note: ") == 3
     contradicted = plan("--pp", "1", "--tp", "4")
     assert f"--target-tensor-parallel-size 4 is given, and {script} has 2" in contradicted.err
-    script.write_text("echo nothing\n")
-    assert "no command in it has a parallel option" in plan().err
+    script.write_text('if $LARGE; then\n    ARGS="--tensor-model-parallel-size 8"\nfi\ntorchrun train.py $ARGS\n')
+    hidden = plan().err
+    assert "no command in it has a parallel option" in hidden
+    assert "Nor is known: $ARGS, which is set under a condition." in hidden
     script.unlink()
     assert "no such file" in plan().err

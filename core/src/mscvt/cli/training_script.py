@@ -17,6 +17,7 @@ from mscvt.model.options import Row, rows
 FLAG = "--from-training-script"
 _OF_THE_MODEL = frozenset({"num_layers", "first_k_dense_replace"})
 """Options that mean something else there: the script gives the model's own, with noop layers."""
+_SHOWN = 5
 
 
 def take_script(command: Command, path: Path, given: Collection[str], take: Take, faults: Faults) -> list[str]:
@@ -61,9 +62,11 @@ def take_script(command: Command, path: Path, given: Collection[str], take: Take
                     hint=f"Give it here: {row.flag} {row.metavar}. The script is read, not executed.",
                 )
     if not calls:
+        hidden = dict.fromkeys(what for call in script.calls for what in _unseen(script, call, spelt))
+        rest = f" Nor is known: {'; '.join(list(hidden)[:_SHOWN])}." if hidden else ""
         raise MscvtError(
             f"{FLAG} {path}: no command in it has a parallel option such as --tensor-model-parallel-size",
-            hint="Give the script in which they stand; what it calls or sources is not read.",
+            hint=f"Give the script in which they stand; what it calls or sources is not read.{rest}",
         )
     return [f"{path}: options are not seen in {what}" for what in unseen]
 
