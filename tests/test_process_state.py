@@ -17,6 +17,7 @@ from mscvt.errors import MscvtError
 from mscvt.jobs.conversion import Settings, run_conversion
 from mscvt.jobs.prepare import prepare_to_megatron
 from mscvt.jobs.request import Request
+from mscvt.jobs.verify import verify_checkpoints
 from mscvt.output.limits import allow_open_files
 from mscvt.plugins.registry import load_registry
 from mscvt.testing import save_huggingface, source_tensors
@@ -54,6 +55,10 @@ def few_files():
 def test_more_files_than_the_soft_limit_allows_are_written(only, sources, tmp_path, few_files):
     result = convert("hf2mg", sources, tmp_path / "out", only=only)
     assert (result.files, result.is_complete) == (16, True)
+
+
+def test_more_files_than_the_soft_limit_allows_are_compared(sources, few_files):
+    assert verify_checkpoints(hf=sources.hf, mg=sources.mg, registry=load_registry()).is_equal
 
 
 def test_more_files_than_the_hard_limit_allows_are_refused_before_anything_is_begun(sources, tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ from mscvt.output.files import OpenFiles, allocate_files
 from mscvt.output.holding import Holding
 from mscvt.output.identity import check_unchanged
 from mscvt.output.journal import Journal
-from mscvt.output.limits import allow_open_files
+from mscvt.output.limits import OTHER_FILES, allow_open_files
 from mscvt.output.planned import planned_record
 from mscvt.output.staging import Staging
 from mscvt.plan.contents import Name, OutputFile
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Conversion", "Interrupted", "Result", "Settings", "run_conversion"]
 
-_OTHER_FILES = 256
-"""Files that the interpreter, its libraries and whoever calls this have open."""
-
 
 def run_conversion(conversion: Conversion, target: Path, settings: Settings) -> Result:
     """Run a conversion, or go on with one that was interrupted.
@@ -47,7 +44,7 @@ def run_conversion(conversion: Conversion, target: Path, settings: Settings) -> 
     """
     began = time.monotonic()
     chosen = select_files(conversion.plan.files, settings.only)
-    allow_open_files(2 * len(chosen) + 2 * len(conversion.identity["source"]["files"]) + _OTHER_FILES)
+    allow_open_files(2 * len(chosen) + 2 * len(conversion.identity["source"]["files"]) + OTHER_FILES)
     run: _Run | None = None
     try:
         staging = staging_of(conversion, target)

@@ -6,6 +6,9 @@ import resource
 
 from mscvt.errors import MscvtError
 
+OTHER_FILES = 256
+"""Files that the interpreter, its libraries and whoever calls this have open."""
+
 
 def allow_open_files(count: int) -> None:
     """Raise the soft limit on open files, as far as the system allows it.
