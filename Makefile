@@ -15,7 +15,7 @@ help:
 	@echo "make check   tests, lint and types"
 	@echo "make docs    write docs/support.md, docs/commands and the tables of other pages anew"
 	@echo "make site    build the documentation as a site, in site/"
-	@echo "make bench   measure speed and memory (some minutes, 4 GB of disk)"
+	@echo "make bench   measure speed beside the committed figures (some minutes, 8 GB of disk)"
 
 $(READY): constraints.txt requirements-dev.txt core/pyproject.toml $(addsuffix /pyproject.toml,$(PLUGINS))
 	@echo "setting up .venv, which takes a minute or two"
@@ -46,7 +46,7 @@ types: $(READY)
 check: lint types test
 
 bench: $(READY)
-	$(BIN)/python benchmarks/speed.py $(BENCH)
+	$(BIN)/python benchmarks/figures.py $(BENCH)
 
 docs: $(READY)
 	$(BIN)/python tests/support_table.py

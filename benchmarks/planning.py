@@ -49,6 +49,7 @@ def summary(measured: Measured) -> dict[str, Any]:
     plan = json.loads(measured.output)
     return {
         "seconds": measured.seconds,
+        "processor": measured.processor,
         "private_bytes": measured.anonymous,
         "files": len(plan["files"]),
         "tensors": sum(file["tensors"] for file in plan["files"]),
@@ -107,7 +108,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, help="where the files are made; default: the temporary folder")
     parser.add_argument("--output", type=Path, default=_RESULTS / "planning.json", help="JSON file")
     given = parser.parse_args(arguments)
-    report: dict[str, Any] = {"empty_start_seconds": mscvt("plugins").seconds, "models": {}}
+    start = mscvt("plugins")
+    report: dict[str, Any] = {
+        "empty_start_seconds": start.seconds,
+        "empty_start_processor": start.processor,
+        "models": {},
+    }
     print(f"empty start {report['empty_start_seconds']:.2f} s\n")
     print(f"| {' | '.join(_COLUMNS)} |\n{'|---' * len(_COLUMNS)}|", flush=True)
     for name in given.model or names:

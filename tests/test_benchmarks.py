@@ -63,6 +63,30 @@ def test_merging_reports_a_copy_and_every_rank(capsys):
     assert [row[0] for row in rows] == ["| copy", "| merge, rank 1", "| merge, rank 2"]
 
 
+def test_figures_of_all_benchmarks_stand_beside_the_committed_ones(tmp_path, monkeypatch):
+    figures, ways = benchmark("figures"), benchmark("speed").DIRECTIONS
+    reports = {
+        "speed": {"scenarios": {"tiny": {"source_bytes": 1, **{way: {"ratio_processor": 1.5} for way in ways}}}},
+        "planning": {
+            "empty_start_processor": 2.0,
+            "models": {"tiny": {"hf2mg": {"processor": 4.0}, "mg2hf": {"processor": 5.0}}},
+        },
+    }
+    for name, report in reports.items():
+
+        def write(arguments, report=report):
+            Path(arguments[-1]).write_text(json.dumps(report))
+
+        monkeypatch.setattr(benchmark(name), "main", write)
+    found = figures.measure(tmp_path, (), (), ("--rows", "1024", "--columns", "512", "--rounds", "2"))
+    assert not list(tmp_path.iterdir())
+    assert (found["mg2hf, of cp"], found["planning mg2hf, of an empty start"]) == (1.5, 2.5)
+    assert {"FP8 to bf16, of a copy", "merge, rank 16, of a copy"} <= found.keys()
+    assert all(figure > 0 for figure in found.values())
+    rows = figures.table({"a": 3.0, "b": 1.0}, {"a": 2.0}).splitlines()
+    assert rows[2:] == ["| a | 2.00 | 3.00 | 1.50 |", "| b |  | 1.00 |  |"]
+
+
 def test_planning_reports_both_directions_for_a_tiny_model(tmp_path):
     report = run_of("planning", tmp_path, "--model", "tiny")["models"]["tiny"]
     model = benchmark("models").PLANNING["tiny"]()
