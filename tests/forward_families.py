@@ -199,6 +199,20 @@ FAMILIES = {
         {role: ENDS[role] for role in ENDS if role != "head"},
         Conventions(norm_offset=1.0, scales_embedding=True),
     ),
+    "olmo2": Family(
+        "olmo2",
+        {},
+        (
+            QKVO
+            | QK_NORM
+            | MLP
+            | {
+                "norm.post_attention": PREFIX + "post_attention_layernorm.weight",
+                "norm.post_mlp": PREFIX + "post_feedforward_layernorm.weight",
+            },
+        )
+        * 2,
+    ),
     "phi3": Family(
         "phi3",
         {},

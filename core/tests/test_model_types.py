@@ -173,6 +173,7 @@ AT_LOAD = {
     "sizes": (replace(ACME, sizes={"slot": 3}), "sizes of 'acme' is {'slot': 3}, expected a function"),
     "respell": (replace(ACME, respell={}), "respell of 'acme' is {}, expected a function"),
     "flags": (replace(ACME, flags="--swap"), "flags of 'acme' is '--swap', expected a list of words, or a function"),
+    "brace": (replace(ACME, flags=("--w {swap",)), "flags of 'acme' is ('--w {swap',), expected a list of words"),
     "names": (
         replace(ACME, names=DECODER["attention"]),
         "names of 'acme' is mappingproxy({'norm.input': 'model.layers.{layer}.input_layernorm.weight', ",

@@ -8,6 +8,15 @@ from typing import Any
 
 from mscvt.layout.rules import fields_in
 from mscvt.model.options import flag
+from mscvt.plugins.answers import is_words
+
+
+def is_flags(value: Any) -> bool:
+    """Whether a value is a list of flags, whose braces match."""
+    try:
+        return is_words(value) and spoken_of(value) is not None
+    except ValueError:
+        return False
 
 
 def spoken_of(flags: Sequence[str]) -> frozenset[str]:

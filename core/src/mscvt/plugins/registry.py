@@ -15,8 +15,9 @@ from mscvt.model.family import ModelType, matches_every
 from mscvt.model.fields import Field
 from mscvt.model.hyperparameters import model_fields
 from mscvt.plugins import defaults, hookspecs
-from mscvt.plugins.answers import is_names, is_own, is_plain, is_table, is_words
+from mscvt.plugins.answers import is_names, is_own, is_plain, is_table
 from mscvt.plugins.family import Family, Plugin
+from mscvt.plugins.flags import is_flags
 
 GROUP = "mscvt"
 PROJECT = "mscvt"
@@ -230,7 +231,7 @@ def _model_types(hooks: Mapping[str, Any], *, names_hook: bool) -> tuple[ModelTy
 _TABLES: Mapping[str, tuple[Callable[[Any], bool], str]] = MappingProxyType(
     {
         **dict.fromkeys(("matches", "sizes", "respell", "left_out"), (callable, "a function")),
-        "flags": (lambda value: callable(value) or is_words(value), "a list of words, or a function"),
+        "flags": (lambda value: callable(value) or is_flags(value), "a list of words, or a function"),
         "names": (is_names, "block -> role -> name"),
         "names_if": (lambda value: is_table(value, is_names), "hyperparameter -> block -> role -> name"),
         "own": (lambda value: is_table(value, is_own), "block -> a list of Own"),

@@ -74,7 +74,7 @@ def forward(
 def _through(
     x: Tensor, layer: Roles, model: Model, mixers: Mapping[str, Block], feed_forwards: Mapping[str, Block]
 ) -> Tensor:
-    """One layer: a mixer of tokens, then a feed-forward if it has one, each with a norm before and perhaps after."""
+    """One layer: a mixer of tokens, then a feed-forward if it has one, each with a norm before, after, or both."""
     mix = _only(layer, mixers)
     if mix is None:
         raise MscvtError(
@@ -88,7 +88,9 @@ def _through(
 
 
 def _framed(x: Tensor, layer: Roles, model: Model, block: Block, before: str, after: str) -> Tensor:
-    result = block(normalized(x, layer, before, model), layer, model)
+    if layer.has(before) or not layer.has(after):
+        x = normalized(x, layer, before, model)
+    result = block(x, layer, model)
     return normalized(result, layer, after, model) if layer.has(after) else result
 
 
