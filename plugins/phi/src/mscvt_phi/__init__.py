@@ -15,6 +15,7 @@ from mscvt import (
     flag,
     hookimpl,
     in_layers,
+    number,
     table,
 )
 
@@ -44,14 +45,17 @@ FACTORS = {
     "original_max_position_embeddings": "rope_scaling_original_max_position_embeddings",
 }
 """What a configuration says of rotary embeddings for long contexts -> what training calls it."""
-ROPE = {"longrope": table("longrope", default=None)}
+ROPE = {
+    "rotary_percent": number("partial_rotary_factor", "rope_parameters.partial_rotary_factor", default=1.0),
+    "longrope": table("longrope", default=None),
+}
 MOE_FIELDS = {
     **SPARSE_EXPERT_FIELDS,
     **ROPE,
     "add_qkv_bias": flag("attention_bias", default=False),
     "add_output_layer_bias": flag("lm_head_bias", default=False),
 }
-MOE_FLAGS = ("--spec mindspeed_llm.tasks.models.spec.phi35_moe_spec layer_spec", *ROPE)
+MOE_FLAGS = ("--spec mindspeed_llm.tasks.models.spec.phi35_moe_spec layer_spec", "longrope")
 MOE_REFUSED = {
     "transformer_impl": "models are trained with local modules alone",
     "dialect": "models choose experts in a way of their own, and megatron-core has no router for that",
@@ -76,7 +80,7 @@ def _respell(config: Mapping[str, Any]) -> Mapping[str, Any]:
 def mscvt_model_types() -> Sequence[ModelType]:
     """Serve `phi3.5`, which is Phi-3 and Phi-4 too, and `phi3.5-moe`."""
     return [
-        ModelType("phi3.5", ("phi3",), ROPE, respell=_respell, flags=(*ROPE,), names=PACKED),
+        ModelType("phi3.5", ("phi3",), ROPE, respell=_respell, flags=("longrope",), names=PACKED),
         ModelType(
             "phi3.5-moe",
             ("phimoe",),
