@@ -98,9 +98,8 @@ def test_shards_are_shown_with_their_layout_and_every_key_with_role_cut_and_name
         "shape": [24, 48],
         "dtype": "BF16",
         "part": {
-            "role": "moe.expert.gate + moe.expert.up",
-            "key": "model.layers.{0-3}.mlp.experts.{expert}.gate_proj.weight + "
-            "model.layers.{0-3}.mlp.experts.{expert}.up_proj.weight",
+            "role": "moe.expert.{gate,up}",
+            "key": "model.layers.{0-3}.mlp.experts.{expert}.{gate_proj,up_proj}.weight",
             "cut": "ep: expert, etp: moe_ffn",
             "shape": [24, 48],
         },

@@ -92,7 +92,7 @@ def _parts(description: Description) -> dict[str, Part]:
         if mark not in shared:
             keys = dict.fromkeys(use.parameter.layout.left[0].name for use in uses)
             cuts = dict.fromkeys(cut_text(use.parameter.layout.cuts) for use in uses)
-            shared[mark] = Part(uses[0].side.name, " + ".join(keys), ", ".join(filter(None, cuts)), uses[0].side.shape)
+            shared[mark] = Part(uses[0].side.name, joined(keys), ", ".join(filter(None, cuts)), uses[0].side.shape)
         parts[name] = shared[mark]
     for name, alias in description.aliases.items():
         original = parts[alias.of]
@@ -111,6 +111,17 @@ def _rows(found: Iterable[tuple[str, TensorInfo | None, Part | None]]) -> tuple[
         for (shape, dtype, part), group in alike.items()
         for names, count in fold_counted(group, _FOLDED)
     )
+
+
+def joined(names: Iterable[str]) -> str:
+    """What belongs together as one text: `attention.{q,k}` where names differ in one word, else `a.b + c`."""
+    words = [name.split(".") for name in dict.fromkeys(names)]
+    if len({len(each) for each in words}) == 1:
+        columns = [list(dict.fromkeys(column)) for column in zip(*words, strict=True)]
+        differing = [column for column in columns if len(column) > 1]
+        if len(differing) == 1 and len(differing[0]) == len(words):
+            return ".".join(c[0] if len(c) == 1 else "{" + ",".join(c) + "}" for c in columns)
+    return " + ".join(map(".".join, words))
 
 
 def lines_of(table: NameTable) -> list[str]:

@@ -10,7 +10,7 @@ from mscvt.errors.folding import fold_counted
 from mscvt.parallel.grid import ShardName
 from mscvt.plan.shares import Shares, filled
 from mscvt.tensors.info import TensorInfo
-from mscvt.views.names import NameRow, NameTable, Part
+from mscvt.views.names import NameRow, NameTable, Part, joined
 from mscvt.views.ranks import cut_text
 
 _FOLDED = 2
@@ -107,5 +107,5 @@ class _Alike:
             return None
         layout = next(iter(self.parameters)).layout
         sources = fold_counted((name for one in self.parameters for name in one.names if name), _FOLDED)
-        roles = dict.fromkeys(side.name for side in layout.right)
-        return Part(" + ".join(roles), " + ".join(name for name, _ in sources), cut_text(layout.cuts), self.expected)
+        roles = joined(side.name for side in layout.right)
+        return Part(roles, joined(name for name, _ in sources), cut_text(layout.cuts), self.expected)
