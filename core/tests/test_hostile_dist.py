@@ -5,6 +5,8 @@ import pickle
 import time
 from argparse import Namespace
 from collections.abc import Mapping
+from itertools import chain
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -14,7 +16,8 @@ from hypothesis import strategies as st
 
 from mscvt.errors import MscvtError
 from mscvt.formats.megatron_dist.checkpoint import DistCheckpoint
-from mscvt.formats.megatron_dist.classes import ALLOWED
+from mscvt.formats.megatron_dist.classes import ALLOWED, INDEX, PLACE
+from mscvt.formats.megatron_dist.metadata import Metadata
 from mscvt.formats.megatron_dist.reader import GlobalSource
 from mscvt.formats.megatron_dist.writer import write_common
 from mscvt.formats.torch_zip.native import unpickle_natively
@@ -180,14 +183,80 @@ def test_metadata_that_would_blow_up_is_refused_at_once(name, whole, tmp_path):
     assert time.process_time() - began < 20
 
 
+LIST = b"}\x94(NNu"
+NAME = b"\x8c\x05torch\x8c\x05int32\x93"
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        LIST + b"h\0b" * 12,  # a list doubles with each
+        NAME + b"\x8c\x01a\x8c\x01b\x86b",  # a name would be another one, in all files to come
+        b"\x8c\x13collections\x8c\x0bOrderedDict\x93(" + b"N" * 1000 + b"tR",  # each call copies what it is given
+    ],
+    ids=["list", "name", "call"],
+)
+def test_swift_reader_leaves_what_would_be_misused_to_the_other_one(pickled):
+    assert unpickle_natively(b"\x80\x04" + pickled + b".", ALLOWED) is None
+    assert str(unpickle_natively(b"\x80\x04" + NAME + b".", ALLOWED)) == "torch.int32"
+
+
+def tower():
+    """A tuple of few bytes, and more than anyone could hash or show."""
+    found = ()
+    for _ in range(70):
+        found = (found, found)
+    return found
+
+
+def test_what_takes_forever_to_show_is_refused(tmp_path):
+    def name_by_it(metadata):
+        metadata.state_dict_metadata = {Tower(): None}
+
+    class Tower:
+        def __reduce__(self):
+            return torch.Size, (tower(),)
+
+    def transform(metadata):
+        for place in metadata.storage_data.values():
+            place.transform_descriptors = tower()
+
+    for change, said in ((name_by_it, "has a name that is none"), (transform, "is stored transformed")):
+        with pytest.raises(MscvtError, match=rf"\.metadata: .*{said}"):
+            GlobalSource(write_folder(tmp_path, {"a": [((0, 0), WEIGHTS["a"])]}, change=change), lambda name: True)
+
+
+def test_chunks_that_tensors_have_in_common_are_refused(tmp_path):
+    def share(metadata):
+        entry = metadata.state_dict_metadata["a"]
+        entry.size, chunk = torch.Size((0, 6)), entry.chunks[0]
+        chunk.sizes = torch.Size((0, 6))
+        entry.chunks = [chunk] * 1000
+        for number in range(20):
+            metadata.state_dict_metadata[f"a{number}"] = entry
+
+    write_folder(tmp_path, {"a": [((0, 0), WEIGHTS["a"])]}, change=share)
+    with (
+        patch("mscvt.formats.megatron_dist.metadata._FEW_CHUNKS", 15_000),
+        pytest.raises(MscvtError, match="more chunks than places"),
+    ):
+        GlobalSource(tmp_path, lambda name: True)
+
+
+def test_offsets_of_one_hash_take_no_longer_than_others(tmp_path):
+    indices = [tuple(((1 << 61) - 1) * (number >> bit & 1) for bit in range(13)) for number in range(1 << 13)]
+    assert len({hash(index) for index in indices}) == 1
+    items = [(Recorded(INDEX, (), {"fqn": "a", "offset": index}), Recorded(PLACE)) for index in indices]
+    began = time.process_time()
+    Metadata(tmp_path, Recorded("", (), {"state_dict_metadata": {}, "storage_data": Pairs(chain.from_iterable(items))}))
+    assert time.process_time() - began < 1
+
+
 @pytest.mark.parametrize("which", ["chunk", "item"])
 def test_offset_that_takes_forever_to_hash_is_refused(which, tmp_path):
     def change(metadata):
-        tower = ()
-        for _ in range(70):
-            tower = (tower, tower)
         held = metadata.state_dict_metadata["a"].chunks if which == "chunk" else metadata.storage_data
-        object.__setattr__(next(iter(held)), "offsets" if which == "chunk" else "offset", tower)
+        object.__setattr__(next(iter(held)), "offsets" if which == "chunk" else "offset", tower())
 
     write_folder(tmp_path, {"a": [((0, 0), WEIGHTS["a"])]}, change=change)
     with pytest.raises(MscvtError, match=r"\.metadata: .* no list of whole numbers"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -23,6 +24,8 @@ _LIMIT = 1 << 28
 """Bytes; two million chunks."""
 _MOST_WORK = 100_000_000
 _PLACE = ("relative_path", "offset", "length", "transform_descriptors")
+_FEW_CHUNKS = 1_000_000
+"""How many there may be more than places: those without elements have none."""
 _DIMENSIONS = 64
 _LARGEST = 1 << 62
 _DTYPES = {f"torch.{torch_name}": name for name, torch_name in TORCH_NAMES.items()}
@@ -70,13 +73,14 @@ class Metadata:
         entries, places = whole.values("state_dict_metadata", "storage_data")
         for name, entry in _items(entries):
             if not isinstance(name, str) or not name.isprintable():
-                raise MscvtError(f"has a name that is none: {shown(ascii(name))}")
+                raise MscvtError(f"has a name that is none: {_said(name)}")
             if not isinstance(entry, Recorded) or entry.kind not in (TENSOR, OBJECT):
                 raise MscvtError(f"{name[:200]!r} is {described(entry)}, expected a tensor or an object")
             self._entries[name] = entry
         self.tensors = [name for name, entry in self._entries.items() if entry.kind == TENSOR]
         self.objects = [name for name, entry in self._entries.items() if entry.kind == OBJECT]
         self._places = _places(_items(places))
+        self._chunks_left = _FEW_CHUNKS + len(self._places)
 
     @property
     def files(self) -> set[str]:
@@ -106,6 +110,9 @@ class Metadata:
             dtype = _dtype(properties, name)
             if not isinstance(chunks, list):
                 raise MscvtError(f"{name[:200]!r} has no list of chunks")
+            self._chunks_left -= len(chunks)
+            if self._chunks_left < 0:
+                raise MscvtError("has more chunks than places, as if tensors had them in common")
             if strange := [c for c in chunks if not isinstance(c, Recorded) or c.kind != CHUNK]:
                 raise MscvtError(f"a chunk of {name[:200]!r} is {described(strange[0])}")
             said = [chunk.values("offsets", "sizes") for chunk in chunks]
@@ -120,14 +127,14 @@ class Metadata:
             return GlobalTensor(dtype, shape, tuple(found))
 
     def _place(self, name: str, offset: tuple[int, ...] | None) -> Place:
-        place = self._places.get((name, offset))
+        place = self._places.get((name, str(offset)))
         if place is None:
             at = "" if offset is None else f"the chunk at {list(offset)} of "
             raise MscvtError(f"does not say where {at}{name[:200]!r} lies")
         file, start, length, transformed = place.values(*_PLACE)
         if transformed:
             raise MscvtError(
-                f"{name[:200]!r} is stored transformed, by {shown(ascii(transformed), 100)}",
+                f"{name[:200]!r} is stored transformed, by {_said(transformed)}",
                 hint="Save it without compression or other extensions.",
             )
         if not isinstance(file, str) or not _is_number(start) or not _is_number(length):
@@ -159,6 +166,11 @@ def _no_storage(_pid: Any) -> Storage:
     raise MscvtError("its pickle refers to tensors, which it does not hold")
 
 
+def _said(value: Any) -> str:
+    """What a value is, whatever it is: tuples in tuples can be as many as they like."""
+    return shown(reprlib.repr(value), 100)
+
+
 def _items(said: Any) -> Iterable[tuple[Any, Any]]:
     """Key and value of everything in what was a dict."""
     if isinstance(said, dict):
@@ -168,8 +180,11 @@ def _items(said: Any) -> Iterable[tuple[Any, Any]]:
     return zip(said[::2], said[1::2], strict=True)
 
 
-def _places(said: Iterable[tuple[Any, Any]]) -> dict[tuple[str, tuple[int, ...] | None], Recorded]:
-    """The place of each item by its tensor's name and its offsets in it."""
+def _places(said: Iterable[tuple[Any, Any]]) -> dict[tuple[str, str], Recorded]:
+    """The place of each item by its tensor's name and its offsets in it.
+
+    Those are text, as any number of tuples can be made to have one hash.
+    """
     named: list[tuple[Any, Any, Recorded]] = []
     for index, place in said:
         if not isinstance(index, Recorded) or index.kind != INDEX:
@@ -180,12 +195,13 @@ def _places(said: Iterable[tuple[Any, Any]]) -> dict[tuple[str, tuple[int, ...] 
         if type(name) is not str:
             raise MscvtError(f"one of its items has a name that is {described(name)}")
         named.append((name, offset, place))
-    _check_numbers([offset for _, offset, _ in named if offset is not None], "one of its items")  # then hash them
-    found: dict[tuple[str, tuple[int, ...] | None], Recorded] = {}
+    _check_numbers([offset for _, offset, _ in named if offset is not None], "one of its items")
+    found: dict[tuple[str, str], Recorded] = {}
     for name, offset, place in named:
-        if (name, offset) in found:
+        key = name, str(offset)
+        if key in found:
             raise MscvtError(f"two of its items are one chunk of {name[:200]!r}")
-        found[name, offset] = place
+        found[key] = place
     return found
 
 

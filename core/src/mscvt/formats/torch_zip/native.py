@@ -33,6 +33,7 @@ _TEXT_AT = 5
 """Where a long text begins in what its opcode begins with: behind its length."""
 _FRAME_BYTES = 9
 _CONTAINERS = b"}])\x81\x85\x86\x87tR"
+_MOST_ARGUMENTS = 64
 _FEW_CONTAINERS, _BYTES_FOR_ONE, _MOST_CONTAINERS = 1_000_000, 4, 25_000_000
 """How many containers there may be in any case, in so many bytes of a longer pickle, and at the most."""
 
@@ -89,14 +90,25 @@ class _Object(Recorded):
 
     __slots__ = ()
 
-    def __init__(self, *_arguments: Any) -> None:
-        """Leave all as it is: most objects are not made by a call."""
+    def __init__(self, *arguments: Any) -> None:
+        """Leave all as it is: most objects are not made by a call. Each call copies its arguments."""
+        if len(arguments) > _MOST_ARGUMENTS:
+            raise ValueError(len(arguments))
 
     def __getattr__(self, _unset: str) -> None:
         return None
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
+
+
+class _Name(Global):
+    """A name that stays what it is: a frozen dataclass with slots would let a pickle set its fields."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: Any) -> None:
+        raise TypeError(state)
 
 
 class _Unpickler(pickle.Unpickler):
@@ -122,4 +134,4 @@ def _stand_in(module: str, name: str) -> Any:
     full = f"{module}.{name}"
     if full == "torch.Size":
         return ().__add__  # gives a tuple as it is, and refuses whatever is none
-    return Global(module, name) if module == "torch" else type("_Named", (_Object,), {"__slots__": (), "kind": full})
+    return _Name(module, name) if module == "torch" else type("_Named", (_Object,), {"__slots__": (), "kind": full})

@@ -26,7 +26,10 @@ class Pairs(list[Any]):
     """What a dict was made from: key, value, key, value. Nobody has hashed the keys, which may be anything."""
 
     __slots__ = ()
-    __setstate__ = list.extend
+
+    def __setstate__(self, pair: Any) -> None:
+        key, value = pair  # of any length, it could be asked for again and again, or be this list itself
+        self += (key, value)
 
     def get(self, name: str) -> Any:
         """The value that was set last under a name, or None; of so many that it takes long to look, None as well."""
@@ -57,8 +60,8 @@ class Recorded:
     def values(self, *names: str) -> Sequence[Any]:
         """The values of attributes, None for those that are not set."""
         state = self.state
-        if type(state) is Pairs and len(state) == 2 * (count := len(state) // 2) and state[::2] == [*names[:count]]:
-            return state[1::2] + [None] * (len(names) - count)
+        if type(state) is Pairs and len(state) <= 2 * len(names) and state[::2] == [*names[: len(state) // 2]]:
+            return state[1::2] + [None] * (len(names) - len(state) // 2)
         return [state.get(name) if isinstance(state, (dict, Pairs)) else None for name in names]
 
     @property
