@@ -87,8 +87,7 @@ def stand_in_for_cuda() -> None:
 
 
 def start_model_parallel(sizes: ParallelSizes) -> None:
-    """Divide the running process group, after undoing an earlier division."""
-    parallel_state.destroy_model_parallel()
+    """Divide the running process group."""
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=sizes.tensor,
         pipeline_model_parallel_size=sizes.pipeline,

@@ -11,6 +11,8 @@ import json
 import multiprocessing
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from typing import Any
 import megatron.core
 import torch
 import torch.distributed as dist
+from megatron.core import parallel_state
 
 import megatron_distributed as distributed
 import megatron_reference as reference
@@ -94,21 +97,27 @@ def save_as_training(
 
 
 def run_rank(rank: int, job: dict[str, Any], folder: Path) -> None:
-    """Inspect every case of the job as one rank of a gloo process group."""
+    """Inspect every case of the job as one rank."""
     torch.set_num_threads(1)
     torch.serialization.add_safe_globals([argparse.Namespace])
     reference.stand_in_for_cuda()
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder / 'rendezvous'}",
-        rank=rank,
-        world_size=job["world_size"],
-        timeout=timedelta(seconds=300),
-    )
     token_ids = torch.tensor(job["token_ids"])
-    found = {case["name"]: inspect_case(case, token_ids) for case in job["cases"]}
-    found |= {case["name"]: inspect_distributed(case, token_ids) for case in job["distributed"]}
+    found = {}
+    for inspect, cases in ((inspect_case, job["cases"]), (inspect_distributed, job["distributed"])):
+        for case in cases:
+            with connected(rank, job["world_size"], folder / f"rendezvous_{len(found)}"):
+                found[case["name"]] = inspect(case, token_ids)
     torch.save(found, folder / f"rank_{rank}.pt")
+
+
+@contextmanager
+def connected(rank: int, world_size: int, file: Path) -> Iterator[None]:
+    """Be a rank; each case anew, since every group that it makes has a thread that wakes a hundred times a second."""
+    limit = timedelta(seconds=300)
+    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=world_size, timeout=limit)
+    yield
+    parallel_state.destroy_model_parallel()
+    dist.barrier()
     dist.destroy_process_group()
 
 

@@ -22,6 +22,8 @@ from mscvt.model.options import Row
 
 _SHORT = len("--from")
 """Aliases that are longer are taken too, and only the documentation has them."""
+_YOUNG = 100_000
+"""New objects between two looks for garbage; a plan is a million that are none, and a tenth of its time was looking."""
 _EXAMPLES = """\b
 Examples:
   mscvt hf2mg --load-dir model-hf --save-dir model-mg \\
@@ -143,9 +145,7 @@ app = make_app()
 
 def run() -> None:
     """The program: `main`, and then an end at once, where torch would take 0.2 to 0.4 s to be unloaded."""
-    gc.set_threshold(
-        100_000
-    )  # a plan is a million objects and no garbage, which the collector would walk a tenth of the time
+    gc.set_threshold(_YOUNG)
     try:
         main()
     except SystemExit as end:
