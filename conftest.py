@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from hypothesis import settings
 # The same examples on every machine, and no clock: other work on a machine is no failure of a test.
 settings.register_profile("mscvt", deadline=None, derandomize=True)
 settings.load_profile("mscvt")
+
+# A suite that runs in the background has Ctrl-C ignored, and so would the programs have that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; torch's threads would wait for each other
 

@@ -18,8 +18,7 @@ from mscvt.errors import MscvtError
 from small_conversions import DIRECTIONS, convert, hidden, journalled, make_sources, tree
 
 SLOW = """
-import os, signal, sys, time
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background has it ignored
+import os, sys, time
 from mscvt.cli.main import main
 from mscvt.engine.sinks import FileSink
 put = FileSink.put
@@ -107,14 +106,6 @@ def test_ctrl_c_in_any_phase_says_how_to_go_on(where, says, direction, sources, 
     assert sorted(os.listdir(tmp_path)) == ["out"]
 
 
-@pytest.fixture
-def interruptible():
-    """Ctrl-C raises, also where the suite was started in the background and inherits that it is ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def wait_for_workers():
     deadline = time.monotonic() + 30
     while any(thread.name.startswith("mscvt-") for thread in threading.enumerate()):
@@ -123,7 +114,7 @@ def wait_for_workers():
 
 
 def test_a_library_call_that_is_interrupted_leaves_its_locks_and_files_to_a_worker_that_still_writes(
-    sources, tmp_path, monkeypatch, interruptible
+    sources, tmp_path, monkeypatch
 ):
     target, put, go_on, targets = tmp_path / "out", FileSink.put, threading.Event(), []
 
@@ -157,7 +148,7 @@ def test_a_library_call_that_is_interrupted_leaves_its_locks_and_files_to_a_work
     assert tree(target) == tree(tmp_path / "whole")
 
 
-def test_a_worker_that_waits_for_the_disk_when_interrupted_notes_nothing(sources, tmp_path, monkeypatch, interruptible):
+def test_a_worker_that_waits_for_the_disk_when_interrupted_notes_nothing(sources, tmp_path, monkeypatch):
     target, fsync, go_on, waited = tmp_path / "out", os.fsync, threading.Event(), []
 
     def slow(descriptor):

@@ -12,6 +12,13 @@ def sources(tmp_path_factory):
     return make_sources(tmp_path_factory.mktemp("sources"))
 
 
+def wrong(runs, place):
+    """The same bytes but for one bit of the first (0) or last (-1) one; the source's own stay as they are."""
+    copies = [run.clone() for run in runs]
+    copies[place][place] ^= 1
+    return copies
+
+
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_converting_with_verify_reads_everything_again(direction, sources, tmp_path):
     result = convert(direction, sources, tmp_path / "out", verify=True, sync_seconds=60.0)
@@ -25,11 +32,9 @@ def test_a_byte_that_arrives_wrong_is_found_by_verify_and_nothing_is_left(
 ):
     put, count = mscvt.engine.sinks.FileSink.put, []
 
-    def corrupts(self, block, data):
+    def corrupts(self, block, runs):
         count.append(block)
-        if len(count) == 50:
-            data[place] ^= 1
-        return put(self, block, data)
+        return put(self, block, wrong(runs, place) if len(count) == 50 else runs)
 
     with monkeypatch.context() as patched:
         patched.setattr(mscvt.engine.sinks.FileSink, "put", corrupts)
@@ -50,9 +55,8 @@ def test_a_wrong_byte_in_a_part_discards_this_part_only(sources, tmp_path, monke
     convert("hf2mg", sources, target, only="pp=1", sync_seconds=60.0)
     before = tree(hidden(target) / "data")
 
-    def corrupts(self, block, data, put=mscvt.engine.sinks.FileSink.put):
-        data[0] ^= 1
-        return put(self, block, data)
+    def corrupts(self, block, runs, put=mscvt.engine.sinks.FileSink.put):
+        return put(self, block, wrong(runs, 0))
 
     with monkeypatch.context() as patched:
         patched.setattr(mscvt.engine.sinks.FileSink, "put", corrupts)

@@ -53,6 +53,7 @@ def read_or_refuse(folder):
 
 def put(folder, files):
     for name, content in files.items():
+        (folder / name).unlink(missing_ok=True)  # whoever writes to a file that is being read waits for its reader
         (folder / name).write_bytes(content)
 
 

@@ -171,7 +171,7 @@ def test_item_that_holds_something_else_is_refused(value, tmp_path):
 
 SLOTS = {
     "embedding": Slot("embedding.weight"),
-    **{f"layer{i}": Slot("layers.weight", (i,), (2,), ("again.weight",)) for i in range(2)},
+    **{f"layer{i}": Slot("layers.weight", (i,), (2,), others=("again.weight",)) for i in range(2)},
     **{f"expert{i}{e}": Slot("experts.weight", (i, e), (2, 3)) for i in range(2) for e in range(3)},
 }
 TENSORS = {

@@ -24,7 +24,7 @@ class Blocks(rule_blocks.Blocks):
     options: Options
 
     def spelled(self, key: str) -> str:
-        """Since 0.19 a convolution is no module: its parameters are the mixer's (megatron/core/ssm/mamba_mixer.py)."""
+        """Since 0.19 a convolution is no module: its parameters are the mixer's (the mixer of megatron/core/ssm)."""
         is_module = minor(self.options) <= CONVOLUTION_MODULES
         return key if is_module else key.replace("mixer.conv1d.", "mixer.conv1d_")
 
