@@ -81,7 +81,9 @@ def test_what_only_running_would_tell_is_named(text, unknown):
         ("A=(b", "line 1: ( is not closed"),
         ("A=${B", "line 1: { is not closed"),
         ("A=b\0", "is no shell script"),
-        ("A=aaaaaaaaaaaaaaaa\n" + "A=$A$A\n" * 40, "more than 16777216 characters"),
+        ("A=aaaaaaaaaaaaaaaa\n" + "A=$A$A\n" * 40, "more than 262144 characters"),
+        ('A=("" "")\n' + 'A=("${A[@]}" "${A[@]}")\n' * 22, "more than 262144 characters"),
+        ("A=" + "${A:-" * 250 + "}" * 250, "is no shell script"),
     ],
 )
 def test_text_that_is_no_script_is_refused(text, said):

@@ -132,6 +132,15 @@ def test_zero_that_is_added_to_nothing_is_positive_as_in_a_product_of_matrices()
     assert not adapted.tensor("w").region(0, (1,), (1,)).signbit().any()
 
 
+@pytest.mark.filterwarnings("error")
+def test_what_is_too_large_is_infinite_without_a_warning():
+    left, right = torch.tensor([[1e30], [1e30]]), torch.tensor([[1e30], [-1e30]])
+    merge(torch.zeros(1, 1), found := torch.empty(1, 1), left, right, 1.0)
+    assert found.isnan().all()
+    merge(torch.zeros(1, 1), found, left[:1], right[:1], 1.0)
+    assert found.isposinf().all()
+
+
 def test_weight_of_double_precision_is_merged_in_it():
     w, b, a = torch.full((1, 1), 1 + 2.0**-40, dtype=torch.float64), torch.ones(1, 1), torch.ones(1, 1)
     adapted = AdaptedSource(source := Memory(w=w, b=b, a=a), {"w": LowRank(("b",), ("a",), 1, 1.0)}, source)

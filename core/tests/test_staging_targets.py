@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from mscvt.errors import MscvtError
+from mscvt.output.planned import planned_files
+from mscvt.output.unfinished import discard_conversion
 from staged_runs import FILES, NEW, OLD, begin, hidden, make, run, stage, tree, write
 
 
@@ -143,6 +145,34 @@ def test_the_old_checkpoint_is_not_lost_where_both_it_and_the_new_one_were_taken
         with pytest.raises(MscvtError, match="what it was before is in"):
             run(target, overwrite=overwrite)
     assert tree(hidden(target) / "replaced") == OLD
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        '{"output": {}, "replaced": ["../../mine"]}',
+        '{"output": {"/mine": 1}, "replaced": []}',
+        '{"output": {}, "replaced": [1]}',
+        '{"output": [1], "replaced": []}',
+        "[1]",
+        "[" * 5000,
+    ],
+)
+def test_nothing_is_removed_that_a_forged_record_of_the_last_renames_names(said, tmp_path):
+    target = tmp_path / "out"
+    for folder in (target, hidden(target) / "data", hidden(target) / "replaced"):
+        folder.mkdir(parents=True, exist_ok=True)
+    record = '{"what": "an unfinished conversion of mscvt", "identity": {}}'
+    make(hidden(target), {"conversion.json": record, "commit.json": said})
+    make(tmp_path, {"mine": "mine"})
+    with pytest.raises(MscvtError, match=r"its commit\.json"):
+        discard_conversion(target)
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+@pytest.mark.parametrize("path", ["", ".", "..", "a/../../b", "/b", "\ud800"])
+def test_record_of_a_file_that_is_not_below_the_output_is_damaged(path):
+    assert planned_files([{"path": path, "tensors": 1, "bytes": 1, "labels": {}}]) is None
 
 
 @pytest.mark.parametrize("change", ["removed", "shorter", "folder removed"])

@@ -10,10 +10,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from mscvt.cli.shell_calls import MARK, Call, Script
 from mscvt.errors import MscvtError
 
-_MARK = "\0"
-"""Stands on both sides of the number of what is unknown."""
 _NAME = re.compile(r"[A-Za-z_]\w*|[0-9@*#?$!-]", re.ASCII)
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)(\+?)=", re.ASCII)
 _BRACED = re.compile(r"([A-Za-z_]\w*|[0-9]+|[@*])(\[[@*]\]|)(:?[-=]|)", re.ASCII)
@@ -24,33 +23,10 @@ _BETWEEN = frozenset({"then", "else", "elif", "do", "!", "time"})
 ADDED = "what is added to"
 """Begins what is said of a mark that stands for more than the words around it show."""
 _WANTED = "Give the shell script that starts training, with the options in it."
-_MOST, _MOST_VALUES = 1 << 18, 1 << 24
+MOST = 1 << 18
 """Characters of a script, and of all values that are put into its words."""
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One command of a script."""
-
-    line: int
-    words: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Script:
-    """What a script calls."""
-
-    calls: tuple[Call, ...]
-    unknown: tuple[str, ...]
-    """What marks stand for."""
-
-    def unknown_in(self, word: str) -> list[str]:
-        """What is unknown in a word."""
-        return [self.unknown[int(number)] for number in word.split(_MARK)[1::2]]
-
-    def is_unknown(self, word: str) -> bool:
-        """Whether nothing of a word is known."""
-        return word.count(_MARK) == 2 and word.startswith(_MARK) and word.endswith(_MARK)
+_PLAIN = re.compile(r"[^\s;&|()<>'\"\\$`]+")
+"""Characters that mean nothing but themselves, inside of quotes and outside."""
 
 
 def read_script(text: str) -> Script:
@@ -59,10 +35,13 @@ def read_script(text: str) -> Script:
     Raises:
         MscvtError: Where a quote or a bracket is not closed, or it is no text of a sensible length.
     """
-    if len(text) > _MOST or _MARK in text:
+    if len(text) > MOST or MARK in text:
         raise MscvtError("is no shell script", hint=_WANTED)
     reader = _Reader(text.replace("\r\n", "\n"))
-    reader.read_calls()
+    try:
+        reader.read_calls()
+    except RecursionError:  # values in values in values
+        raise MscvtError("is no shell script", hint=_WANTED) from None
     return Script(tuple(reader.calls), tuple(reader.unknown))
 
 
@@ -84,9 +63,10 @@ class _Reader:
     def read_calls(self) -> None:
         """Read to the end."""
         words: list[str] = []
-        line, is_empty, is_loop = 1, True, False
+        line, counted, is_empty, is_loop = 1, 0, True, False
         while self._skip_blanks():
-            line = line if words else self.text.count("\n", 0, self.at) + 1
+            if not words:
+                line, counted = line + self.text.count("\n", counted, self.at), self.at
             if self._sees("<") or self._sees(">"):
                 if words and self.text[self.at - 1].isdigit():
                     words.pop()  # which stream it is
@@ -204,8 +184,7 @@ class _Reader:
                     fields.append(current)
                     current = None
             else:
-                current = (current or "") + char
-                self.at += 1
+                current = (current or "") + self._plain(char)
         return fields if current is None else [*fields, current]
 
     def _quoted(self) -> list[str]:
@@ -224,11 +203,17 @@ class _Reader:
                     fields += values[1:]
                 continue
             if char == "\\" and self.text[self.at + 1 : self.at + 2] in ("$", "`", '"', "\\", "\n"):
-                self.at += 1
-                char = self.text[self.at].strip("\n")
-            fields[-1] += char
-            self.at += 1
+                fields[-1] += self.text[self.at + 1].strip("\n")
+                self.at += 2
+                continue
+            fields[-1] += self._plain(char)
         raise self._unclosed('"', start)
+
+    def _plain(self, char: str) -> str:
+        """What stands up to the next sign, or a sign that means nothing here."""
+        found = _PLAIN.match(self.text, self.at)
+        self.at = found.end() if found else self.at + 1
+        return found[0] if found else char
 
     def _expanded(self) -> list[str]:
         """The values of what begins with `$` or a backtick."""
@@ -258,6 +243,7 @@ class _Reader:
         values = self.values.get(name)
         if otherwise is not None and not any(values or ()):
             text = otherwise if '"' in otherwise else f'"{otherwise}"'
+            self._spend(len(text))
             inner = _Reader(text, values=self.values, unknown=self.unknown, spent=self.spent)
             values = inner._word(splits=False)
             self.spent = inner.spent
@@ -265,16 +251,18 @@ class _Reader:
                 self.values[name] = values
         if values is None:
             return [self._mark(f"${name}, which is not set there")]
-        self.spent += sum(map(len, values))
-        if self.spent > _MOST_VALUES:
-            raise MscvtError(
-                f"its values have more than {_MOST_VALUES} characters", hint="Is it a script for training?"
-            )
-        return values if is_all else values[:1]
+        values = values if is_all else values[:1]
+        self._spend(sum(map(len, values)) + len(values))
+        return values
+
+    def _spend(self, characters: int) -> None:
+        self.spent += characters
+        if self.spent > MOST:
+            raise MscvtError(f"its values have more than {MOST} characters", hint="Is it a script for training?")
 
     def _mark(self, what: str) -> str:
         self.unknown.append(" ".join(what.split()))
-        return f"{_MARK}{len(self.unknown) - 1}{_MARK}"
+        return f"{MARK}{len(self.unknown) - 1}{MARK}"
 
     def _up_to(self, quote: str) -> str:
         """What stands before the next quote; this one is passed, too."""

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from mscvt.cli.command_table import Command
 from mscvt.cli.prepared_options import Take
-from mscvt.cli.shell_text import ADDED, Call, Script, read_script
+from mscvt.cli.shell_calls import Call, Script
+from mscvt.cli.shell_text import ADDED, MOST, read_script
 from mscvt.dialects.options import Options
 from mscvt.errors import Faults, MscvtError
 from mscvt.model.options import Row, rows
@@ -122,6 +123,7 @@ def _read(path: Path) -> Script:
     if not path.is_file():
         raise MscvtError(f"{FLAG} {path}: no such file", hint="It is the shell script that starts training.")
     try:
-        return read_script(path.read_text(encoding="utf-8", errors="replace"))
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return read_script(file.read(MOST + 1))
     except MscvtError as error:
         raise MscvtError(f"{FLAG} {path}: {error.message}", hint=error.hint) from None

@@ -25,7 +25,7 @@ from urllib.parse import quote
 from mscvt.errors import MscvtError
 from mscvt.output.disk import sync, write_whole
 from mscvt.output.planned import PlannedFile, planned_files
-from mscvt.output.tree import entries, remove_files, size_of
+from mscvt.output.tree import entries, is_below, remove_files, size_of
 
 _MARK = "an unfinished conversion of mscvt"
 _LOOSE = frozenset({"gate", "lock", "conversion.json.new", "commit.json", "commit.json.new"})
@@ -152,21 +152,28 @@ class HiddenFolder:
 
     def is_committed(self) -> bool:
         """Whether a run ended after the last rename, and all that it wrote is still there."""
-        output = self._committing().get("output")
+        output, _ = self._committing()
         if self.data.exists() or not output:
             return False
         return all(size_of(self.target / path) == size for path, size in output.items())
 
-    def _committing(self) -> dict[str, Any]:
+    def _committing(self) -> tuple[Mapping[str, int], Sequence[str]]:
+        """The files of the output with their sizes, and those that they replace; none where nobody says."""
         try:
-            return dict(json.loads(self._commit.read_text(encoding="utf-8")))
-        except (FileNotFoundError, ValueError):
-            return {}
+            said = json.loads(self._commit.read_text(encoding="utf-8"))
+            output, replaced = dict(said["output"]), list(said["replaced"])
+        except FileNotFoundError:
+            return {}, ()
+        except (ValueError, RecursionError, LookupError, TypeError):
+            raise self._foreign("its commit.json is damaged") from None
+        if not all(map(is_below, (*output, *replaced))):
+            raise self._foreign("its commit.json names what is not below the output")
+        return output, replaced
 
     def remove_replaced(self) -> None:
         """Remove what was replaced, file by file; what somebody has put there since stays."""
         if self.target.exists() and self.replaced.exists():
-            remove_files(self.replaced, self._committing().get("replaced", ()))
+            remove_files(self.replaced, self._committing()[1])
 
     def _remove_work(self) -> None:
         self.remove_replaced()

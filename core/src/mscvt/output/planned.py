@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mscvt.output.tree import is_below
 from mscvt.plan.contents import OutputFile
 
 
@@ -46,9 +47,10 @@ def planned_files(objects: Any) -> tuple[PlannedFile, ...] | None:
 
 
 def _planned(entry: Mapping[str, Any]) -> PlannedFile | None:
-    path, labels = entry.get("path"), entry.get("labels")
+    path: Any = entry.get("path")
+    labels = entry.get("labels")
     numbers = (entry.get("tensors"), entry.get("bytes"))
-    if not isinstance(path, str) or not isinstance(labels, dict):
+    if not is_below(path) or not path.isprintable() or not isinstance(labels, dict):
         return None
     if not all(type(number) is int and number >= 0 for number in (*numbers, *labels.values())):
         return None

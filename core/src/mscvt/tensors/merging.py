@@ -92,9 +92,10 @@ def _by_rank(weight: torch.Tensor, made: torch.Tensor, factors: _Pair, scale: fl
 def _sum(total: torch.Tensor, term: torch.Tensor, pairs: Iterable[tuple[Any, Any]]) -> None:
     """Sum products, each rounded before it is added; a fused operation would not do that."""
     to, by = total.zero_().numpy(), term.numpy()
-    for ours, theirs in pairs:
-        np.multiply(ours, theirs, out=by)
-        np.add(to, by, out=to)
+    with np.errstate(all="ignore"):  # what is too large is infinite, without a warning, as in a product of matrices
+        for ours, theirs in pairs:
+            np.multiply(ours, theirs, out=by)
+            np.add(to, by, out=to)
 
 
 def _ordered(weight: torch.Tensor, made: torch.Tensor, factors: _Pair, scale: float, room: torch.Tensor) -> None:
