@@ -31,6 +31,11 @@ EMPTY=
 run() { true; }
 show $GPT_ARGS "${MORE[@]}" $EMPTY "$EMPTY" ${MORE[@]} x$TP'y'"z $TP" -- \
     --last a\ b >log 2>&1 && show --chained 2>/dev/null | cat
+ONE=(--one)
+ONE+=(--two)
+ONE+=-half
+TP=9 show "${ONE[@]}" $TP
+show $TP
 """
 
 

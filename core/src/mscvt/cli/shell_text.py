@@ -63,6 +63,7 @@ class _Reader:
     def read_calls(self) -> None:
         """Read to the end."""
         words: list[str] = []
+        before: dict[str, list[str] | None] = {}
         line, counted, is_empty, is_loop = 1, 0, True, False
         while self._skip_blanks():
             if not words:
@@ -76,15 +77,24 @@ class _Reader:
                 self.is_chained = self._sees("&&") or self._sees("||") or (self.is_chained and is_empty)
                 self.at += 1
                 self._end(line, words)
-                words, is_empty, is_loop = [], True, False
+                words, before, is_empty, is_loop = [], {}, True, False
                 continue
             is_empty = False
             found = _ASSIGNMENT.match(self.text, self.at)
             if found and (not words or words[0] in _DECLARING):
                 self.at = found.end()
-                fields = self._array() if self._sees("(") else self._word(splits=False) or [""]
-                self._assign(found[1], fields, is_added=bool(found[2]))
+                if not words:
+                    before.setdefault(found[1], self.values.get(found[1]))
+                is_array = self._sees("(")
+                fields = self._array() if is_array else self._word(splits=False) or [""]
+                self._assign(found[1], fields, is_added=bool(found[2]), is_array=is_array)
                 continue
+            for name, values in before.items():  # a command is told what is before it, its words are not made of that
+                if values is None:
+                    self.values.pop(name, None)
+                else:
+                    self.values[name] = values
+            before = {}
             begin = self.at
             fields = self._word()
             raw = self.text[begin : self.at]
@@ -124,7 +134,7 @@ class _Reader:
     def _sees(self, what: str) -> bool:
         return self.text.startswith(what, self.at)
 
-    def _assign(self, name: str, fields: list[str], *, is_added: bool) -> None:
+    def _assign(self, name: str, fields: list[str], *, is_added: bool, is_array: bool) -> None:
         before = self.values.get(name, [])
         if self.depth or self.is_chained:
             if fields == before:
@@ -134,7 +144,7 @@ class _Reader:
             else:
                 fields = [self._mark(f"${name}, which is set under a condition")]
         if is_added and before:
-            fields = [before[0] + fields[0]] if len(before) == len(fields) == 1 else [*before, *fields]
+            fields = [*before, *fields] if is_array else [before[0] + fields[0], *before[1:]]
         self.values[name] = fields
 
     def _array(self) -> list[str]:
