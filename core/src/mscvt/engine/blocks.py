@@ -12,7 +12,7 @@ from mscvt.engine.strided import copy_strided
 from mscvt.layout.pairs import Loop, Pair, clip
 from mscvt.plan.contents import Content, Name
 from mscvt.tensors.info import ITEM_SIZES, TORCH_NAMES
-from mscvt.tensors.sources import Computed, SourceTensor
+from mscvt.tensors.sources import SourceTensor, is_computed
 
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """Elements are moved as integers of their size, so that no NaN can change on the way."""
@@ -88,7 +88,7 @@ def bytes_of(
 
 def _has(source: SourceTensor, dtype: torch.dtype, element: int) -> bool:
     """Whether the elements of a source can be taken as they are."""
-    return not isinstance(source, Computed) and source.region(element, (1,), (1,)).dtype == dtype
+    return not is_computed(source) and source.region(element, (1,), (1,)).dtype == dtype
 
 
 def _gathered(
@@ -103,7 +103,7 @@ def _gathered(
             target.zero_()
             continue
         source, by = opened[number], tuple(loop.right for loop in walk.loops)
-        if isinstance(source, Computed):
+        if is_computed(source):
             source.write(target, walk.right, by, _move)
         else:
             _move(target, source.region(walk.right, extents, by))

@@ -7,7 +7,7 @@ another one, and the engine does not know the difference.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 from mscvt.tensors.info import TensorInfo
 
@@ -29,13 +29,17 @@ class SourceTensor(Protocol):
         ...
 
 
-@runtime_checkable
 class Computed(SourceTensor, Protocol):
     """Something that is computed where it is read, and can be where it is wanted."""
 
     def write(self, target: torch.Tensor, offset: int, strides: tuple[int, ...], move: Move) -> None:
         """Put the elements at `offset + sum(index * stride)` into a tensor, by `move` where they are made elsewhere."""
         ...
+
+
+def is_computed(source: SourceTensor) -> TypeGuard[Computed]:
+    """Whether a tensor is; `isinstance` of a protocol takes 50 microseconds."""
+    return hasattr(source, "write")
 
 
 class Source(Protocol):
