@@ -14,7 +14,7 @@ import torch
 from mscvt.engine import DEFAULT_MEMORY
 from mscvt.engine.strided import copy_strided
 from mscvt.tensors.adapted import AdaptedMatrix
-from mscvt.tensors.sources import Computed, PlainTensor, SourceTensor
+from mscvt.tensors.sources import PlainTensor, SourceTensor, is_computed
 
 
 def gigabytes_per_second(nbytes: int, work: Callable[[], object], rounds: int) -> float:
@@ -40,7 +40,7 @@ def moved(source: SourceTensor, rows: int, columns: int, *, is_transposed: bool 
             count = min(height, rows - first)
             target = buffer[: count * columns]
             target = target.view(columns, count).t() if is_transposed else target.view(count, columns)
-            if isinstance(source, Computed):
+            if is_computed(source):
                 source.write(target, first * columns, (columns, 1), move)
             else:
                 move(target, source.region(first * columns, (count, columns), (columns, 1)))
