@@ -17,7 +17,9 @@ import errno
 import json
 import os
 import shutil
+import stat
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -54,8 +56,7 @@ class HiddenFolder:
         Raises:
             MscvtError: Where it is anything else. It is left as it is.
         """
-        if self.root.is_symlink() or not self.root.is_dir():
-            raise self._foreign("it is a link" if self.root.is_symlink() else "it is no folder")
+        self.check_kind()
         for entry in entries(self.root):
             if entry.kind == "other":
                 raise self._foreign(f"{entry.path} is neither a file nor a folder")
@@ -64,6 +65,17 @@ class HiddenFolder:
                 raise self._foreign(f"it has no conversion.json, and holds {', '.join(rest[:5])}")
             return
         self.recorded()
+
+    def check_kind(self) -> None:
+        """See that it is a folder; it may be missing, where another run has just removed it.
+
+        Raises:
+            MscvtError: Where it is anything else.
+        """
+        with suppress(FileNotFoundError):
+            mode = self.root.lstat().st_mode
+            if not stat.S_ISDIR(mode):
+                raise self._foreign("it is a link" if stat.S_ISLNK(mode) else "it is no folder")
 
     def recorded(self) -> dict[str, Any] | None:
         """The identity of the conversion that is there; None where there is none, or it was being removed.

@@ -118,8 +118,7 @@ class Staging:
                 hint="The output grows beside its final place, so the folder that holds --save-dir must be writable. "
                 "Give a folder inside of one that is.",
             ) from None
-        if self.root.is_symlink() or not self.root.is_dir():
-            self._hidden.check()
+        self._hidden.check_kind()
 
     def _check_free(self, overwrite: bool) -> list[str]:
         """Refuse a target that holds something, unless it is all what this conversion writes and may be replaced.
