@@ -80,6 +80,11 @@ class Command:
         }
         return MappingProxyType({name: row for name, row in found.items() if name not in self.without})
 
+    @cached_property
+    def spelt(self) -> Mapping[str, Row]:
+        """Its options, by every flag that each may be given with."""
+        return MappingProxyType({spelling: row for row in self.rows.values() for spelling in row.flags})
+
     def otherwise(self, row: Row) -> str:
         """What holds where an option is not given to this command."""
         return RECORDED if self.reads_args and row.recorded else row.otherwise

@@ -138,20 +138,20 @@ def _convert(load_kind: str, save_kind: str, given: Given) -> None:
             ahead = preview_object(preview)
         results.print_json(given.command.name, {**shown, "is_dry_run": result is None, **ahead, **done})
     elif result:
-        results.print_result(conversion, result, notes, _proof(given))
+        results.print_result(conversion, result, notes, _proof(load_kind, save_kind, given))
     elif preview:
         from mscvt.cli import plans
 
         plans.print_plan(conversion, given, preview, notes)
 
 
-def _proof(given: Given) -> list[str]:
+def _proof(load_kind: str, save_kind: str, given: Given) -> list[str]:
     """The command that compares source and result; empty where `verify` can't."""
     folders, values = given.read(Folders), given.read(Values)
-    if given.command.recipes == "mg2mg" or any(asdict(given.asked(Lora)).values()):
+    if load_kind == save_kind or any(asdict(given.asked(Lora)).values()):
         return []
     sides = [("--hf", folders.load_dir), ("--mg", folders.save_dir)]
-    if given.command.recipes == "mg2hf" or given.read(Direction).save_model_type == HF:
+    if save_kind == HF:
         if given.read(Model).hf_cfg_dir is None:
             return []
         sides = [("--hf", folders.save_dir), ("--mg", folders.load_dir)]

@@ -9,7 +9,7 @@ from typing import Any
 from mscvt.cli.command_table import Command
 from mscvt.errors import Faults, MscvtError
 from mscvt.errors.nearest import did_you_mean
-from mscvt.model.options import Row
+from mscvt.model.options import Row, flag
 from mscvt.model.values import shown
 from mscvt.plugins.recipes import COMMANDS, Recipe, load_recipe, parse_toml
 from mscvt.plugins.registry import load_registry
@@ -37,8 +37,7 @@ def options_of(recipe: Recipe, command: Command) -> Mapping[str, Any]:
     own = recipe.options.get(command.recipes)
     if own is not None or command.recipes != "mg2mg":
         return own or {}
-    spelt = _spelt(command)
-    return {key: value for key, value in recipe.options.get("hf2mg", {}).items() if _flag(key) in spelt}
+    return {key: value for key, value in recipe.options.get("hf2mg", {}).items() if flag(key) in command.spelt}
 
 
 def take_file(command: Command, path: Path, take: Take, faults: Faults) -> None:
@@ -64,11 +63,10 @@ def take_file(command: Command, path: Path, take: Take, faults: Faults) -> None:
 
 
 def _take_table(command: Command, where: str, table: Mapping[str, Any], take: Take, faults: Faults) -> None:
-    spelt = _spelt(command)
     for key, value in table.items():
-        row = spelt.get(_flag(key))
+        row = command.spelt.get(flag(key))
         if row is None:
-            hint = did_you_mean(key, (spelling.strip("-") for spelling in spelt))
+            hint = did_you_mean(key, (spelling.strip("-") for spelling in command.spelt))
             faults.add(f"{where}: {key}: is no option of {command.name}", hint=hint)
             continue
         texts = list(_texts(value))
@@ -85,11 +83,3 @@ def _texts(value: Any) -> Iterator[str]:
     for each in value if isinstance(value, list) else [value]:
         if isinstance(each, (int, float, str)) and not isinstance(each, bool):
             yield shown(each)
-
-
-def _spelt(command: Command) -> dict[str, Row]:
-    return {spelling: row for row in command.rows.values() for spelling in row.flags}
-
-
-def _flag(key: str) -> str:
-    return f"--{key.replace('_', '-')}"

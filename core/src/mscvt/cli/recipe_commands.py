@@ -17,7 +17,7 @@ from mscvt.cli.tables import Output
 from mscvt.cli.words import Given
 from mscvt.dialects.options import Options
 from mscvt.errors import MscvtError, printable
-from mscvt.model.options import Row, rows
+from mscvt.model.options import flag, rows
 from mscvt.plugins.recipes import COMMANDS, Recipe, check_sizes, find_recipes, load_recipe, read_recipe
 from mscvt.plugins.registry import load_registry
 
@@ -78,18 +78,15 @@ def option_lines(recipe: Recipe, command: str) -> Iterator[list[str]]:
     """The options of a recipe for a command, each with its values."""
     yield ["--model-type-hf", recipe.model_type]
     for key, value in options_of(recipe, BY_NAME[command]).items():
-        flag = f"--{key.replace('_', '-')}"
+        spelling = flag(key)
         if value is True:
-            yield [flag]
+            yield [spelling]
         elif isinstance(value, list):
             texts = list(map(str, value))
-            yield [flag, *([",".join(texts)] if _row(command, flag).kind.words[1] == 1 else texts)]
+            is_one_word = BY_NAME[command].spelt[spelling].kind.words[1] == 1
+            yield [spelling, *([",".join(texts)] if is_one_word else texts)]
         elif value is not False:
-            yield [flag, str(value)]
-
-
-def _row(command: str, flag: str) -> Row:
-    return next(row for row in BY_NAME[command].rows.values() if flag in row.flags)
+            yield [spelling, str(value)]
 
 
 def _listed(recipes: list[Recipe]) -> Iterator[str]:
@@ -106,9 +103,9 @@ def _listed(recipes: list[Recipe]) -> Iterator[str]:
 def _layout(recipe: Recipe) -> Iterator[str]:
     """The parallel sizes of a recipe other than 1, in short."""
     short = {row.flag: row.aliases[0] for row in rows(Options).values() if row.aliases}
-    for flag, *values in option_lines(recipe, "hf2mg"):
-        if flag in short and values != ["1"]:
-            yield f"{short[flag].strip('-')} {values[0]}"
+    for spelling, *values in option_lines(recipe, "hf2mg"):
+        if spelling in short and values != ["1"]:
+            yield f"{short[spelling].strip('-')} {values[0]}"
 
 
 def _shown(recipe: Recipe) -> Iterator[str]:

@@ -40,10 +40,7 @@ def take_script(command: Command, path: Path, given: Collection[str], take: Take
     script = _read(path)
     table = rows(Options)
     spelt = {
-        spelling: row
-        for name, row in command.rows.items()
-        if name in table and name not in _OF_THE_MODEL
-        for spelling in row.flags
+        spelling: row for spelling, row in command.spelt.items() if row.name in table and row.name not in _OF_THE_MODEL
     }
     unseen: dict[str, None] = {}
     calls = [call for call in script.calls if any(word.partition("=")[0] in spelt for word in call.words)]

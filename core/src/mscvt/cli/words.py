@@ -58,7 +58,7 @@ def read_words(command: Command, words: Sequence[str]) -> Given:
     if words and words[0] in command.ways:
         command = command.ways[words[0]]
     faults, notes = Faults(), list[str]()
-    spelt = {spelling: row for row in command.rows.values() for spelling in row.flags}
+    spelt = command.spelt
     values: dict[str, Any] = {}
     removed: set[str] = set()
     strays: list[tuple[str, Row | None]] = []
