@@ -8,7 +8,7 @@ import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from mscvt.errors import MscvtError, shown
 from mscvt.formats.guard import Guard
@@ -16,6 +16,14 @@ from mscvt.tensors.info import ITEM_SIZES, TORCH_NAMES, TensorInfo
 
 if TYPE_CHECKING:
     import torch
+
+
+def is_below(name: object) -> TypeGuard[str]:
+    """Whether what somebody states is the name of something below a folder."""
+    if not isinstance(name, str) or "\0" in name:
+        return False
+    path = Path(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
 
 
 def file_inside(folder: Path, name: str, why: str) -> Path:
@@ -28,7 +36,7 @@ def file_inside(folder: Path, name: str, why: str) -> Path:
         MscvtError: Where the name leaves the folder, or is not that of a regular file.
     """
     path = folder / name
-    if not name or Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
+    if not is_below(name):
         raise MscvtError(f"{why}: {shown(repr(name))} is not a file name inside {folder}")
     try:
         status = path.stat()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mscvt.errors import MscvtError, shown
+from mscvt.formats.files import is_below
 from mscvt.formats.sums import Sum, make_sum
 
 _MD5 = ".md5"
@@ -65,7 +66,7 @@ def _listed(path: Path) -> Iterator[Stated]:
                 hint="Write it anew with md5sum, or remove it.",
             )
         name = name.removeprefix("./")
-        if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
+        if not is_below(name):
             raise MscvtError(f"{path}: {shown(repr(name))} is not a file name inside {path.parent}")
         yield Stated(name, Sum("md5", value.lower()), path.name, must_be_there=True)
 

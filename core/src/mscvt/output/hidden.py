@@ -25,9 +25,10 @@ from typing import Any
 from urllib.parse import quote
 
 from mscvt.errors import MscvtError
+from mscvt.formats.files import is_below
 from mscvt.output.disk import sync, write_whole
 from mscvt.output.planned import PlannedFile, planned_files
-from mscvt.output.tree import entries, is_below, remove_files, size_of
+from mscvt.output.tree import entries, remove_files, size_of
 
 _MARK = "an unfinished conversion of mscvt"
 _LOOSE = frozenset({"gate", "lock", "conversion.json.new", "commit.json", "commit.json.new"})
@@ -56,7 +57,7 @@ class HiddenFolder:
         Raises:
             MscvtError: Where it is anything else. It is left as it is.
         """
-        self.check_kind()
+        self._check_kind()
         for entry in entries(self.root):
             if entry.kind == "other":
                 raise self._foreign(f"{entry.path} is neither a file nor a folder")
@@ -66,7 +67,25 @@ class HiddenFolder:
             return
         self.recorded()
 
-    def check_kind(self) -> None:
+    def make(self) -> None:
+        """Make the folder, where it is not there yet.
+
+        Raises:
+            MscvtError: Where nothing can be made beside the target, or what is there is no folder.
+        """
+        try:
+            self.target.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):
+                self.root.mkdir()
+        except OSError as error:
+            raise MscvtError(
+                f"{error.filename or self.root}: can't be made: {error.strerror}",
+                hint="The output grows beside its final place, so the folder that holds --save-dir must be writable. "
+                "Give a folder inside of one that is.",
+            ) from None
+        self._check_kind()
+
+    def _check_kind(self) -> None:
         """See that it is a folder; it may be missing, where another run has just removed it.
 
         Raises:

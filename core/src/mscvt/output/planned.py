@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mscvt.output.tree import is_below
+from mscvt.formats.files import is_below
 from mscvt.plan.contents import OutputFile
 
 
@@ -47,8 +47,7 @@ def planned_files(objects: Any) -> tuple[PlannedFile, ...] | None:
 
 
 def _planned(entry: Mapping[str, Any]) -> PlannedFile | None:
-    path: Any = entry.get("path")
-    labels = entry.get("labels")
+    path, labels = entry.get("path"), entry.get("labels")
     numbers = (entry.get("tensors"), entry.get("bytes"))
     if not is_below(path) or not path.isprintable() or not isinstance(labels, dict):
         return None

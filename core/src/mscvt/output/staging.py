@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -72,7 +71,7 @@ class Staging:
         else:
             self._check_free(overwrite)  # so that nothing is made where nothing may be
             was_there = False
-        self._make_root()
+        self._hidden.make()
         with gate(self.root) as entered:
             try:
                 self._hidden.check()
@@ -101,24 +100,6 @@ class Staging:
                 f"{self.target}: is a mount point, so nothing can be renamed to it",
                 hint="Give a folder inside of it with --save-dir.",
             )
-
-    def _make_root(self) -> None:
-        """Make the hidden folder.
-
-        Raises:
-            MscvtError: Where nothing can be made beside the target, or what is there is no folder.
-        """
-        try:
-            self.target.parent.mkdir(parents=True, exist_ok=True)
-            with suppress(FileExistsError):
-                self.root.mkdir()
-        except OSError as error:
-            raise MscvtError(
-                f"{error.filename or self.root}: can't be made: {error.strerror}",
-                hint="The output grows beside its final place, so the folder that holds --save-dir must be writable. "
-                "Give a folder inside of one that is.",
-            ) from None
-        self._hidden.check_kind()
 
     def _check_free(self, overwrite: bool) -> list[str]:
         """Refuse a target that holds something, unless it is all what this conversion writes and may be replaced.

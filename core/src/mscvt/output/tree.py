@@ -7,7 +7,7 @@ import stat
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from mscvt.errors import MscvtError
 
@@ -48,11 +48,6 @@ def size_of(path: Path) -> int | None:
     except OSError:
         return None
     return status.st_size if stat.S_ISREG(status.st_mode) else None
-
-
-def is_below(name: Any) -> bool:
-    """Whether what a record states is the name of something below its folder."""
-    return isinstance(name, str) and bool(Path(name).parts) and name[0] != "/" and ".." not in Path(name).parts
 
 
 def make_folders(root: Path, file: str) -> Path:

@@ -17,7 +17,6 @@ from mscvt.tensors.info import TensorInfo
 from mscvt.tensors.sources import PlainTensor, SourceTensor
 
 _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?:embedding_)?(?P<which>[AB])(?P<end>\.weight)?")
-
 _NAMED = re.compile(r"\.lora_(?:embedding_)?[AB]\.([^.]+)(?:\.weight)?$")
 
 
