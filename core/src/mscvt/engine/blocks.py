@@ -18,7 +18,6 @@ _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """Elements are moved as integers of their size, so that no NaN can change on the way."""
 _LEAST_RUN = 1 << 16
 """Bytes from which on a run costs less as one of its own than to be gathered with others."""
-
 _LONGEST_RUN = 1 << 20
 """Bytes that are taken, and where the source has to compute them are computed, at once."""
 

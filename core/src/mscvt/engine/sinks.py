@@ -124,6 +124,16 @@ class FileSink:
         return whole
 
 
+def _send(descriptor: int, offset: int, nbytes: int) -> None:
+    """Have the system begin to send a part of a file to its disk, rather than only when it is synced.
+
+    Linux does so where pages that are not written yet are said to be needed no more; they stay until they are. On a
+    disk that takes 0.45 GB/s, converting 1.7 GB took 3.8 s in place of 4.05, and `cp` with `sync` 3.7.
+    """
+    if nbytes >= _WORTH_SENDING and hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(descriptor, offset, nbytes, os.POSIX_FADV_DONTNEED)
+
+
 @dataclass(frozen=True, slots=True)
 class Difference:
     """In what a tensor differs."""
@@ -143,16 +153,6 @@ class Difference:
             float(torch.tensor(pair).max()) for pair in ((self.largest, other.largest), (self.reach, other.reach))
         )
         return Difference(min(self.first, other.first), self.elements + other.elements, largest, reach)
-
-
-def _send(descriptor: int, offset: int, nbytes: int) -> None:
-    """Have the system begin to send a part of a file to its disk, rather than only when it is synced.
-
-    Linux does so where pages that are not written yet are said to be needed no more; they stay until they are. On a
-    disk that takes 0.45 GB/s, converting 1.7 GB took 3.8 s in place of 4.05, and `cp` with `sync` 3.7.
-    """
-    if nbytes >= _WORTH_SENDING and hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(descriptor, offset, nbytes, os.POSIX_FADV_DONTNEED)
 
 
 class CompareSink:

@@ -11,13 +11,14 @@ from mscvt.errors import MscvtError
 from mscvt.jobs.models import Model
 from mscvt.plan.by_huggingface import ByHuggingFace
 
-_HALVES = 2
-
 if TYPE_CHECKING:
     from mscvt.formats.megatron_dist.checkpoint import DistCheckpoint
     from mscvt.formats.megatron_torch.reader import MegatronSource
 
     MegatronCheckpoint = MegatronSource | DistCheckpoint
+
+_HALVES = 2
+"""So many runs of rows has a matrix that one rank has saved as halves."""
 
 
 def open_megatron(folder: Path, iteration: int | None = None) -> MegatronCheckpoint:

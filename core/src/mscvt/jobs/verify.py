@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from importlib import import_module
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,7 +139,6 @@ def verify_checkpoints(
     Raises:
         MscvtError: Where one of them can't be read, or they don't hold the same tensors.
     """
-    began = time.monotonic()
     request = Request(
         mg.absolute(),
         Options(),
@@ -151,6 +151,9 @@ def verify_checkpoints(
     whole = _Order(request, None, workers, max_memory)
     comparison = prepare_comparison(request, registry)
     plan, source, existing = comparison.plan, comparison.source, comparison.existing
+    if executor is None:
+        import_module("torch")  # whose loading is no part of the comparison
+    began = time.monotonic()
     started("verifying", plan.nbytes)
     with closing(source), closing(existing):
         found = (

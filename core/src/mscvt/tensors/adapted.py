@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     import torch
 
-
 _PART = 1 << 20
 """Elements that are merged before they are moved."""
 
