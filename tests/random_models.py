@@ -6,11 +6,15 @@ layers follows from the slots, so that every case that is drawn must convert.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
+EXAMPLES = int(os.environ.get("MSCVT_EXAMPLES", "0"))
+"""How many examples to draw; 0 for the fixed ones of the suite."""
 MODEL_TYPES = ("llama2", "qwen3", "qwen3-moe", "deepseek2", "deepseek2-lite", "deepseek3", "deepseek32")
 CONFIG_TYPES = {
     "llama2": "llama",
@@ -24,6 +28,19 @@ CONFIG_TYPES = {
 WITH_EXPERTS = MODEL_TYPES[2:]
 WITH_LATENT_ATTENTION = MODEL_TYPES[3:]
 WITH_MTP = MODEL_TYPES[5:]
+
+
+def examples(count: int) -> settings:
+    """How a test draws its examples: the same every time, unless more are asked for."""
+    return settings(
+        max_examples=EXAMPLES or count,
+        derandomize=not EXAMPLES,
+        deadline=None,
+        database=None,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+        print_blob=True,
+    )
 
 
 @dataclass

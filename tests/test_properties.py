@@ -4,7 +4,6 @@ The examples of a test run are the same every time. For a longer search with oth
 `MSCVT_EXAMPLES=5000 pytest tests/test_properties.py`.
 """
 
-import os
 import tempfile
 from argparse import Namespace
 from dataclasses import replace
@@ -12,45 +11,27 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
-from typer.testing import CliRunner
 
-from golden_cases import CASES, build_source, load_case
-from mscvt.cli.main import app
 from mscvt.dialects.options import Options
 from mscvt.errors import MscvtError
 from mscvt.jobs.conversion import Settings, run_conversion
 from mscvt.jobs.prepare import prepare_reshard, prepare_to_huggingface, prepare_to_megatron
 from mscvt.jobs.request import Request
 from mscvt.jobs.verify import verify_checkpoints
-from mscvt.model.options import rows
 from mscvt.plugins.registry import load_registry
 from mscvt.testing import save_huggingface
-from random_models import MODEL_TYPES, WITH_EXPERTS, WITH_LATENT_ATTENTION, Case, cases, is_dense
+from random_models import MODEL_TYPES, WITH_EXPERTS, WITH_LATENT_ATTENTION, Case, cases, examples, is_dense
 from random_targets import layouts
 from random_weights import weights
 from reference_converter import expected_args, expected_return, expected_shards
 from reference_placement import kept_layers
 from small_configurations import DEEPSEEK, MIXTURE
 
-EXAMPLES = int(os.environ.get("MSCVT_EXAMPLES", "0"))
-"""How many examples to draw; 0 for the fixed ones of the suite."""
 REGISTRY = load_registry()
 WORKERS = Settings(workers=1)
-
-
-def examples(count):
-    return settings(
-        max_examples=EXAMPLES or count,
-        derandomize=not EXAMPLES,
-        deadline=None,
-        database=None,
-        phases=(Phase.generate, Phase.shrink),
-        suppress_health_check=list(HealthCheck),
-        print_blob=True,
-    )
 
 
 def hf2mg(case, hf, mg):
@@ -270,41 +251,3 @@ def test_reduced_layers_that_no_configuration_describes_are_refused(model_type, 
     with pytest.raises(MscvtError, match=f"no configuration of {model_type} describes"):
         hf2mg(case, hf, tmp_path / "mg")
     assert [path.name for path in tmp_path.iterdir()] == ["hf"]
-
-
-GARBAGE = st.one_of(
-    st.integers().map(str),
-    st.integers(-2, 9).map(str),
-    st.lists(st.integers(-3, 12), max_size=5).map(lambda numbers: ",".join(map(str, numbers))),
-    st.floats().map(str),
-    st.text(st.characters(codec="utf-8"), max_size=8),
-    st.sampled_from(["", ",", "0,", "1,,2", "1e3", "0x10", "None", "true", "--help", "dualpipev", "../..", "\\0"]),
-)
-SWITCHES = tuple(row.flag for row in rows(Options).values() if row.is_switch)
-FLAGS = (*(row.flag for row in rows(Options).values()), "--model-type-hf", "--dtype", "--only")
-
-
-@pytest.fixture(scope="module")
-def golden_sources(tmp_path_factory):
-    names = ("llama2_tp1", "qwen3_moe_tp2_ep2_local", "deepseek3_mtp1_pp1_local")
-    folder = tmp_path_factory.mktemp("golden")
-    return {name: build_source(load_case(CASES / f"{name}.json"), folder / name) for name in names}
-
-
-@examples(120)
-@given(
-    case_name=st.sampled_from(["llama2_tp1", "qwen3_moe_tp2_ep2_local", "deepseek3_mtp1_pp1_local"]),
-    options=st.dictionaries(st.sampled_from(FLAGS), GARBAGE, min_size=1, max_size=4),
-)
-def test_command_line_ends_in_an_error_or_a_result_for_any_values(golden_sources, case_name, options):
-    with tempfile.TemporaryDirectory() as name:
-        words = ["hf2mg", "--load-dir", str(golden_sources[case_name]), "--save-dir", str(Path(name) / "mg")]
-        words.append("--debug")  # so that what is no error of ours is not shown as one
-        for flag, value in options.items():
-            words += [flag] if flag in SWITCHES else [flag, value]
-        result = CliRunner().invoke(app, words)
-        if result.exit_code == 0:
-            assert [path.name for path in Path(name).iterdir()] in (["mg"], [".mg.mscvt"], [])
-        else:
-            assert isinstance(result.exception, (SystemExit, MscvtError)), (words, result.exc_info)
-            assert not list(Path(name).iterdir()), words

@@ -1,6 +1,5 @@
 """`mscvt verify`: equal is equal, and every difference is found and named."""
 
-import json
 import shutil
 from argparse import Namespace
 from pathlib import Path
@@ -12,15 +11,11 @@ from typer.testing import CliRunner
 
 import mscvt.engine.run
 import mscvt.engine.sinks
-from golden_cases import CASES, build_source, load_case
 from mscvt.cli.main import app
-from mscvt.errors import MscvtError
 from mscvt.formats.huggingface.reader import HuggingFaceSource
 from mscvt.formats.torch_zip.reader import load, tensors_in
-from mscvt.testing import content
 from small_conversions import make_sources
-
-SHARD = "iter_0000001/mp_rank_{}/model_optim_rng.pt"
+from verified import SHARD, failing, flip, flip_shard, places, verify
 
 
 @pytest.fixture(scope="module")
@@ -36,29 +31,6 @@ def copies(sources, tmp_path):
     return tmp_path / "hf", tmp_path / "mg"
 
 
-def verify(hf, mg, *more):
-    """Exit code and report."""
-    command = ["verify", "--hf", str(hf), "--mg", str(mg), "--json", *more]
-    result = CliRunner().invoke(app, command, catch_exceptions=False)
-    return result.exit_code, json.loads(result.stdout)
-
-
-def flip(path, offset):
-    """Change the lowest bit of one byte."""
-    with path.open("r+b") as file:
-        file.seek(offset)
-        (byte,) = file.read(1)
-        file.seek(offset)
-        file.write(bytes([byte ^ 1]))
-
-
-def flip_shard(mg, rank, part, key, element):
-    path = mg / SHARD.format(rank)
-    info = dict(tensors_in(path, 0, load(path)[part], part))[key]
-    flip(path, info.offset + element * info.nbytes // info.numel)
-    return list(map(int, torch.unravel_index(torch.tensor(element), info.shape)))
-
-
 def test_equal_checkpoints_are_equal_without_any_option(sources):
     code, report = verify(*sources)
     assert (code, report["is_equal"], report["differences"], report["notes"]) == (0, True, [], [])
@@ -67,11 +39,6 @@ def test_equal_checkpoints_are_equal_without_any_option(sources):
         app, ["verify", "--hf", str(sources.hf), "--mg", str(sources.mg)], catch_exceptions=False
     )
     assert shown.stdout.startswith(f"equal; compared {report['tensors']} tensors, 1,318,144 bytes in ")
-
-
-def places(report):
-    """Which tensors differ, and where."""
-    return [f"{each['tensor']}, first at index {each['index']}, in {each['file']}" for each in report["differences"]]
 
 
 def test_differences_are_named_where_folders_are_given_from_here(copies, monkeypatch):
@@ -175,18 +142,6 @@ def rewrite_shard(mg, rank, change):
     torch.save(state, path)
 
 
-def failing(hf, mg, *more):
-    with pytest.raises(MscvtError) as caught:
-        verify(hf, mg, "--debug", *more)
-    return str(caught.value)
-
-
-def failing_hint(hf, mg):
-    with pytest.raises(MscvtError) as caught:
-        verify(hf, mg, "--debug")
-    return caught.value.hint
-
-
 def test_missing_and_extra_tensors_of_either_side_are_named(copies):
     hf, mg = copies
 
@@ -241,75 +196,3 @@ def test_another_iteration_is_named_with_its_own_folder(copies):
     code, report = verify(hf, mg)
     assert code == 1
     assert places(report)[0].endswith("in iter_0000500/mp_rank_00_000_000/model_optim_rng.pt")
-
-
-def convert_case(folder, case, *more):
-    case = load_case(CASES / f"{case}.json")
-    hf, mg = build_source(case, folder / "hf"), folder / "mg"
-    arguments = ["hf2mg", "--model-type-hf", case["model_type_hf"], "--load-dir", hf, "--save-dir", mg, *more]
-    assert CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False).exit_code == 0
-    return hf, mg
-
-
-def test_padding_of_the_vocabulary_may_be_trained_and_is_not_compared(tmp_path, monkeypatch):
-    options = ["--target-tensor-parallel-size", "2", "--target-pipeline-parallel-size", "2"]
-    hf, mg = convert_case(tmp_path, "llama2_tp1", *options, "--make-vocab-size-divisible-by", "40")
-    assert verify(hf, mg)[1]["notes"] == []
-    path = mg / SHARD.format("01_000")
-    info = dict(tensors_in(path, 0, load(path)["model"], "model"))["embedding.word_embeddings.weight"]
-    vocabulary = json.loads((hf / "config.json").read_text())["vocab_size"]
-    rows, columns = info.shape
-    real = vocabulary - rows
-    assert 0 < real < rows
-    flip(path, info.offset + 2 * (real * columns + 3))
-    flip(path, info.offset + info.nbytes - 1)
-    code, report = verify(hf, mg)
-    assert (code, report["is_equal"]) == (0, True)
-    assert report["notes"] == [
-        "the padding of the vocabulary is not compared: training changes it (1 tensors have some that is not zero)"
-    ]
-    flip(path, info.offset + 2 * (real * columns - 1))  # the last real element
-    monkeypatch.setattr(mscvt.engine.run, "_LEAST_BUFFER", 256)
-    monkeypatch.setattr(mscvt.engine, "DEFAULT_MEMORY", 256)
-    code, report = verify(hf, mg)
-    assert code == 1
-    assert [each["index"] for each in report["differences"]] == [[real - 1, columns - 1]]
-
-
-def test_fp8_weights_are_decoded_and_every_decoded_element_compared(tmp_path):
-    hf, mg = build_source(load_case(CASES / "llama2_tp1.json"), tmp_path / "hf"), tmp_path / "mg"
-    tensors = {name: value for path in sorted(hf.glob("*.safetensors")) for name, value in load_file(path).items()}
-    for path in hf.glob("model*"):
-        path.unlink()
-    name = "model.layers.1.mlp.down_proj.weight"
-    rows, columns = tensors[name].shape
-    tensors[name] = content(name, (rows, columns), "F8_E4M3")
-    tensors[name + "_scale_inv"] = torch.full((-(-rows // 128), -(-columns // 128)), 0.5)
-    save_file(tensors, hf / "model.safetensors")
-    arguments = ["--dequantize", "--target-tensor-parallel-size", "2"]
-    command = ["hf2mg", "--model-type-hf", "llama2", "--load-dir", str(hf), "--save-dir", str(mg), *arguments]
-    assert CliRunner().invoke(app, [*command, "--verify"], catch_exceptions=False).exit_code == 0
-    assert verify(hf, mg, "--dequantize")[0] == 0
-    assert "--dequantize" in failing_hint(hf, mg)
-    index = flip_shard(mg, "01", "model", "decoder.layers.1.mlp.linear_fc2.weight", 33)
-    code, report = verify(hf, mg, "--dequantize")
-    assert code == 1
-    assert places(report) == [
-        "decoder.layers.1.mlp.linear_fc2.weight (model of rank tp 1, pp 0, ep 0), "
-        f"first at index {index}, in {SHARD.format('01')}"
-    ]
-
-
-def test_a_repeated_tensor_of_the_source_that_differs_is_an_error(tmp_path):
-    hf, mg = convert_case(tmp_path, "qwen3_tp1_tied")
-    path = hf / "model.safetensors"
-    shards = sorted(hf.glob("*.safetensors"))
-    tensors = {name: value for shard in shards for name, value in load_file(shard).items()}
-    for shard in [*shards, *hf.glob("*.index.json")]:
-        shard.unlink()
-    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
-    save_file(tensors, path)
-    assert verify(hf, mg)[0] == 0
-    tensors["lm_head.weight"][1, 2] = 3.0
-    save_file(tensors, path)
-    assert "lm_head.weight differs from model.embed_tokens.weight" in failing(hf, mg)
