@@ -119,6 +119,27 @@ def test_module_is_the_program():
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == f"mscvt {__version__}\n"
 
 
+ENDING = """
+import atexit, sys
+from mscvt.cli import main as program
+atexit.register(print, "at the end")
+def main():
+    print("shown")
+    sys.exit({code!r})
+program.main = main
+program.run()
+"""
+
+
+@pytest.mark.parametrize(("code", "expected"), [(0, 0), (2, 2), (130, 130), (None, 0), ("why", 1)])
+def test_program_ends_at_once_with_its_code_and_all_that_it_printed(code, expected):
+    command = [sys.executable, "-c", ENDING.format(code=code)]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stdout) == (expected, "shown\nat the end\n")
+    assert done.stderr == ("why\n" if code == "why" else "")
+
+
 def completions(words, tmp_path):
     """What bash would be offered after these words, the last of which is not complete."""
     environment = {

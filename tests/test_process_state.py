@@ -7,6 +7,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -149,6 +150,19 @@ def test_torch_has_as_many_threads_after_a_conversion_as_before(sources, tmp_pat
     finally:
         torch.set_num_threads(before)
     assert set(seen[1:]) == {1}  # the workers' own; the first call is the caller's
+
+
+def test_seconds_are_those_without_the_loading_of_torch(sources, tmp_path, monkeypatch):
+    now = [0]
+
+    def passes(seconds):
+        now[0] += seconds
+
+    monkeypatch.setattr("mscvt.jobs.conversion.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("mscvt.jobs.conversion.import_module", lambda name: passes(1000))
+    result = convert("hf2mg", sources, tmp_path / "out", workers=1, progress=lambda nbytes: passes(1))
+    assert now[0] > 1001
+    assert result.seconds == now[0] - 1000
 
 
 def private_bytes():

@@ -1,6 +1,7 @@
 """Blocks: whatever the limit, every element of a content is made once, and is what the copies say."""
 
 from itertools import pairwise
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -61,8 +62,8 @@ def as_bits(numbers, dtype):
     return torch.from_numpy(np.asarray(numbers)).to(BITS[width]).view(DTYPES[dtype])
 
 
-@given(contents(), st.integers(1, 400), st.integers(1, 40))
-def test_blocks_of_any_size_make_the_whole_content(drawn, limit, least_run):
+@given(contents(), st.integers(1, 400), st.integers(1, 40), st.integers(8, 40))
+def test_blocks_of_any_size_make_the_whole_content(drawn, limit, least_run, longest_run):
     content, sources, numbers = drawn
     opened = {name: PlainTensor(as_bits(values, content.dtype)) for name, values in sources.items()}
     width = DTYPES[content.dtype].itemsize
@@ -75,9 +76,9 @@ def test_blocks_of_any_size_make_the_whole_content(drawn, limit, least_run):
         end = block.start + block.numel
         filled[block.start : end] += 1
         buffer = torch.full((block.numel * width + 3,), 0x77, dtype=torch.uint8)
-        result[block.start * width : end * width] = torch.cat(
-            list(bytes_of(block, buffer, opened.__getitem__, least_run))
-        )
+        with patch("mscvt.engine.blocks._LONGEST_RUN", longest_run):
+            runs = list(bytes_of(block, buffer, opened.__getitem__, least_run))
+        result[block.start * width : end * width] = torch.cat(runs)
         assert (buffer[block.numel * width :] == 0x77).all(), "bytes behind the block were written"
     assert (filled == 1).all()
     assert torch.equal(result, as_bits(numbers, content.dtype).view(torch.uint8))
@@ -134,10 +135,11 @@ def test_long_runs_are_taken_from_their_sources_in_order_and_short_ones_gathered
     expected = torch.tensor([6, 7, 8, 100, 101, 102, 9, 10, 11, 103, 104, 105]).bfloat16()
     (block,) = blocks_of(content, 64)
     buffer = torch.empty(64, dtype=torch.uint8)
-    for least, count in ((6, 4), (7, 4), (8, 1)):  # in bytes; a run has 6
-        runs = list(bytes_of(block, buffer, lambda name: PlainTensor(sources[name]), least))
+    for least, longest, count in ((6, 6, 4), (7, 9, 4), (8, 6, 1), (6, 4, 8), (6, 2, 12)):  # in bytes; a run has 6
+        with patch("mscvt.engine.blocks._LONGEST_RUN", longest):
+            runs = list(bytes_of(block, buffer, lambda name: PlainTensor(sources[name]), least))
         assert len(runs) == count
         assert torch.equal(torch.cat(runs).view(torch.bfloat16), expected)
         memory = {run.untyped_storage().data_ptr() for run in runs}
         held = {source.untyped_storage().data_ptr() for source in sources.values()}
-        assert memory == (held if count == 4 else {buffer.untyped_storage().data_ptr()})
+        assert memory == (held if count > 1 else {buffer.untyped_storage().data_ptr()})
