@@ -10,7 +10,8 @@ _METADATA = "torch.distributed.checkpoint.metadata"
 _PLANNER = "torch.distributed.checkpoint.planner"
 _STRATEGY = "megatron.core.dist_checkpointing.strategies.torch"
 
-WHOLE = frozenset({f"{_METADATA}.Metadata", f"{_STRATEGY}.MCoreMetadata"})
+WRITTEN = f"{_METADATA}.Metadata"
+WHOLE = frozenset({WRITTEN, f"{_STRATEGY}.MCoreMetadata"})
 """What the file holds."""
 TENSOR = f"{_METADATA}.TensorStorageMetadata"
 OBJECT = f"{_METADATA}.BytesStorageMetadata"
@@ -18,6 +19,9 @@ CHUNK = f"{_METADATA}.ChunkStorageMetadata"
 PROPERTIES = f"{_METADATA}.TensorProperties"
 INDEX = f"{_METADATA}.MetadataIndex"
 PLACE = "torch.distributed.checkpoint.filesystem._StorageInfo"
+MEMORY_FORMAT = f"{_METADATA}._MEM_FORMAT_ENCODING"
+LAYOUT = "torch.serialization._get_layout"
+SIZE = "torch.Size"
 _DTYPES = (
     *("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "uint16", "uint32"),
     *("uint64", "bool", "complex32", "complex64", "complex128", "quint8", "qint8", "qint32"),
@@ -26,13 +30,13 @@ _DTYPES = (
 ALLOWED = (
     WHOLE
     | {TENSOR, OBJECT, CHUNK, PROPERTIES, INDEX, PLACE}
-    | {f"{_METADATA}.StorageMeta", f"{_METADATA}._MEM_FORMAT_ENCODING"}
+    | {f"{_METADATA}.StorageMeta", MEMORY_FORMAT, LAYOUT, SIZE}
     | {"torch.distributed.checkpoint.filesystem._StoragePrefix", f"{_STRATEGY}.MCoreSavePlan"}
     | {
         f"{_PLANNER}.{name}"
         for name in ("SavePlan", "WriteItem", "WriteItemType", "TensorWriteData", "BytesIOWriteData")
     }
-    | {"torch.Size", "torch.serialization._get_layout", "pathlib.PosixPath", "collections.OrderedDict"}
+    | {"pathlib.PosixPath", "collections.OrderedDict"}
     | {f"torch.{name}" for name in _DTYPES}
 )
 """Every name that a `.metadata` may hold."""

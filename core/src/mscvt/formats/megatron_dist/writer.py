@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,11 +15,11 @@ from typing import Any, NamedTuple
 
 from mscvt.errors import MscvtError
 from mscvt.formats.megatron_dist.metadata import METADATA
+from mscvt.formats.megatron_dist.metadata_written import Chunk, Index, Object, Place, Size, Tensor, metadata_pickle
 from mscvt.formats.torch_zip.archive import opened, read_at
 from mscvt.formats.torch_zip.pickler import EmptyTensor, pickled
 from mscvt.formats.torch_zip.skeleton import ALIGNMENT, Skeleton, build_skeleton, write_pieces, write_skeleton
 from mscvt.plan.contents import Name, OutputFile
-from mscvt.tensors.info import TORCH_NAMES
 from mscvt.tensors.slots import Slot
 
 VERSIONS = "metadata.json"
@@ -30,7 +29,6 @@ OBJECTS = "objects.distcp"
 SAYING = (METADATA, VERSIONS, COMMON, OBJECTS)
 """The files that are written when all tensors are."""
 _SAID = {"sharded_backend": "torch_dist", "sharded_backend_version": 1, "common_backend": "torch"}
-_PROTOCOL = 4
 
 
 class _Item(NamedTuple):
@@ -128,47 +126,30 @@ class DistAllocator:
         Raises:
             OSError: Where the disk is full or broken.
         """
-        from torch.distributed.checkpoint.filesystem import _StorageInfo
-        from torch.distributed.checkpoint.metadata import BytesStorageMetadata, Metadata, MetadataIndex
-
         nothing = build_skeleton(pickled([None]), [])
         write_skeleton(folder / OBJECTS, nothing)
         tensors, places = self._described(files)
-        everything = Metadata(
-            state_dict_metadata={**tensors, **{name: BytesStorageMetadata() for name in objects}},
-            storage_data={
-                **places,
-                **{MetadataIndex(name): _StorageInfo(OBJECTS, 0, nothing.length) for name in objects},
-            },
-        )
-        (folder / METADATA).write_bytes(pickle.dumps(everything, protocol=_PROTOCOL))
+        places |= {Index(name): Place(OBJECTS, 0, nothing.length) for name in objects}
+        content = metadata_pickle({**tensors, **{name: Object() for name in objects}}, places)
+        (folder / METADATA).write_bytes(content)
 
-    def _described(self, files: Sequence[OutputFile]) -> tuple[dict[str, Any], dict[Any, Any]]:
-        """The global tensors, and the places of their chunks, in the classes of torch."""
-        import torch
-        from torch.distributed.checkpoint.filesystem import _StorageInfo
-        from torch.distributed.checkpoint.metadata import (
-            ChunkStorageMetadata,
-            MetadataIndex,
-            TensorProperties,
-            TensorStorageMetadata,
-        )
-
-        tensors: dict[str, Any] = {}
-        places: dict[Any, Any] = {}
+    def _described(self, files: Sequence[OutputFile]) -> tuple[dict[str, Tensor], dict[Index, Place]]:
+        """The global tensors, and the places of their chunks."""
+        tensors: dict[str, Tensor] = {}
+        places: dict[Index, Place] = {}
         for file in files:
+            path = Path(file.path).name
             for name, item in self._items(file):
                 dtype, shape = file.tensors[name]
                 slot = self._slot_of(name)
-                offsets = torch.Size((*slot.index, *(0 for _ in shape)))
-                chunk = ChunkStorageMetadata(offsets, torch.Size((*(1 for _ in slot.index), *shape)))
-                place = _StorageInfo(Path(file.path).name, item.offset, item.skeleton.length)
+                offsets = Size((*slot.index, *(0 for _ in shape)))
+                chunk = Chunk(offsets, Size((*(1 for _ in slot.index), *shape)))
+                place = Place(path, item.offset, item.skeleton.length)
                 for key in (slot.name, *slot.others):
                     if key not in tensors:
-                        properties = TensorProperties(dtype=getattr(torch, TORCH_NAMES[dtype]))
-                        tensors[key] = TensorStorageMetadata(properties, torch.Size((*slot.counts, *shape)), [])
+                        tensors[key] = Tensor(dtype, Size((*slot.counts, *shape)))
                     tensors[key].chunks.append(chunk)
-                    places[MetadataIndex(key, offsets)] = place
+                    places[Index(key, offsets)] = place
         return tensors, places
 
 

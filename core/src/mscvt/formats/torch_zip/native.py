@@ -2,8 +2,8 @@
 
 It hashes whatever is to be a key, makes room for the largest number that an object is remembered under, and does not
 count. So a pickle is looked through first, opcode by opcode, by a regular expression: there may be none but those that
-push plain values, number what they remember one by one, and make containers and objects, of which there may be no more
-than a checkpoint has. What would make or fill a dict is put into words that do so with a list.
+push and drop plain values, number what they remember one by one, and make containers and objects, of which there may be
+no more than a checkpoint has. What would make or fill a dict is put into words that do so with a list.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from mscvt.formats.torch_zip.standins import Global, Pairs, Recorded
 
 _RUN = re.compile(
-    rb"(?:[(N\x88\x89)\]ae\x85\x86\x87t\x93\x94R\x81b]+|[Kh].|M..|[Jj].{4}|G.{8}|\x8a(?:"
+    rb"(?:[(0N\x88\x89)\]ae\x85\x86\x87t\x93\x94R\x81b]+|[Kh].|M..|[Jj].{4}|G.{8}|\x8a(?:"
     + b"|".join(rb"\x%02x.{%d}" % (length, length) for length in range(10))
     + rb")|\x8c(?:"
     + b"|".join(rb"\x%02x.{%d}" % (length, length) for length in range(256))

@@ -1,0 +1,90 @@
+"""`.metadata`, written without torch: the same objects as torch's own classes make."""
+
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.distributed.checkpoint import metadata as meta
+from torch.distributed.checkpoint.filesystem import _StorageInfo
+
+from mscvt.formats.megatron_dist.classes import ALLOWED
+from mscvt.formats.megatron_dist.metadata_written import Chunk, Index, Object, Place, Size, Tensor, metadata_pickle
+from mscvt.formats.torch_zip.native import unpickle_natively
+from mscvt.formats.torch_zip.standins import Recorded
+from mscvt.tensors.info import TORCH_NAMES
+
+LONG = "layers." * 40 + "weight"
+"""A name of more than 255 bytes."""
+STARTS = ((0, 0, 0), (1, 0, 0))
+WHOLE, PART = (2, 70_000, 300), (1, 70_000, 300)
+LENGTH = 21_000_960
+
+
+@pytest.fixture(scope="module")
+def theirs():
+    """One with every dtype, tensors that share a chunk and its place, one without dimensions, and an object."""
+    tensors, places = {}, {}
+    for number, name in enumerate((*TORCH_NAMES.values(), LONG)):
+        dtype = torch.float16 if name == LONG else getattr(torch, name)
+        chunks = [meta.ChunkStorageMetadata(torch.Size(start), torch.Size(PART)) for start in STARTS]
+        for key in (name, f"{name}.again"):
+            tensors[key] = meta.TensorStorageMetadata(meta.TensorProperties(dtype), torch.Size(WHOLE), [*chunks])
+        for at, start in enumerate(STARTS):
+            place = _StorageInfo(f"__{number}_0.distcp", at << 33, LENGTH)
+            places |= {meta.MetadataIndex(key, torch.Size(start)): place for key in (name, f"{name}.again")}
+    tensors["scalar"] = meta.TensorStorageMetadata(meta.TensorProperties(torch.float32), torch.Size(()), [])
+    tensors["rng_state"] = meta.BytesStorageMetadata()
+    places[meta.MetadataIndex("rng_state")] = _StorageInfo("objects.distcp", 0, 900)
+    return meta.Metadata(state_dict_metadata=tensors, storage_data=places)
+
+
+@pytest.fixture(scope="module")
+def ours():
+    """The pickle of the same."""
+    entries, places = {}, {}
+    for number, (dtype, name) in enumerate((*TORCH_NAMES.items(), ("F16", LONG))):
+        chunks = [Chunk(Size(start), Size(PART)) for start in STARTS]
+        for key in (name, f"{name}.again"):
+            entries[key] = Tensor(dtype, Size(WHOLE))
+            entries[key].chunks += chunks
+        for at, start in enumerate(STARTS):
+            place = Place(f"__{number}_0.distcp", at << 33, LENGTH)
+            places |= {Index(key, Size(start)): place for key in (name, f"{name}.again")}
+    entries |= {"scalar": Tensor("F32", Size(())), "rng_state": Object()}
+    places[Index("rng_state")] = Place("objects.distcp", 0, 900)
+    return metadata_pickle(entries, places)
+
+
+def described(value):
+    """The types and attributes of a value and of all that it holds, in order."""
+    if isinstance(value, (list, tuple)):
+        return type(value), [described(item) for item in value]
+    if isinstance(value, dict):
+        return type(value), [(described(key), described(item)) for key, item in value.items()]
+    if isinstance(value, Recorded):
+        return value.kind, described(value.arguments), described(value.state)
+    return type(value), described(vars(value)) if type(value).__module__.startswith("torch.dist") else value
+
+
+def test_metadata_holds_what_torchs_own_classes_make(ours, theirs):
+    found = pickle.loads(ours)
+    assert found == theirs
+    assert described(found) == described(pickle.loads(pickle.dumps(theirs, protocol=4)))
+
+
+def test_metadata_says_what_torchs_pickle_says_to_the_swift_reader(ours, theirs):
+    found, expected = (unpickle_natively(data, ALLOWED) for data in (ours, pickle.dumps(theirs, protocol=4)))
+    assert found is not None
+    assert described(found) == described(expected)
+
+
+def test_metadata_is_written_without_torch():
+    code = (
+        "import sys\n"
+        "from mscvt.formats.megatron_dist.metadata_written import Object, metadata_pickle\n"
+        "metadata_pickle({'rng_state': Object()}, {})\n"
+        "raise SystemExit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
