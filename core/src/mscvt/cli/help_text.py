@@ -29,10 +29,18 @@ class SectionedCommand(TyperCommand):
         """Complete an option, or the first value that may be given without one."""
         found: list[Any] = super().shell_complete(ctx, incomplete)
         unnamed = [] if ctx.args or incomplete.startswith("-") else BY_NAME[str(self.name)].positional[:1]
-        for parameter in self.params:
+        for parameter in self.get_params(ctx):
             if parameter.name in unnamed:
                 found += parameter.shell_complete(ctx, incomplete)
         return found
+
+    def get_params(self, ctx: Any) -> Any:
+        """The options, made when first asked for: those of all commands take longer than most of what is run."""
+        if not self.params:
+            from mscvt.cli.typer_options import typer_options
+
+            self.params = typer_options(BY_NAME[str(self.name)])
+        return super().get_params(ctx)
 
     def get_help_option_names(self, ctx: Any) -> list[str]:
         """`--help` before `-h`; typer's own order changes from run to run."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import atexit
 import gc
-import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -18,10 +17,7 @@ from mscvt.cli.help_text import PlainGroup, SectionedCommand
 from mscvt.cli.report import INTERRUPTED, MISUSED, reported, show_error
 from mscvt.cli.tables import Output
 from mscvt.cli.words import UsageError, read_words
-from mscvt.model.options import Row
 
-_SHORT = len("--from")
-"""Aliases that are longer are taken too, and only the documentation has them."""
 _YOUNG = 100_000
 """New objects between two looks for garbage; a plan is a million that are none, and a tenth of its time was looking."""
 _EXAMPLES = """\b
@@ -55,7 +51,7 @@ def make_app() -> typer.Typer:
             help=f"{command.summary}\n\n{command.text}",
             epilog=f"\b\nExample:\n  {example}",
             options_metavar=command.usage,
-        )(_function(command))
+        )(_run_of(command))
     return app
 
 
@@ -69,10 +65,10 @@ def _top(
         raise typer.Exit
 
 
-def _function(command: Command) -> Callable[..., None]:
-    """What typer calls: a function whose signature has the rows of a command, for the help and for completion."""
+def _run_of(command: Command) -> Callable[[typer.Context], None]:
+    """What typer calls, with the words that `SectionedCommand` left alone."""
 
-    def run(ctx: typer.Context, **_: Any) -> None:
+    def run(ctx: typer.Context) -> None:
         given = read_words(command, ctx.args)
         output = given.read(Output)
         with reported(as_json=output.json, debug=output.debug):
@@ -82,63 +78,8 @@ def _function(command: Command) -> Callable[..., None]:
 
             RUNS[command.name](given)
 
-    parameters = {
-        row.name: inspect.Parameter(
-            row.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            annotation=Annotated[bool if row.is_switch else str, _typer_option(command, row)],
-            default=False if row.is_switch else None,
-        )
-        for row in command.rows.values()
-    }
-    context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
-    run.__signature__ = inspect.Signature([context, *parameters.values()])  # type: ignore[attr-defined]
-    run.__annotations__ = {"ctx": typer.Context, **{name: each.annotation for name, each in parameters.items()}}
     return run
 
-
-def _typer_option(command: Command, row: Row) -> Any:
-    otherwise = command.otherwise(row)
-    text = row.help
-    if row.is_required:
-        text += " [required]"
-    elif otherwise:
-        text += f" Default: {otherwise}."
-    return typer.Option(
-        *(spelling for spelling in row.aliases if len(spelling) <= _SHORT),
-        row.flag,
-        help=text,
-        metavar=row.metavar or None,
-        rich_help_panel=row.panel,
-        show_default=False,
-        autocompletion=_completion(row),
-    )
-
-
-def _completion(row: Row) -> Callable[[str], list[str]] | None:
-    """What completes the value of an option, where it is one of a few; the shell completes the rest as paths."""
-    if row.name in _NAMES:
-        return _NAMES[row.name]
-    if row.choices:
-        return lambda incomplete: [choice for choice in row.choices if choice.startswith(incomplete)]
-    return None
-
-
-def _model_types(incomplete: str) -> list[str]:
-    from mscvt.plugins.registry import load_registry
-
-    return [name for name in sorted(load_registry().families) if name.startswith(incomplete)]
-
-
-def _recipes(incomplete: str) -> list[str]:
-    from mscvt.plugins.recipes import find_recipes
-    from mscvt.plugins.registry import load_registry
-
-    return [name for name in find_recipes(load_registry()) if name.startswith(incomplete)]
-
-
-_NAMES: Mapping[str, Callable[[str], list[str]]] = {"model_type_hf": _model_types, "recipe": _recipes}
-"""Option -> what completes its value, where that is in plugins."""
 
 app = make_app()
 
