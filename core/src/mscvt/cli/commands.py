@@ -12,8 +12,7 @@ from mscvt.cli import folder_commands, results
 from mscvt.cli.folders import HF, MG, check_folder, check_kind
 from mscvt.cli.inspecting import run_inspect
 from mscvt.cli.original import without_single_ranks
-from mscvt.cli.plugin_tables import NewPlugin
-from mscvt.cli.recipe_commands import check_recipe, run_recipes
+from mscvt.cli.plugin_tables import NewPlugin, Prepared
 from mscvt.cli.report import FAILED
 from mscvt.cli.running import chosen_executor, chosen_model_type, interruptible, watched
 from mscvt.cli.tables import (
@@ -62,8 +61,6 @@ def run_plan(given: Given) -> None:
 
 
 def _convert(load_kind: str, save_kind: str, given: Given) -> None:
-    from mscvt.jobs.conversion import Settings, run_conversion
-    from mscvt.jobs.parts import convert_in_parts
     from mscvt.jobs.prepare import prepare_reshard, prepare_to_huggingface, prepare_to_megatron
     from mscvt.jobs.request import Request
     from mscvt.plan.selection import select_files
@@ -78,8 +75,10 @@ def _convert(load_kind: str, save_kind: str, given: Given) -> None:
     if load_kind != save_kind:
         other_way = f"mscvt {save_kind}2{load_kind} converts in the other direction."
     check_kind("--load-dir", folders.load_dir, load_kind, other_way)
-    if load_kind == HF:
-        check_recipe(given, folders.load_dir)
+    if load_kind == HF and (recipe := given.read(Prepared).recipe):
+        from mscvt.cli.recipe_commands import check_recipe
+
+        check_recipe(recipe, folders.load_dir)
     registry = load_registry()
     request = Request(
         load_dir=folders.load_dir,
@@ -111,6 +110,9 @@ def _convert(load_kind: str, save_kind: str, given: Given) -> None:
             if planned.html:
                 write_page(planned.html, conversion, preview, planned.tensor)
         else:
+            from mscvt.jobs.conversion import Settings, run_conversion
+            from mscvt.jobs.parts import convert_in_parts
+
             settings = Settings(
                 workers=resources.workers,
                 max_memory=resources.max_memory,
@@ -199,6 +201,13 @@ def run_verify(given: Given) -> None:
         results.print_report(report, notes)
     if not report.is_equal:
         raise typer.Exit(FAILED)
+
+
+def run_recipes(given: Given) -> None:
+    """List all recipes, or show one."""
+    from mscvt.cli.recipe_commands import print_recipes
+
+    print_recipes(given)
 
 
 def run_names(given: Given) -> None:

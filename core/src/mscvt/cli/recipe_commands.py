@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from mscvt.cli.command_table import BY_NAME
-from mscvt.cli.plugin_tables import Prepared, RecipeShown
+from mscvt.cli.plugin_tables import RecipeShown
 from mscvt.cli.prepared_options import options_of
 from mscvt.cli.results import print_json, print_notes
 from mscvt.cli.tables import Output
@@ -22,20 +22,18 @@ from mscvt.plugins.recipes import COMMANDS, Recipe, check_sizes, find_recipes, l
 from mscvt.plugins.registry import load_registry
 
 
-def check_recipe(given: Given, load_dir: Path) -> None:
-    """See that a Hugging Face folder holds the model that a recipe is for, where one was asked for.
+def check_recipe(name: str, load_dir: Path) -> None:
+    """See that a Hugging Face folder holds the model that a recipe is for.
 
     Raises:
         MscvtError: Where it is another one.
     """
     from mscvt.formats.huggingface.config import read_config
 
-    asked = given.read(Prepared)
-    if asked.recipe:
-        check_sizes(load_recipe(asked.recipe, load_registry()), read_config(load_dir))
+    check_sizes(load_recipe(name, load_registry()), read_config(load_dir))
 
 
-def run_recipes(given: Given) -> None:
+def print_recipes(given: Given) -> None:
     """List all recipes, or show one."""
     asked, registry = given.read(RecipeShown), load_registry()
     found: list[Recipe] = []

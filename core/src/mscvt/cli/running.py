@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -17,8 +18,10 @@ from mscvt.cli.report import INTERRUPTED, worded
 from mscvt.cli.tables import Machines, Model, Output, Progress
 from mscvt.cli.words import Given
 from mscvt.errors import MscvtError
-from mscvt.executors.executor import Executor
 from mscvt.plugins.registry import Registry
+
+if TYPE_CHECKING:
+    from mscvt.executors.executor import Executor
 
 
 @contextmanager

@@ -44,7 +44,6 @@ def _rank_files(model: Model, args: Mapping[str, Any]) -> MegatronFiles:
     """A file for each rank."""
     from mscvt.formats.megatron_torch.paths import TRACKER
     from mscvt.formats.megatron_torch.writer import Allocator, write_tracker
-    from mscvt.formats.torch_zip.sealing import write_checksums
 
     dialect, topology = model.dialect, model.description.topology
     allocator = Allocator(args, dialect.ITERATION, lambda keys: dialect.empty_states(model.options, keys))
@@ -53,6 +52,8 @@ def _rank_files(model: Model, args: Mapping[str, Any]) -> MegatronFiles:
         return allocator.allocate(path, file.tensors, topology.chunks_of(file.labels["pp"]))
 
     def seal(path: Path, file: OutputFile, checksums: Mapping[Name, int]) -> None:
+        from mscvt.formats.torch_zip.sealing import write_checksums
+
         offsets = allocator.offsets(path, file.tensors)
         write_checksums(
             path, {offsets[name]: checksums[name] for name, (_, shape) in file.tensors.items() if prod(shape)}

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from mscvt.errors import MscvtError
 from mscvt.formats.huggingface.config import CONFIG, read_config
-from mscvt.formats.peft.reader import Adapter
-from mscvt.jobs.adapters import FittedAdapter, fit_adapter
 from mscvt.jobs.models import Model, check_options, model_from_args, model_from_config
 from mscvt.jobs.request import Request
 from mscvt.jobs.sources import open_megatron, open_tensors
@@ -17,6 +15,7 @@ from mscvt.model.hyperparameters import lookup, model_fields
 from mscvt.plugins.registry import Registry
 
 if TYPE_CHECKING:
+    from mscvt.jobs.adapters import FittedAdapter
     from mscvt.jobs.sources import MegatronCheckpoint
 
 
@@ -61,6 +60,9 @@ def open_model(request: Request, registry: Registry) -> Wanted:
                 hint="Give --lora-load, or leave them out.",
             )
         return Wanted(config, model, None)
+    from mscvt.formats.peft.reader import Adapter
+    from mscvt.jobs.adapters import fit_adapter
+
     adapter = Adapter(lora.lora_load)
     fitted = fit_adapter(adapter, model.description, family.model_type.spellings, lora)
     words = fitted.words(model.description)

@@ -7,17 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from mscvt.errors import MscvtError
-from mscvt.jobs.huggingface_written import to_huggingface
 from mscvt.jobs.opened import open_checkpoint, open_model
 from mscvt.jobs.plans import plan_reshard, plan_to_huggingface, plan_to_megatron
-from mscvt.jobs.prepare_adapter import prepare_adapter
-from mscvt.jobs.prepare_factors import prepare_factors
-from mscvt.jobs.prepare_plain import plain_folder, prepare_plain
 from mscvt.jobs.prepared import Conversion
 from mscvt.jobs.request import Request
-from mscvt.jobs.shards_written import Recorded, to_shards
-from mscvt.jobs.sources import open_megatron, open_tensors
-from mscvt.jobs.trained_factors import has_factors, read_trained
+from mscvt.jobs.sources import has_factors, open_megatron, open_tensors, plain_folder
 from mscvt.plugins.family import Family
 from mscvt.plugins.registry import Registry
 from mscvt.tensors.renamed import renamed
@@ -31,8 +25,11 @@ def prepare_to_megatron(request: Request, registry: Registry) -> Conversion:
         MscvtError: Where anything at all is wrong with the options, the plugin or the source.
     """
     from mscvt.formats.huggingface.reader import open_source
+    from mscvt.jobs.shards_written import Recorded, to_shards
 
     if request.lora.save_lora_to_mg:
+        from mscvt.jobs.prepare_factors import prepare_factors
+
         return prepare_factors(request, registry)
     wanted = open_model(request, registry)
     config, model, adapter = wanted.config, wanted.model, wanted.adapter
@@ -73,6 +70,7 @@ def prepare_reshard(request: Request, registry: Registry) -> Conversion:
         MscvtError: Where anything at all is wrong with the options, the plugin or the source.
     """
     from mscvt.jobs.reshard import absent_of, models_of
+    from mscvt.jobs.shards_written import Recorded, to_shards
 
     source = open_megatron(request.load_dir, request.iteration)
     there, wanted = models_of(source, request, registry)
@@ -118,14 +116,24 @@ def prepare_to_huggingface(request: Request, registry: Registry) -> Conversion:
     Raises:
         MscvtError: Where anything at all is wrong with the options, the plugin or the source.
     """
+    from mscvt.jobs.huggingface_written import to_huggingface
+
     if request.lora.save_lora_to_hf:
+        from mscvt.jobs.prepare_adapter import prepare_adapter
+
         return prepare_adapter(request, registry)
-    if (folder := plain_folder(request)) is not None:
+    if (folder := plain_folder(request.load_dir, request.iteration)) is not None:
+        from mscvt.jobs.prepare_plain import prepare_plain
+
         return prepare_plain(folder, request, registry)
     source, model, config = open_checkpoint(request, registry)
-    trained = read_trained(request, model, source)
-    shards: Source = source if trained is None else trained.merged()
     replicas = request.replicas == "equal"
+    trained = None
+    if request.lora.is_asked or has_factors(source, model.dialect.lora):
+        from mscvt.jobs.trained_factors import read_trained
+
+        trained = read_trained(request, model, source)
+    shards: Source = source if trained is None else trained.merged()
     plan = plan_to_huggingface(model.description, shards.tensors, dtype=request.dtype_name, replicas=replicas)
     if trained is None:
         return to_huggingface(request, model, plan, shards, config)

@@ -31,15 +31,6 @@ _WRAPPINGS = ("", "model.", "module.", "model.module.", "state_dict.", "app.mode
 """What may stand in front of all names, as programs wrap a model before they save it."""
 
 
-def plain_folder(request: Request) -> Path | None:
-    """The folder of an iteration where it is a plain one, and not Megatron's; None else."""
-    from mscvt.formats.megatron_dist.checkpoint import is_plain
-    from mscvt.formats.megatron_torch.folder import find_iteration
-
-    folder = find_iteration(request.load_dir, request.iteration)
-    return folder if is_plain(folder) else None
-
-
 def prepare_plain(folder: Path, request: Request, registry: Registry) -> Conversion:
     """Plan a plain folder -> Hugging Face.
 

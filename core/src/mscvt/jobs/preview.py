@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mscvt import __version__
 from mscvt.description.description import Description
@@ -12,15 +13,15 @@ from mscvt.errors import MscvtError
 from mscvt.jobs.prepared import Conversion
 from mscvt.parallel.grid import Rank, ShardName
 from mscvt.plan.contents import OutputFile
-from mscvt.views.drawing import drawings_of
 from mscvt.views.experts import expert_places
 from mscvt.views.files import SizedFile, group_files
-from mscvt.views.page import page_text
 from mscvt.views.pipeline import pipeline_of
 from mscvt.views.preview import Preview, Side
-from mscvt.views.shard import Shard, read_rank, shard_of
 from mscvt.views.sizes import size_text
-from mscvt.views.way import way_of
+
+if TYPE_CHECKING:
+    from mscvt.views.shard import Shard
+    from mscvt.views.way import Way
 
 _PAGES = (".html", ".htm")
 
@@ -62,7 +63,7 @@ def look_ahead(
         nbytes=sum(file.nbytes for file in files),
         free=None if target is None else free_space(target),
         shard=None if rank is None else _shard(conversion, layouts[-1], rank),
-        ways=() if tensor is None else tuple(way_of(layout, tensor) for layout in layouts),
+        ways=() if tensor is None else _ways(layouts, tensor),
     )
 
 
@@ -70,7 +71,15 @@ def _layouts(conversion: Conversion) -> list[Description]:
     return [layout for layout in (conversion.source_layout, conversion.target_layout) if layout is not None]
 
 
+def _ways(layouts: Sequence[Description], tensor: str) -> tuple[Way, ...]:
+    from mscvt.views.way import way_of
+
+    return tuple(way_of(layout, tensor) for layout in layouts)
+
+
 def _shard(conversion: Conversion, layout: Description, text: str) -> Shard:
+    from mscvt.views.shard import read_rank, shard_of
+
     rank = read_rank(text, layout)
     return shard_of(layout, rank, _dtypes(conversion, layout, rank))
 
@@ -99,6 +108,9 @@ def write_page(path: Path, conversion: Conversion, preview: Preview, tensor: str
     Raises:
         MscvtError: Where the path is not that of a page, or it can't be written.
     """
+    from mscvt.views.drawing import drawings_of
+    from mscvt.views.page import page_text
+
     if path.suffix not in _PAGES:
         raise MscvtError(f"--html {path}: is no name of a page", hint=f"Let it end in {_PAGES[0]}.")
     said = conversion.identity

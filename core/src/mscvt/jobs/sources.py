@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mscvt.description.factors import parts_of
 from mscvt.errors import MscvtError
 from mscvt.jobs.models import Model
 from mscvt.plan.by_huggingface import ByHuggingFace
 
 if TYPE_CHECKING:
+    from mscvt.dialects.lora import LoraNames
     from mscvt.formats.megatron_dist.checkpoint import DistCheckpoint
     from mscvt.formats.megatron_torch.reader import MegatronSource
 
@@ -35,6 +35,24 @@ def open_megatron(folder: Path, iteration: int | None = None) -> MegatronCheckpo
     return DistCheckpoint(found) if is_distributed(found) else MegatronSource(found)
 
 
+def plain_folder(folder: Path, iteration: int | None) -> Path | None:
+    """The folder of an iteration where it is a plain one of `torch.distributed.checkpoint`, not Megatron's; None else.
+
+    Raises:
+        MscvtError: Where there is none.
+    """
+    from mscvt.formats.megatron_dist.checkpoint import is_plain
+    from mscvt.formats.megatron_torch.folder import find_iteration
+
+    found = find_iteration(folder, iteration)
+    return found if is_plain(found) else None
+
+
+def has_factors(source: MegatronCheckpoint, dialect: LoraNames) -> bool:
+    """Whether a checkpoint whose tensors are open has factors of LoRA, which its keys say."""
+    return any(map(dialect.is_factor, {key for _, _, key in source.tensors}))
+
+
 def open_tensors(source: MegatronCheckpoint, model: Model) -> None:
     """Find all tensors of a model in its checkpoint.
 
@@ -56,6 +74,8 @@ def open_tensors(source: MegatronCheckpoint, model: Model) -> None:
     keys = [key for _, _, key in ByHuggingFace(model.description).expected]
     lora, factors = model.dialect.lora, list[str]()
     if any(map(lora.is_factor, source.some_shapes)):
+        from mscvt.description.factors import parts_of
+
         weights = model.description.parameters
         parts = (part for weight in weights for part in parts_of(weight, lora.part_key) if part is not None)
         described = replace(model.description, parameters=(*weights, *parts))

@@ -12,7 +12,7 @@ from mscvt.errors import Faults, MscvtError
 from mscvt.formats.peft.names import factor_names
 from mscvt.jobs.models import Model
 from mscvt.jobs.request import Request
-from mscvt.jobs.sources import open_megatron, open_tensors
+from mscvt.jobs.sources import has_factors, open_megatron, open_tensors
 from mscvt.model.hyperparameters import shown_value
 from mscvt.model.lora import Lora
 from mscvt.parallel.grid import ShardName
@@ -132,11 +132,6 @@ def read_trained(request: Request, model: Model, base: MegatronCheckpoint) -> Tr
     found = find_factors(model.description, book, dialect, shards.tensors, names)
     alpha = _checked(lora, args, found, dialect)
     return Trained(model, book, found, alpha, shards)
-
-
-def has_factors(source: MegatronCheckpoint, dialect: LoraNames) -> bool:
-    """Whether a checkpoint has factors, which its keys say."""
-    return any(map(dialect.is_factor, {key for _, _, key in source.tensors}))
 
 
 def open_factors(folder: Path, model: Model) -> MegatronCheckpoint:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mscvt.views.experts import ExpertPlace
 from mscvt.views.files import FileGroup
 from mscvt.views.pipeline import Pipeline
-from mscvt.views.shard import Shard
-from mscvt.views.way import Way
+
+if TYPE_CHECKING:
+    from mscvt.views.shard import Shard
+    from mscvt.views.way import Way
 
 
 @dataclass(frozen=True, slots=True)

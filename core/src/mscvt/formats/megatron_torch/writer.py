@@ -5,16 +5,15 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mscvt.errors import MscvtError
 from mscvt.formats.megatron_torch.paths import TRACKER
-from mscvt.formats.torch_zip.archive import Directory
-from mscvt.formats.torch_zip.pickler import EmptyTensor, pickled
-from mscvt.formats.torch_zip.reader import interpret, read_headers, tensors_in
-from mscvt.formats.torch_zip.skeleton import Skeleton, build_skeleton, write_skeleton
-from mscvt.formats.torch_zip.standins import described
 from mscvt.plan.contents import Name
+
+if TYPE_CHECKING:
+    from mscvt.formats.torch_zip.archive import Directory
+    from mscvt.formats.torch_zip.skeleton import Skeleton
 
 CHECKPOINT_VERSION = 3.0
 
@@ -58,6 +57,8 @@ class Allocator:
         Raises:
             OSError: Where the disk is full or broken.
         """
+        from mscvt.formats.torch_zip.skeleton import write_skeleton
+
         content = tuple(chunks), tuple((name[1], name[2], what) for name, what in tensors.items())
         if content not in self._laid_out:
             self._laid_out[content] = self._lay_out(tensors, chunks)
@@ -67,6 +68,9 @@ class Allocator:
 
     def _lay_out(self, tensors: _Tensors, chunks: Sequence[str]) -> tuple[Skeleton, list[int]]:
         """A file, and the number of each tensor's storage in it."""
+        from mscvt.formats.torch_zip.pickler import EmptyTensor, pickled
+        from mscvt.formats.torch_zip.skeleton import build_skeleton
+
         state: dict[str, Any] = {
             "args": Namespace(**self._args),
             "checkpoint_version": CHECKPOINT_VERSION,
@@ -90,6 +94,9 @@ class Allocator:
             MscvtError: Where the file is damaged.
             KeyError: Where it lacks one of the tensors.
         """
+        from mscvt.formats.torch_zip.reader import interpret, read_headers, tensors_in
+        from mscvt.formats.torch_zip.standins import described
+
         headers = read_headers(path, known=self._directories)
         if headers.digest not in self._places:
             state = interpret(headers)
