@@ -9,12 +9,15 @@ import argparse
 import time
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 
 from mscvt.engine import DEFAULT_MEMORY
-from mscvt.engine.strided import copy_strided
+from mscvt.engine.blocks import move
 from mscvt.tensors.adapted import AdaptedMatrix
-from mscvt.tensors.sources import PlainTensor, SourceTensor, is_computed
+from mscvt.tensors.bits import KINDS
+from mscvt.tensors.computing import in_memory
+from mscvt.tensors.sources import SourceTensor, is_computed
 
 
 def gigabytes_per_second(nbytes: int, work: Callable[[], object], rounds: int) -> float:
@@ -30,20 +33,17 @@ def gigabytes_per_second(nbytes: int, work: Callable[[], object], rounds: int) -
 def moved(source: SourceTensor, rows: int, columns: int, *, is_transposed: bool = False) -> Callable[[], object]:
     """What a conversion does with a matrix in bf16, block after block."""
     height = max(1, DEFAULT_MEMORY // 4 // columns)
-    buffer = torch.empty(height * columns, dtype=torch.bfloat16)
-
-    def move(target: torch.Tensor, taken: torch.Tensor) -> None:
-        copy_strided(target.view(torch.int16), taken.view(torch.int16))
+    buffer = np.empty(height * columns, KINDS["BF16"])
 
     def work() -> None:
         for first in range(0, rows, height):
             count = min(height, rows - first)
             target = buffer[: count * columns]
-            target = target.view(columns, count).t() if is_transposed else target.view(count, columns)
+            target = target.reshape(columns, count).T if is_transposed else target.reshape(count, columns)
             if is_computed(source):
-                source.write(target, first * columns, (columns, 1), move)
+                source.write(target, "BF16", first * columns, (columns, 1), move)
             else:
-                move(target, source.region(first * columns, (count, columns), (columns, 1)))
+                move(target, "BF16", source.region(first * columns, (count, columns), (columns, 1)), "BF16")
 
     return work
 
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
     rows, columns = asked.rows, asked.columns
-    weight = PlainTensor(torch.randn(rows * columns).bfloat16())
+    weight = in_memory(torch.randn(rows * columns).bfloat16())
     print("| what | bf16 factors | f32 factors | bf16 factors, transposed |\n|---|---|---|---|")
 
     def speed(source: SourceTensor, *, is_transposed: bool = False) -> str:

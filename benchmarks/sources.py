@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 
 from merging import gigabytes_per_second
@@ -17,10 +18,12 @@ from mscvt.engine.freed import keep_freed_memory
 from mscvt.engine.same_bytes import same_bytes
 from mscvt.layout.pairs import Loop, Pair
 from mscvt.plan.contents import Content, Copy
+from mscvt.tensors.bits import PlainTensor
+from mscvt.tensors.computing import in_memory
 from mscvt.tensors.info import ITEM_SIZES
 from mscvt.tensors.quantized.block_fp8 import BLOCK, block_fp8
 from mscvt.tensors.quantized.fp4 import GROUP, fp4
-from mscvt.tensors.sources import PlainTensor, SourceTensor
+from mscvt.tensors.sources import SourceTensor
 
 _CORES = 2
 """A conversion's buffers are divided among so many threads."""
@@ -28,7 +31,7 @@ _CORES = 2
 
 def plain(dtype: torch.dtype, numel: int) -> PlainTensor:
     """Random elements."""
-    return PlainTensor(torch.randn(numel).to(dtype))
+    return in_memory(torch.randn(numel).to(dtype))
 
 
 def moved(source: SourceTensor, numel: int, dtype: str) -> Callable[[], object]:
@@ -36,7 +39,7 @@ def moved(source: SourceTensor, numel: int, dtype: str) -> Callable[[], object]:
     walk = Pair(0, 0, (Loop(numel, 1, 1),))
     content = Content(("target",), dtype, (numel,), (Copy(0, walk),), ("source",))
     limit, width = DEFAULT_MEMORY // _CORES, ITEM_SIZES[dtype]
-    buffer, written = (torch.zeros(nbytes, dtype=torch.uint8) for nbytes in (limit, numel * width))
+    buffer, written = (np.zeros(nbytes, np.uint8) for nbytes in (limit, numel * width))
 
     def work() -> None:
         for block in blocks_of(content, limit):
@@ -50,8 +53,8 @@ def moved(source: SourceTensor, numel: int, dtype: str) -> Callable[[], object]:
 
 def compared(rows: int, columns: int) -> Callable[[], object]:
     """What `--verify` does besides: bytes against bytes."""
-    ours = torch.randint(0, 256, (2 * rows * columns,), dtype=torch.uint8)
-    theirs = ours.clone()
+    ours = np.random.default_rng(0).integers(0, 256, 2 * rows * columns, np.uint8)
+    theirs = ours.copy()
     return lambda: same_bytes(ours, theirs)
 
 

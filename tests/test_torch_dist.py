@@ -19,6 +19,7 @@ from command_line import check_refused, make_source, run_main
 from mscvt.formats.megatron_dist.checkpoint import DistCheckpoint
 from mscvt.formats.megatron_dist.reader import GlobalSource
 from mscvt.plan.files import by_size
+from mscvt.tensors.computing import values_of
 from small_conversions import tree
 
 TO_DIST = ("--dialect", "megatron", "--ckpt-format", "torch_dist")
@@ -243,7 +244,8 @@ def saved_by_another(folder: Path, target: Path, how: Renaming, **changes: objec
             name
         }:
             continue  # who saves has it under one of its names
-        tensors |= how(name, source.tensor(name).region(0, info.shape, torch.empty(info.shape, device="meta").stride()))
+        strides = torch.empty(info.shape, device="meta").stride()
+        tensors |= how(name, values_of(source.tensor(name), 0, info.shape, strides))
     with torch.serialization.safe_globals([Namespace]):
         common = torch.load(folder / "release" / "common.pt", weights_only=True)
     objects = {"common_state/shard_0_1": [common], "rng_state/shard_0.0_1.1": [{"seed": 1}]} | changes

@@ -7,11 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mscvt.engine.blocks import move
 from mscvt.errors import MscvtError
 from mscvt.tensors.adapted import AdaptedMatrix, AdaptedSource, LowRank
+from mscvt.tensors.computing import as_bits, in_memory, values_of
 from mscvt.tensors.info import TensorInfo
 from mscvt.tensors.merging import merge
-from mscvt.tensors.sources import PlainTensor
 
 DTYPES = {"BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64, "U8": torch.uint8}
 
@@ -60,7 +61,7 @@ def test_region_is_the_same_part_of_the_whole_merge(data):
     weight, left = weight.to(data.draw(st.sampled_from([torch.bfloat16, torch.half, torch.float]))), left.bfloat16()
     right = data.draw(st.sampled_from([right, right.bfloat16(), right.half(), (right * 1e-38).bfloat16()]))
     scale = data.draw(st.sampled_from(SCALES))
-    matrix = AdaptedMatrix(PlainTensor(weight.flatten()), left.flatten(), right.flatten(), rank, shape[2], scale)
+    matrix = AdaptedMatrix(in_memory(weight.flatten()), left.flatten(), right.flatten(), rank, shape[2], scale)
     whole = expected(weight, left, right, scale)
     offset, extents, strides = data.draw(regions(shape))
     dtype = data.draw(st.sampled_from([weight.dtype, torch.double]))
@@ -72,8 +73,8 @@ def test_region_is_the_same_part_of_the_whole_merge(data):
         patch("mscvt.tensors.merging._keeps_order", return_value=False),  # too small to be tried
         patch("mscvt.tensors.adapted._PART", 4),
     ):
-        assert torch.equal(matrix.region(offset, extents, strides), part)
-        matrix.write(target, offset, strides, torch.Tensor.copy_)
+        assert torch.equal(values_of(matrix, offset, extents, strides), part)
+        matrix.write(as_bits(target), in_memory(target).dtype, offset, strides, move)
     assert torch.equal(target, part.to(target.dtype))
 
 
@@ -106,7 +107,7 @@ class Memory:
         self.tensors = {name: TensorInfo(names[t.dtype], tuple(t.shape), 0, 0) for name, t in tensors.items()}
 
     def tensor(self, name):
-        return PlainTensor(self.held[name].flatten())
+        return in_memory(self.held[name].flatten())
 
     def close(self):
         self.held = {}
@@ -118,7 +119,7 @@ def test_source_shows_weights_with_factors_added_and_no_factors():
     source = Memory(w=w, other=w, b=b, a=a)
     adapted = AdaptedSource(source, {"w": LowRank(("b",), ("a",), 2, 2.0)}, source)
     assert adapted.tensors.keys() == {"w", "other"}
-    read = {name: adapted.tensor(name).region(0, (5, 7), (7, 1)) for name in adapted.tensors}
+    read = {name: values_of(adapted.tensor(name), 0, (5, 7), (7, 1)) for name in adapted.tensors}
     assert torch.equal(read["w"], expected(w[None], b[None], a[None], 2.0)[0])
     assert torch.equal(read["other"], w)
     adapted.close()
@@ -129,7 +130,7 @@ def test_zero_that_is_added_to_nothing_is_positive_as_in_a_product_of_matrices()
     w, b, a = torch.tensor([[-0.0]]), torch.tensor([[0.0]]), torch.tensor([[-1.0]])
     source = Memory(w=w, b=b, a=a)
     adapted = AdaptedSource(source, {"w": LowRank(("b",), ("a",), 1, 1.0)}, source)
-    assert not adapted.tensor("w").region(0, (1,), (1,)).signbit().any()
+    assert not values_of(adapted.tensor("w"), 0, (1,), (1,)).signbit().any()
 
 
 @pytest.mark.filterwarnings("error")
@@ -144,7 +145,7 @@ def test_what_is_too_large_is_infinite_without_a_warning():
 def test_weight_of_double_precision_is_merged_in_it():
     w, b, a = torch.full((1, 1), 1 + 2.0**-40, dtype=torch.float64), torch.ones(1, 1), torch.ones(1, 1)
     adapted = AdaptedSource(source := Memory(w=w, b=b, a=a), {"w": LowRank(("b",), ("a",), 1, 1.0)}, source)
-    assert adapted.tensor("w").region(0, (1,), (1,)).item() == 2 + 2.0**-40
+    assert values_of(adapted.tensor("w"), 0, (1,), (1,)).item() == 2 + 2.0**-40
 
 
 @pytest.mark.parametrize(

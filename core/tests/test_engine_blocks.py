@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mscvt.engine.blocks import Block, blocks_of, bytes_of
 from mscvt.layout.pairs import Loop, Pair, pair
 from mscvt.plan.contents import Content, Copy
-from mscvt.tensors.sources import PlainTensor
+from mscvt.tensors.computing import in_memory
 
 DTYPES = {"BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64, "F8_E4M3": torch.float8_e4m3fn}
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -65,9 +65,9 @@ def as_bits(numbers, dtype):
 @given(contents(), st.integers(1, 400), st.integers(1, 40), st.integers(8, 40))
 def test_blocks_of_any_size_make_the_whole_content(drawn, limit, least_run, longest_run):
     content, sources, numbers = drawn
-    opened = {name: PlainTensor(as_bits(values, content.dtype)) for name, values in sources.items()}
+    opened = {name: in_memory(as_bits(values, content.dtype)) for name, values in sources.items()}
     width = DTYPES[content.dtype].itemsize
-    result = torch.full((len(numbers) * width,), 0xEE, dtype=torch.uint8)
+    result = np.full(len(numbers) * width, 0xEE, np.uint8)
     filled = np.zeros(len(numbers), int)
     end = 0
     for block in blocks_of(content, limit):
@@ -75,13 +75,13 @@ def test_blocks_of_any_size_make_the_whole_content(drawn, limit, least_run, long
         assert block.start == end
         end = block.start + block.numel
         filled[block.start : end] += 1
-        buffer = torch.full((block.numel * width + 3,), 0x77, dtype=torch.uint8)
+        buffer = np.full(block.numel * width + 3, 0x77, np.uint8)
         with patch("mscvt.engine.blocks._LONGEST_RUN", longest_run):
             runs = list(bytes_of(block, buffer, opened.__getitem__, least_run))
-        result[block.start * width : end * width] = torch.cat(runs)
+        result[block.start * width : end * width] = np.concatenate(runs)
         assert (buffer[block.numel * width :] == 0x77).all(), "bytes behind the block were written"
     assert (filled == 1).all()
-    assert torch.equal(result, as_bits(numbers, content.dtype).view(torch.uint8))
+    assert np.array_equal(result, as_bits(numbers, content.dtype).view(torch.uint8).numpy())
 
 
 def of(dtype, shape, *loops, source=0):
@@ -107,20 +107,20 @@ def test_blocks_end_where_rows_end_where_they_fit(limit, blocks):
 
 def test_block_that_begins_in_the_middle_of_a_copy_reads_from_there():
     content = of("F32", (12,), (3, 4, 1), (4, 1, 3))
-    source = PlainTensor(torch.arange(12, dtype=torch.float32))
+    source = in_memory(torch.arange(12, dtype=torch.float32))
     expected = torch.arange(12, dtype=torch.float32).view(4, 3).T.flatten()
     for start in range(12):
         for numel in range(1, 13 - start):
-            (made,) = bytes_of(Block(content, start, numel), torch.empty(48, dtype=torch.uint8), lambda _: source)
-            assert torch.equal(made.view(torch.float32), expected[start : start + numel])
+            (made,) = bytes_of(Block(content, start, numel), np.empty(48, np.uint8), lambda _: source)
+            assert torch.equal(torch.from_numpy(made).view(torch.float32), expected[start : start + numel])
 
 
 def test_source_of_another_dtype_is_converted():
     content = of("BF16", (2,), (2, 1, 1))
     (block,) = blocks_of(content, 64)
     source = torch.tensor([1.00390625, -3.0])
-    (made,) = bytes_of(block, torch.empty(64, dtype=torch.uint8), lambda _: PlainTensor(source))
-    assert torch.equal(made.view(torch.bfloat16), source.to(torch.bfloat16))
+    (made,) = bytes_of(block, np.empty(64, np.uint8), lambda _: in_memory(source))
+    assert torch.equal(torch.from_numpy(made).view(torch.bfloat16), source.to(torch.bfloat16))
 
 
 def test_long_runs_are_taken_from_their_sources_in_order_and_short_ones_gathered():
@@ -134,12 +134,11 @@ def test_long_runs_are_taken_from_their_sources_in_order_and_short_ones_gathered
     sources = {"a": torch.arange(12).bfloat16(), "b": torch.arange(100, 106).bfloat16()}
     expected = torch.tensor([6, 7, 8, 100, 101, 102, 9, 10, 11, 103, 104, 105]).bfloat16()
     (block,) = blocks_of(content, 64)
-    buffer = torch.empty(64, dtype=torch.uint8)
+    buffer = np.empty(64, np.uint8)
     for least, longest, count in ((6, 6, 4), (7, 9, 4), (8, 6, 1), (6, 4, 8), (6, 2, 12)):  # in bytes; a run has 6
         with patch("mscvt.engine.blocks._LONGEST_RUN", longest):
-            runs = list(bytes_of(block, buffer, lambda name: PlainTensor(sources[name]), least))
+            runs = list(bytes_of(block, buffer, lambda name: in_memory(sources[name]), least))
         assert len(runs) == count
-        assert torch.equal(torch.cat(runs).view(torch.bfloat16), expected)
-        memory = {run.untyped_storage().data_ptr() for run in runs}
-        held = {source.untyped_storage().data_ptr() for source in sources.values()}
-        assert memory == (held if count > 1 else {buffer.untyped_storage().data_ptr()})
+        assert torch.equal(torch.from_numpy(np.concatenate(runs)).view(torch.bfloat16), expected)
+        held = [source.view(torch.uint8).numpy() for source in sources.values()] if count > 1 else [buffer]
+        assert all(any(np.shares_memory(run, memory) for memory in held) for run in runs)

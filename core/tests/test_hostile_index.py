@@ -11,6 +11,7 @@ from safetensors.torch import save
 
 from mscvt.errors import MscvtError
 from mscvt.formats.huggingface.reader import HuggingFaceSource
+from mscvt.tensors.computing import values_of
 
 FUZZ = settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 A, B = torch.arange(5, dtype=torch.bfloat16), torch.arange(100.0, 106.0).reshape(2, 3)
@@ -115,7 +116,7 @@ def test_links_of_the_hugging_face_cache_are_followed(tmp_path):
     snapshot = tmp_path / "snapshots" / "main"
     snapshot.mkdir(parents=True)
     (snapshot / "model.safetensors").symlink_to("../../blobs/0123abcd")
-    elements = HuggingFaceSource(snapshot).tensor("b").region(0, (2, 3), (3, 1))
+    elements = values_of(HuggingFaceSource(snapshot).tensor("b"), 0, (2, 3), (3, 1))
     assert torch.equal(elements, B)
 
 
@@ -124,7 +125,7 @@ def test_links_to_another_disk_are_followed(tmp_path):
     folder = indexed(tmp_path / "hf", {"a": "part.safetensors", "b": "part.safetensors"}, {})
     (folder / "part.safetensors").symlink_to(tmp_path / "disk" / "part.safetensors")
     (tmp_path / "link").symlink_to(folder)
-    elements = HuggingFaceSource(tmp_path / "link").tensor("b").region(0, (2, 3), (3, 1))
+    elements = values_of(HuggingFaceSource(tmp_path / "link").tensor("b"), 0, (2, 3), (3, 1))
     assert torch.equal(elements, B)
 
 

@@ -21,6 +21,7 @@ from mscvt.formats.huggingface.reader import HuggingFaceSource
 from mscvt.formats.megatron_torch.reader import MegatronSource
 from mscvt.formats.torch_zip.reader import load
 from mscvt.parallel.grid import Rank
+from mscvt.tensors.computing import values_of
 
 RANK = Rank(0, 0, 0)
 WEIGHTS = {
@@ -60,7 +61,7 @@ def opened(folder):
 
 def elements(source, name):
     info = source.tensors[name]
-    return bytes(source.tensor(name).region(0, (info.numel,), (1,)).view(torch.uint8).numpy())
+    return bytes(values_of(source.tensor(name), 0, (info.numel,), (1,)).view(torch.uint8).numpy())
 
 
 def expected(tensor):

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from mscvt.errors import MscvtError
 from mscvt.formats.huggingface.reader import HuggingFaceSource
 from mscvt.formats.huggingface.safetensors_header import read_header
+from mscvt.tensors.computing import values_of
 
 FUZZ = settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 FIVE = np.arange(5, dtype="<u2").tobytes()
@@ -39,7 +40,7 @@ def write(folder, content, name="model.safetensors"):
 def read_elements(source, name):
     info = source.tensors[name]
     strides = tuple(int(np.prod(info.shape[axis + 1 :])) for axis in range(len(info.shape)))
-    region = source.tensor(name).region(0, info.shape, strides)
+    region = values_of(source.tensor(name), 0, info.shape, strides)
     return region.reshape(-1).view(torch.uint8).numpy().tobytes()
 
 

@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 from mscvt.errors import MscvtError
 from mscvt.formats.huggingface.reader import HuggingFaceSource
+from mscvt.tensors.computing import values_of
 
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -35,7 +36,7 @@ def put_index(folder, name, files):
 
 
 def value(source, name="w"):
-    return source.tensor(name).region(0, (1,), (1,)).item()
+    return values_of(source.tensor(name), 0, (1,), (1,)).item()
 
 
 def put_shards(folder, index=INDEX):

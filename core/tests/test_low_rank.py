@@ -10,7 +10,7 @@ from mscvt.layout.layout import Run, resolve
 from mscvt.layout.low_rank import RANK, factor_layouts
 from mscvt.layout.rules import EXPERT, EXPERT_TENSOR, PADDING, TENSOR, Rule, Source, whole
 from mscvt.tensors.adapted import AdaptedMatrix
-from mscvt.tensors.sources import PlainTensor
+from mscvt.tensors.computing import in_memory, values_of
 
 SIZES = {"queries": 2, "slot": 4, "half": 2, "state": 2, "nope": 2, "real": 7}
 HALVES = (Source("gate", "expert (half[0] ffn) hidden"), Source("up", "expert (half[1] ffn) hidden"))
@@ -76,8 +76,8 @@ def merged(weight, left, right, rank):
     """A shard with its factors merged by what merges in a conversion."""
     flat = [torch.from_numpy(factor.astype(np.float32)).flatten() for factor in (weight, left, right)]
     batch = flat[1].numel() * flat[2].numel() // (flat[0].numel() * rank**2)
-    matrix = AdaptedMatrix(PlainTensor(flat[0]), flat[1], flat[2], rank, flat[2].numel() // (batch * rank), 2.0)
-    return matrix.region(0, (weight.size,), (1,)).numpy().reshape(weight.shape).astype(np.int64)
+    matrix = AdaptedMatrix(in_memory(flat[0]), flat[1], flat[2], rank, flat[2].numel() // (batch * rank), 2.0)
+    return values_of(matrix, 0, (weight.size,), (1,)).numpy().reshape(weight.shape).astype(np.int64)
 
 
 @settings(max_examples=120, deadline=None, derandomize=True)

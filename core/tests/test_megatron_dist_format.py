@@ -16,6 +16,7 @@ from mscvt.formats.megatron_dist.reader import GlobalSource
 from mscvt.formats.megatron_dist.writer import DistAllocator
 from mscvt.formats.torch_zip.checksums import crc32
 from mscvt.plan.contents import OutputFile
+from mscvt.tensors.computing import values_of
 from mscvt.tensors.slots import Slot
 
 GENERATOR = torch.Generator().manual_seed(3)
@@ -34,7 +35,7 @@ def everything(name):
 def read(source, name):
     info = source.tensors[name]
     strides = torch.empty(info.shape).stride()
-    return source.tensor(name).region(0, info.shape, strides)
+    return values_of(source.tensor(name), 0, info.shape, strides)
 
 
 def test_chunks_of_any_division_are_one_tensor_again(tmp_path):
@@ -71,13 +72,13 @@ def test_any_region_of_chunks_is_that_of_the_whole(data, tmp_path_factory):
     order = data.draw(st.permutations(range(3)))
     wanted = wanted.permute(order)
     if wanted.numel():
-        assert torch.equal(source.tensor("a").region(offset, tuple(wanted.shape), wanted.stride()), wanted)
+        assert torch.equal(values_of(source.tensor("a"), offset, tuple(wanted.shape), wanted.stride()), wanted)
 
 
 def test_region_inside_of_one_chunk_is_a_view_of_the_file(tmp_path):
     source = GlobalSource(write_folder(tmp_path, {"a": list(pieces(WHOLE["a"], [[1, 2], [], []]))}), everything)
-    first = source.tensor("a").region(60, (10, 6), (6, 1))
-    again = source.tensor("a").region(66, (2, 6), (6, 1))
+    first = values_of(source.tensor("a"), 60, (10, 6), (6, 1))
+    again = values_of(source.tensor("a"), 66, (2, 6), (6, 1))
     assert torch.equal(first, WHOLE["a"][1])
     assert again.data_ptr() == first[1].data_ptr()
 

@@ -13,6 +13,7 @@ from mscvt.errors import MscvtError
 from mscvt.formats.megatron_torch import reader
 from mscvt.formats.megatron_torch.reader import MegatronSource
 from mscvt.parallel.grid import Rank
+from mscvt.tensors.computing import values_of
 from mscvt.tensors.info import TensorInfo
 
 RANKS = [Rank(tensor, pipeline, 0) for tensor in range(2) for pipeline in range(2)]
@@ -55,7 +56,7 @@ def opened(folder):
 
 def content(source, name):
     info = source.tensors[name]
-    return source.tensor(name).region(0, (info.numel,), (1,)).view(info.shape)
+    return values_of(source.tensor(name), 0, (info.numel,), (1,)).view(info.shape)
 
 
 def assert_has(source, states):

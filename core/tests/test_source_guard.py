@@ -40,16 +40,16 @@ def until_it_fails(attempt):
 def test_a_file_that_is_left_alone_is_read(path):
     maps = MappedFiles([path])
     for _ in range(3):
-        assert int(maps.flat(info()).sum()) == 0
+        assert maps.tensor(info()).region(0, (2 * PAGES,), (1,)).sum() == 0
 
 
 def test_a_file_that_is_cut_is_an_error_with_its_name(path):
     maps = MappedFiles([path])
-    maps.flat(info())
+    maps.tensor(info())
     cutting = threading.Thread(target=os.truncate, args=(path, PAGES))
     cutting.start()  # with a lease it waits for us
     with pytest.raises(MscvtError, match=f"{path}: another program is writing to it, or has cut it"):
-        until_it_fails(partial(maps.flat, info()))
+        until_it_fails(partial(maps.tensor, info()))
     del maps
     cutting.join(10)
     assert path.stat().st_size == PAGES

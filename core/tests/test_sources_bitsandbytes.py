@@ -13,6 +13,7 @@ from golden_cases import build_source, load_case, megatron_digests
 from mscvt.cli.main import app
 from mscvt.errors import MscvtError
 from mscvt.formats.huggingface.reader import HuggingFaceSource, open_source
+from mscvt.tensors.computing import values_of
 
 TORCH = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
@@ -82,8 +83,8 @@ def test_every_element_is_its_code_times_the_scale_of_its_block(case, shape, tmp
     tensors, decoded = quantized(shape, **CASES[case])
     source = opened(tmp_path / "hf", tensors)
     assert {name: info.shape for name, info in source.tensors.items()} == {"w": shape, "norm": (3,)}
-    assert_same(source.tensor("w").region(0, shape, (shape[1], 1)), decoded)
-    assert source.tensor("norm").region(0, (3,), (1,)).tolist() == [1.0] * 3
+    assert_same(values_of(source.tensor("w"), 0, shape, (shape[1], 1)), decoded)
+    assert values_of(source.tensor("norm"), 0, (3,), (1,)).tolist() == [1.0] * 3
 
 
 @pytest.mark.parametrize("columns", [128, 96, 33])
@@ -98,12 +99,12 @@ def test_region_that_begins_inside_a_block_is_decoded_exactly(columns, nested, t
         (5, (2, 3, 2), (3 * columns, columns, 7)),
         (9 * columns - 1, (1,), (1,)),
     ):
-        assert_same(tensor.region(offset, extents, strides), decoded.as_strided(extents, strides, offset))
+        assert_same(values_of(tensor, offset, extents, strides), decoded.as_strided(extents, strides, offset))
 
 
 def test_large_weight_is_decoded_in_tiles_to_the_same_bytes(tmp_path):
     tensors, decoded = quantized((700, 448), nested=256)
-    assert_same(opened(tmp_path / "hf", tensors).tensor("w").region(0, (700, 448), (448, 1)), decoded)
+    assert_same(values_of(opened(tmp_path / "hf", tensors).tensor("w"), 0, (700, 448), (448, 1)), decoded)
 
 
 def state(**changes):
@@ -183,7 +184,7 @@ def test_quantized_model_converts_to_the_same_bytes_as_its_decoded_copy(tmp_path
             packed |= {part.replace("w", name, 1): tensor for part, tensor in parts.items()}
         else:
             strides = (info.shape[-1], 1)[-len(info.shape) :]
-            plain[name] = packed[name] = source.tensor(name).region(0, info.shape, strides).clone()
+            plain[name] = packed[name] = values_of(source.tensor(name), 0, info.shape, strides).clone()
     for kind, tensors, said in (("plain", plain, {}), ("4bit", packed, {"quant_method": "bitsandbytes"})):
         (tmp_path / kind).mkdir()
         save_file(tensors, tmp_path / kind / "model.safetensors")

@@ -6,6 +6,7 @@ from safetensors.torch import save_file
 
 from mscvt.errors import MscvtError
 from mscvt.formats.huggingface.reader import open_source
+from mscvt.tensors.computing import values_of
 from mscvt.tensors.quantized.fp4 import fp4
 
 CODES = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0]
@@ -45,14 +46,14 @@ def bits(tensor):
 )
 def test_region_is_decoded_to_the_value_of_each_code(offset, extents, strides):
     codes, scales, decoded = packed()
-    region = fp4(codes, scales).region(offset, extents, strides)
+    region = values_of(fp4(codes, scales), offset, extents, strides)
     assert torch.equal(bits(region), bits(decoded.as_strided(extents, strides, offset)))
 
 
 def test_every_byte_holds_the_even_column_in_its_low_nibble():
     codes = torch.arange(256, dtype=torch.uint8).reshape(16, 16)
     scales = torch.full((16, 1), 127, dtype=torch.uint8).view(torch.float8_e8m0fnu)
-    found = fp4(codes, scales).region(0, (512,), (1,))
+    found = values_of(fp4(codes, scales), 0, (512,), (1,))
     expected = [CODES[nibble] for byte in range(256) for nibble in (byte & 15, byte >> 4)]
     assert torch.equal(bits(found), bits(torch.tensor(expected, dtype=torch.bfloat16)))
 
@@ -63,7 +64,7 @@ def test_large_matrix_is_decoded_in_tiles_to_the_same_bytes():
     table = torch.tensor(CODES)
     wide = torch.stack([table[(codes & 15).long()], table[(codes >> 4).long()]], 2).reshape(600, 1024)
     wide *= torch.pow(2.0, scales.float() - 127).repeat_interleave(32, 1)
-    found = fp4(codes, scales.view(torch.float8_e8m0fnu)).region(0, (600, 1024), (1024, 1))
+    found = values_of(fp4(codes, scales.view(torch.float8_e8m0fnu)), 0, (600, 1024), (1024, 1))
     assert torch.equal(bits(found), bits(wide.to(torch.bfloat16)))
 
 
@@ -93,10 +94,10 @@ def test_release_of_fp4_and_fp8_is_shown_as_bf16_and_the_rest_as_it_is(tmp_path)
         "norm.weight": ("BF16", (4,)),
         "gate.tid2eid": ("I64", (4, 2)),
     }
-    found = source.tensor("experts.w1.weight").region(0, (ROWS, COLUMNS), (COLUMNS, 1))
+    found = values_of(source.tensor("experts.w1.weight"), 0, (ROWS, COLUMNS), (COLUMNS, 1))
     assert torch.equal(bits(found), bits(decoded))
-    assert source.tensor("attn.wq.weight").region(0, (130, 4), (4, 1))[:, 0].tolist() == [1.0] * 128 + [4.0] * 2
-    assert source.tensor("hc.scale").region(0, (3,), (1,)).tolist() == [1.0] * 3
+    assert values_of(source.tensor("attn.wq.weight"), 0, (130, 4), (4, 1))[:, 0].tolist() == [1.0] * 128 + [4.0] * 2
+    assert values_of(source.tensor("hc.scale"), 0, (3,), (1,)).tolist() == [1.0] * 3
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from safetensors.torch import save_file
 
 from mscvt.errors import MscvtError
 from mscvt.formats.huggingface.reader import HuggingFaceSource, open_source
+from mscvt.tensors.computing import values_of
 from mscvt.tensors.quantized import dequantized
 
 FP8 = torch.ones(3, 5).to(torch.float8_e4m3fn)
@@ -77,7 +78,7 @@ def test_block_size_of_the_configuration_is_used(tmp_path):
     scales = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
     folder = folder_of(tmp_path, {"a.weight": FP8, "a.weight_scale_inv": scales})
     said = config(quant_method="fp8", weight_block_size=[2, 2])
-    found = open_source(folder, dequantize=True, config=said).tensor("a.weight").region(0, (3, 5), (5, 1))
+    found = values_of(open_source(folder, dequantize=True, config=said).tensor("a.weight"), 0, (3, 5), (5, 1))
     assert found.tolist() == [[1.0, 1.0, 2.0, 2.0, 3.0]] * 2 + [[4.0, 4.0, 5.0, 5.0, 6.0]]
 
 
@@ -125,5 +126,5 @@ def test_wrapper_keeps_the_files_and_notes_of_its_source(tmp_path):
     assert (wrapped.files, wrapped.notes) == (source.files, source.notes)
     assert "consolidated.safetensors" in wrapped.notes[0]
     assert source.tensors["a.weight"].dtype == "F8_E4M3"
-    assert source.tensor("a.weight").region(0, (2,), (1,)).dtype == torch.float8_e4m3fn
-    assert wrapped.tensor("a.weight").region(0, (2,), (1,)).tolist() == [2.0, 2.0]
+    assert values_of(source.tensor("a.weight"), 0, (2,), (1,)).dtype == torch.float8_e4m3fn
+    assert values_of(wrapped.tensor("a.weight"), 0, (2,), (1,)).tolist() == [2.0, 2.0]

@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-import torch
+import numpy as np
 
 from mscvt.engine.strided import copy_strided
 from mscvt.layout.pairs import Loop, Pair, clip
 from mscvt.plan.contents import Content, Name
-from mscvt.tensors.info import ITEM_SIZES, TORCH_NAMES
+from mscvt.tensors.bits import Bits, PlainTensor
+from mscvt.tensors.computing import cast
+from mscvt.tensors.info import ITEM_SIZES
 from mscvt.tensors.sources import SourceTensor, is_computed
 
-_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-"""Elements are moved as integers of their size, so that no NaN can change on the way."""
 _LEAST_RUN = 1 << 16
 """Bytes from which on a run costs less as one of its own than to be gathered with others."""
 _LONGEST_RUN = 1 << 20
@@ -45,8 +45,8 @@ def blocks_of(content: Content, limit: int) -> Iterator[Block]:
 
 
 def bytes_of(
-    block: Block, buffer: torch.Tensor, open_source: Callable[[Name], SourceTensor], least_run: int = _LEAST_RUN
-) -> Iterator[torch.Tensor]:
+    block: Block, buffer: Bits, open_source: Callable[[Name], SourceTensor], least_run: int = _LEAST_RUN
+) -> Iterator[Bits]:
     """The bytes of a block, as few at a time that what is computed for them stays in the processor's cache.
 
     Args:
@@ -60,7 +60,7 @@ def bytes_of(
         runs, so that nothing but their reader moves them, else a view of the buffer.
     """
     content = block.content
-    width, dtype = ITEM_SIZES[content.dtype], getattr(torch, TORCH_NAMES[content.dtype])
+    width = ITEM_SIZES[content.dtype]
     walks = [
         (number, walk)
         for number, whole in content.copies
@@ -71,8 +71,8 @@ def bytes_of(
     for number, walk in walks:
         *outer, inner = walk.loops or (Loop(1, 1, 1),)
         is_run = inner.left == inner.right == 1 and inner.extent >= min(block.numel, least_run // width)
-        if number is None or not is_run or not _has(opened[number], dtype, walk.right):
-            yield _gathered(buffer[: block.numel * width].view(dtype), walks, opened)
+        if number is None or not is_run or is_computed(opened[number]) or opened[number].dtype != content.dtype:
+            yield _gathered(block, buffer, walks, opened)
             return
         for at in product(*(range(loop.extent) for loop in outer)):
             left = sum(index * loop.left for index, loop in zip(at, outer, strict=True))
@@ -82,37 +82,32 @@ def bytes_of(
     for _, number, right, extent in sorted(runs):
         for start in range(0, extent, room):
             run = opened[number].region(right + start, (min(room, extent - start),), (1,))
-            yield run.contiguous().view(torch.uint8)
-
-
-def _has(source: SourceTensor, dtype: torch.dtype, element: int) -> bool:
-    """Whether the elements of a source can be taken as they are."""
-    return not is_computed(source) and source.region(element, (1,), (1,)).dtype == dtype
+            yield np.ascontiguousarray(run).view(np.uint8)
 
 
 def _gathered(
-    elements: torch.Tensor, walks: Sequence[tuple[int | None, Pair]], opened: Mapping[int, SourceTensor]
-) -> torch.Tensor:
+    block: Block, buffer: Bits, walks: Sequence[tuple[int | None, Pair]], opened: Mapping[int, SourceTensor]
+) -> Bits:
     """Put a block's elements where there is room for them; returns their bytes."""
+    dtype = block.content.dtype
+    elements = PlainTensor(buffer, dtype)
     for number, walk in walks:
         extents = tuple(loop.extent for loop in walk.loops)
-        strides = tuple(loop.left for loop in walk.loops)
-        target = elements.as_strided(extents, strides, elements.storage_offset() + walk.left)
+        target = elements.region(walk.left, extents, tuple(loop.left for loop in walk.loops))
         if number is None:
-            target.zero_()
+            target.fill(0)
             continue
         source, by = opened[number], tuple(loop.right for loop in walk.loops)
         if is_computed(source):
-            source.write(target, walk.right, by, _move)
+            source.write(target, dtype, walk.right, by, move)
         else:
-            _move(target, source.region(walk.right, extents, by))
-    return elements.view(torch.uint8)
+            move(target, dtype, source.region(walk.right, extents, by), source.dtype)
+    return buffer[: block.numel * ITEM_SIZES[dtype]]
 
 
-def _move(target: torch.Tensor, source: torch.Tensor) -> None:
-    """Copy elements, as bits where the dtype stays."""
-    if source.dtype == target.dtype:
-        bits = _BITS[target.dtype.itemsize]
-        copy_strided(target.view(bits), source.view(bits))
+def move(target: Bits, dtype: str, source: Bits, from_dtype: str) -> None:
+    """Copy elements to others of the same shape, as bits where the dtype stays; see `mscvt.tensors.sources.Move`."""
+    if dtype == from_dtype:
+        copy_strided(target, source)
     else:
-        target.copy_(source)
+        cast(target, dtype, source, from_dtype)

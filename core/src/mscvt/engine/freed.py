@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import torch
+import numpy as np
 
 _LARGEST = (32 << 20) - (1 << 16)
 """Bytes; glibc follows no larger block (`mallopt(3)`, M_MMAP_THRESHOLD)."""
@@ -14,4 +14,4 @@ def keep_freed_memory() -> None:
     It does so from the size of the largest block on that it has mapped and unmapped. Blocks that are computed, such as
     decoded ones, are taken and freed a thousand times a second, and fetching their pages anew took half of the time.
     """
-    torch.empty(_LARGEST, dtype=torch.uint8)
+    np.empty(_LARGEST, np.uint8)

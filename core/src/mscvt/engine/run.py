@@ -7,13 +7,13 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-import torch
+import numpy as np
 
 from mscvt.engine.blocks import Block, blocks_of, bytes_of
 from mscvt.engine.freed import keep_freed_memory
 from mscvt.engine.sinks import Sink
-from mscvt.engine.threads import keep_thread_number
 from mscvt.plan.contents import Content, Name, Plan, Unit
+from mscvt.tensors.computing import compute_alone, workers_at_work
 from mscvt.tensors.sources import SourceTensor
 
 DEFAULT_MEMORY = 64 << 20
@@ -209,8 +209,8 @@ def run_plan(
         if not queue.enter():
             return
         try:
-            torch.set_num_threads(1)  # of this thread; torch's own would only get in the way of ours
-            buffer = torch.empty(limit, dtype=torch.uint8)
+            compute_alone()
+            buffer = np.empty(limit, np.uint8)
             while (taken := queue.take()) is not None:
                 pending, block = taken
                 progress(sink.put(block, bytes_of(block, buffer, open_source)))
@@ -224,7 +224,7 @@ def run_plan(
     hold()
     threads = [threading.Thread(target=work, name=f"mscvt-{i}", daemon=True) for i in range(count)]
     try:
-        with keep_thread_number():
+        with workers_at_work():
             for thread in threads:
                 thread.start()
             queue.wait()

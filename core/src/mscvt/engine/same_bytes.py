@@ -10,7 +10,9 @@ import ctypes
 from functools import cache
 from typing import Any
 
-import torch
+import numpy as np
+
+from mscvt.tensors.bits import Bits
 
 
 @cache
@@ -20,7 +22,7 @@ def _memcmp() -> Any:
     return function
 
 
-def same_bytes(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
-    """Whether two tensors of bytes `[n]` are equal. The GIL is released during the work."""
-    ours, theirs = ours.contiguous(), theirs.contiguous()
-    return len(ours) == len(theirs) and _memcmp()(ours.data_ptr(), theirs.data_ptr(), len(ours)) == 0
+def same_bytes(ours: Bits, theirs: Bits) -> bool:
+    """Whether two arrays of bytes `[n]` are equal. The GIL is released during the work."""
+    ours, theirs = np.ascontiguousarray(ours), np.ascontiguousarray(theirs)
+    return len(ours) == len(theirs) and _memcmp()(ours.ctypes.data, theirs.ctypes.data, len(ours)) == 0

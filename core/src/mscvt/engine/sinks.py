@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import torch
+import numpy as np
 
 from mscvt.engine.blocks import Block
 from mscvt.engine.same_bytes import same_bytes
 from mscvt.errors import MscvtError
 from mscvt.formats.torch_zip.checksums import combine, crc32
 from mscvt.plan.contents import Name, Unit
-from mscvt.tensors.info import ITEM_SIZES, TORCH_NAMES
+from mscvt.tensors.bits import KINDS, Bits
+from mscvt.tensors.computing import as_torch
+from mscvt.tensors.info import ITEM_SIZES
 from mscvt.tensors.sources import SourceTensor
 
 _CACHED = 1 << 18
@@ -30,7 +32,7 @@ _STEP = 1 << 16
 class Sink(Protocol):
     """Takes finished blocks, from any thread, in any order, any of them again."""
 
-    def put(self, block: Block, runs: Iterable[torch.Tensor]) -> int:
+    def put(self, block: Block, runs: Iterable[Bits]) -> int:
         """Take the bytes of a block, in runs, for all its targets; returns how many bytes that were in all."""
         ...
 
@@ -67,7 +69,7 @@ class FileSink:
         """First target of a content -> start, CRC-32 and bytes of each of its blocks so far."""
         self._lock = threading.Lock()
 
-    def put(self, block: Block, runs: Iterable[torch.Tensor]) -> int:
+    def put(self, block: Block, runs: Iterable[Bits]) -> int:
         """Write the bytes to every target, so few at a time that the processor's cache holds them meanwhile.
 
         Raises:
@@ -77,7 +79,7 @@ class FileSink:
         begin = offset = block.start * ITEM_SIZES[block.content.dtype]
         checksum = 0
         for run in runs:
-            whole = memoryview(run.numpy())  # type: ignore[arg-type]  # numpy's arrays are buffers
+            whole = memoryview(run)  # type: ignore[arg-type]  # numpy's arrays are buffers
             for at in range(0, len(whole), _CACHED):
                 view = whole[at : at + _CACHED]
                 if self._checksums:
@@ -149,9 +151,7 @@ class Difference:
 
     def with_more(self, other: Difference) -> Difference:
         """Both together, of different elements of one tensor."""
-        largest, reach = (
-            float(torch.tensor(pair).max()) for pair in ((self.largest, other.largest), (self.reach, other.reach))
-        )
+        largest, reach = (float(np.max(pair)) for pair in ((self.largest, other.largest), (self.reach, other.reach)))
         return Difference(min(self.first, other.first), self.elements + other.elements, largest, reach)
 
 
@@ -173,7 +173,7 @@ class CompareSink:
         """Targets whose padding differs and was ignored."""
         self._lock = threading.Lock()
 
-    def put(self, block: Block, runs: Iterable[torch.Tensor]) -> int:
+    def put(self, block: Block, runs: Iterable[Bits]) -> int:
         """Compare the bytes with every target."""
         width, targets = ITEM_SIZES[block.content.dtype], block.content.targets
         existing = [self._bytes_of(target, block, width) for target in targets]
@@ -182,23 +182,23 @@ class CompareSink:
             for target, whole in zip(targets, existing, strict=True):
                 theirs = whole[at : at + len(ours)]
                 if not same_bytes(ours, theirs):
-                    first = block.start + at // width
-                    self._find(target, block, first, ours.view(-1, width), theirs.view(-1, width))
+                    self._find(target, block, block.start + at // width, ours, theirs)
             at += len(ours)
         return at * len(targets)
 
-    def _bytes_of(self, target: Name, block: Block, width: int) -> torch.Tensor:
+    def _bytes_of(self, target: Name, block: Block, width: int) -> Bits:
         existing = self.open_existing(target).region(block.start, (block.numel,), (1,))
-        if existing.element_size() != width:
+        if existing.itemsize != width:
             raise MscvtError(f"{target}: compared with elements of another size")
-        return existing.view(torch.uint8)
+        return existing.view(np.uint8)
 
-    def _find(self, target: Name, block: Block, first: int, ours: torch.Tensor, theirs: torch.Tensor) -> None:
-        """Note what differs; both are bytes `[elements, width]`, from element `first` on."""
-        dtype = getattr(torch, TORCH_NAMES[block.content.dtype])
+    def _find(self, target: Name, block: Block, first: int, ours: Bits, theirs: Bits) -> None:
+        """Note what differs; both are bytes, from element `first` on."""
+        dtype = block.content.dtype
+        ours, theirs = ours.view(KINDS[dtype]), theirs.view(KINDS[dtype])
         for start in range(0, len(ours), _STEP):
             step = slice(start, start + _STEP)
-            differing = torch.nonzero((ours[step] != theirs[step]).any(dim=1)).flatten()
+            differing = np.flatnonzero(ours[step] != theirs[step])
             elements = differing + start + first
             if self.ignore_padding and (is_padding := _is_padding(block, elements)).any():
                 differing, elements = differing[~is_padding], elements[~is_padding]
@@ -206,7 +206,7 @@ class CompareSink:
                     self.padded.add(target)
             if not len(elements):
                 continue
-            here, there = (side[step][differing].view(dtype).double() for side in (ours, theirs))
+            here, there = (as_torch(side[step][differing], dtype).double() for side in (ours, theirs))
             found = Difference(
                 int(elements[0]), len(elements), float((here - there).abs().max()), float(here.abs().max())
             )
@@ -215,15 +215,15 @@ class CompareSink:
                 self.differences[target] = known.with_more(found) if known else found
 
 
-def _is_padding(block: Block, elements: torch.Tensor) -> torch.Tensor:
+def _is_padding(block: Block, elements: Bits) -> Bits:
     """Which elements of a target, given by their numbers, are filled with zeros and come from nowhere."""
-    found = torch.zeros(len(elements), dtype=torch.bool)
+    found = np.zeros(len(elements), bool)
     for number, walk in block.content.copies:
         if number is None:
             rest = elements - walk.left
             inside = (rest >= 0) & (elements < walk.left_end)
             for loop in walk.loops:
-                index = (rest // loop.left).clamp(0, loop.extent - 1)
+                index = (rest // loop.left).clip(0, loop.extent - 1)
                 rest = rest - index * loop.left
             found |= inside & (rest == 0)
     return found

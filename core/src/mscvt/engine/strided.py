@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-from itertools import product
-
-import torch
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from mscvt.engine.transpose import transpose
+from mscvt.tensors.bits import Bits
 
 _LEAST_MATRIX = 4096
 """Elements below which a matrix is not worth a call of its own."""
 
 Axis = tuple[int, int, int]
-"""Extent, stride in the target, stride in the source."""
+"""Extent, and the bytes from one index to the next in the target and in the source."""
 
 
-def copy_strided(target: torch.Tensor, source: torch.Tensor) -> None:
-    """Copy `source` to `target`, integer tensors of the same shape and width that share no memory."""
-    axes = merge_axes(target.shape, target.stride(), source.stride())
-    inner = [axis for axis in axes if axis[1] == 1], [axis for axis in axes if axis[2] == 1]
+def copy_strided(target: Bits, source: Bits) -> None:
+    """Copy `source` to `target`, which have the same shape and width and share no memory."""
+    axes = merge_axes(target.shape, target.strides, source.strides)
+    width = target.itemsize
+    inner = [axis for axis in axes if axis[1] == width], [axis for axis in axes if axis[2] == width]
     if not inner[0] or not inner[1] or inner[0] == inner[1] or inner[0][0][0] * inner[1][0][0] < _LEAST_MATRIX:
-        target.copy_(source)
+        target[...] = source
         return
     (rows, _, row_step), (columns, column_step, _) = inner[0][0], inner[1][0]
     rest = [axis for axis in axes if axis not in (inner[0][0], inner[1][0])]
-    for index in product(*(range(extent) for extent, _, _ in rest)):
-        to = target.storage_offset() + sum(i * axis[1] for i, axis in zip(index, rest, strict=True))
-        by = source.storage_offset() + sum(i * axis[2] for i, axis in zip(index, rest, strict=True))
-        transpose(
-            target.as_strided((columns, rows), (column_step, 1), to),
-            source.as_strided((rows, columns), (row_step, 1), by),
-        )
+    outer = tuple(axis[0] for axis in rest)
+    to = as_strided(target, (*outer, columns, rows), (*(axis[1] for axis in rest), column_step, width))
+    by = as_strided(source, (*outer, rows, columns), (*(axis[2] for axis in rest), row_step, width))
+    for index in np.ndindex(outer):
+        transpose(to[index], by[index])
 
 
 def merge_axes(extents: tuple[int, ...], target: tuple[int, ...], source: tuple[int, ...]) -> list[Axis]:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import mmap
 import stat
 import threading
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard
 
 from mscvt.errors import MscvtError, shown
 from mscvt.formats.guard import Guard
-from mscvt.tensors.info import ITEM_SIZES, TORCH_NAMES, TensorInfo
+from mscvt.tensors.info import TensorInfo
 
 if TYPE_CHECKING:
-    import torch
+    from mscvt.tensors.bits import PlainTensor
 
 
 def is_below(name: object) -> TypeGuard[str]:
@@ -77,52 +76,39 @@ class MappedFiles:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = paths
-        self._bytes: dict[int, torch.Tensor] = {}
-        self._maps: dict[int, mmap.mmap] = {}
-        self._guards: dict[int, Guard] = {}
+        self._opened: dict[int, tuple[mmap.mmap, Guard]] = {}
         self._lock = threading.Lock()
 
-    def flat(self, info: TensorInfo) -> torch.Tensor:
-        """A tensor's elements in memory order, as one dimension, without copying them."""
-        import torch
+    def tensor(self, info: TensorInfo) -> PlainTensor:
+        """A tensor's elements, without copying them.
 
-        dtype = getattr(torch, TORCH_NAMES[info.dtype])
+        Raises:
+            MscvtError: Where its file can't be read, or is not as it was when its header was read.
+        """
+        from mscvt.tensors.bits import PlainTensor
+
         if info.numel == 0:
-            return torch.empty(0, dtype=dtype)
+            return PlainTensor(b"", info.dtype)
         with self._lock:
-            whole = self._bytes.get(info.file)
-            if whole is None:
-                whole = self._bytes[info.file] = self._open(info.file)
-            self._guards[info.file].check()
-            if info.offset + info.nbytes > len(whole):
-                raise MscvtError(f"{self.paths[info.file]}: has become shorter since its header was read")
-            if info.offset % ITEM_SIZES[info.dtype]:  # headers of early files are not padded
-                return _buffer(self._maps[info.file], dtype, info.numel, info.offset)
-        return whole[info.offset : info.offset + info.nbytes].view(dtype)
+            opened = self._opened.get(info.file)
+            if opened is None:
+                opened = self._opened[info.file] = self._open(info.file)
+            mapped, guard = opened
+            guard.check()
+        if info.offset + info.nbytes > len(mapped):
+            raise MscvtError(f"{self.paths[info.file]}: has become shorter since its header was read")
+        return PlainTensor(mapped, info.dtype, info.offset)
 
     def close(self) -> None:
         """Let go of every file, whose writers wait while it is guarded; tensors that are in use stay readable."""
         with self._lock:
-            for opened in (self._bytes, self._maps, self._guards):
-                opened.clear()
+            self._opened.clear()
 
-    def _open(self, number: int) -> torch.Tensor:
-        import torch
-
+    def _open(self, number: int) -> tuple[mmap.mmap, Guard]:
         path = self.paths[number]
         try:
-            self._guards[number] = Guard(path)
+            guard = Guard(path)
             with path.open("rb") as file:
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), guard
         except (OSError, ValueError) as error:
             raise MscvtError(f"{path}: can't be mapped: {error}") from None
-        self._maps[number] = mapped
-        return _buffer(mapped, torch.uint8, len(mapped), 0)
-
-
-def _buffer(mapped: mmap.mmap, dtype: torch.dtype, count: int, offset: int) -> torch.Tensor:
-    import torch
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # torch warns that the buffer can't be written
-        return torch.frombuffer(mapped, dtype=dtype, count=count, offset=offset)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mscvt.errors import Faults
 from mscvt.plan.contents import shown
 from mscvt.tensors.info import TensorInfo
-from mscvt.tensors.sources import PlainTensor, SourceTensor
+from mscvt.tensors.sources import SourceTensor
 
 if TYPE_CHECKING:
     from mscvt.jobs.prepared import Conversion, Settings
@@ -31,7 +31,7 @@ def check_equal_sources(
     Raises:
         MscvtError: Where they differ.
     """
-    import torch
+    import numpy as np
 
     from mscvt.engine.same_bytes import same_bytes
 
@@ -41,7 +41,7 @@ def check_equal_sources(
         step = 1 << 22
         for start in range(0, numel, step):
             count = min(step, numel - start)
-            a, b = (t.region(start, (count,), (1,)).view(torch.uint8) for t in (ours, theirs))
+            a, b = (t.region(start, (count,), (1,)).view(np.uint8) for t in (ours, theirs))
             if not same_bytes(a, b):
                 faults.add(
                     f"{shown(dropped)} differs from {shown(kept)}, and only the second would be converted",
@@ -83,7 +83,7 @@ def compare_written(conversion: Conversion, folder: Path, chosen: list[OutputFil
     maps = MappedFiles([folder / file.path for file in chosen])
     for path in maps.paths:
         _forget_pages(path)
-    sink = CompareSink(lambda name: PlainTensor(maps.flat(written[name])))
+    sink = CompareSink(lambda name: maps.tensor(written[name]))
     with closing(maps):
         run_plan(
             conversion.plan,

@@ -8,7 +8,6 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from importlib import import_module
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,7 +41,9 @@ def run_conversion(conversion: Conversion, target: Path, settings: Settings) -> 
         MscvtError: Where the target is taken, the disk is full, or tensors that must be equal are not.
         Interrupted: On Ctrl-C. A thread that waits for a slow disk keeps the locks until it has ended.
     """
-    began = time.monotonic()
+    from mscvt.tensors.computing import loading_seconds
+
+    began, loading = time.monotonic(), loading_seconds()
     chosen = select_files(conversion.plan.files, settings.only)
     allow_open_files(2 * len(chosen) + 2 * len(conversion.identity["source"]["files"]) + OTHER_FILES)
     run: _Run | None = None
@@ -66,7 +67,7 @@ def run_conversion(conversion: Conversion, target: Path, settings: Settings) -> 
         files=len(chosen),
         nbytes=sum(file.nbytes for file in chosen),
         written=run.written,
-        seconds=time.monotonic() - began - run.loading,
+        seconds=time.monotonic() - began - (loading_seconds() - loading),
         is_complete=missing is None,
         missing=tuple(missing or ()),
         resumed_tensors=run.resumed_tensors,
@@ -111,7 +112,6 @@ class _Run:
         is_begun: Whether there is work that the same command can go on with.
         written: Bytes of tensors that this run has written.
         resumed_tensors: Tensors of the chosen files that were there before.
-        loading: Seconds in which torch was loaded; whoever counts a conversion's speed leaves them out.
     """
 
     def __init__(self, conversion: Conversion, staging: Staging, chosen: list[OutputFile], settings: Settings) -> None:
@@ -120,7 +120,7 @@ class _Run:
         self.holding.closing(staging.close)
         self.holding.closing(conversion.source.close)
         self.is_begun = False
-        self.written, self.loading = 0, 0.0
+        self.written = 0
         self.resumed_tensors = sum(len(file.tensors) for file in chosen)
 
     def run(self) -> list[str] | None:
@@ -139,9 +139,6 @@ class _Run:
         missing = [file for file in self.chosen if not staging.is_whole(file.path)]
         if missing:
             check_space(staging, missing)
-            began = time.monotonic()
-            import_module("torch")
-            self.loading = time.monotonic() - began
             among = {name for file in missing for name in file.tensors}
             is_part = len(missing) < len(conversion.plan.files)
             compared = (conversion.compared or conversion.source).tensor

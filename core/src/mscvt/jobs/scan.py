@@ -40,7 +40,7 @@ def scan(
     Raises:
         MscvtError: Where a file is not what its headers say.
     """
-    from mscvt.engine.threads import keep_thread_number
+    from mscvt.tensors.computing import compute_alone, workers_at_work
 
     began = time.monotonic()
     tensors: Mapping[Any, TensorInfo] = source.tensors
@@ -48,9 +48,9 @@ def scan(
     started("reading values", nbytes)
     stopper = Stopper(progress)
     ordered = sorted(tensors, key=lambda name: (tensors[name].file, tensors[name].offset))
-    with keep_thread_number():
+    with workers_at_work():
         pool = ThreadPoolExecutor(
-            workers or os.cpu_count() or 1, thread_name_prefix="mscvt-scan", initializer=_one_thread
+            workers or os.cpu_count() or 1, thread_name_prefix="mscvt-scan", initializer=compute_alone
         )
         try:
             found = list(pool.map(lambda name: _look_at(source, name, tensors[name], stopper.moved), ordered))
@@ -60,12 +60,6 @@ def scan(
     return Scan(
         len(tensors), nbytes, time.monotonic() - began, tuple(finding for findings in found for finding in findings)
     )
-
-
-def _one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
 
 
 def _look_at(source: Source, name: Any, info: TensorInfo, moved: Callable[[int], None]) -> list[Finding]:
@@ -85,7 +79,9 @@ def _look_at(source: Source, name: Any, info: TensorInfo, moved: Callable[[int],
 
 
 def _blocks(tensor: SourceTensor, info: TensorInfo) -> Iterator[torch.Tensor]:
+    from mscvt.tensors.computing import values_of
+
     for start in range(0, info.numel, _BLOCK):
-        block = tensor.region(start, (min(_BLOCK, info.numel - start),), (1,))
+        block = values_of(tensor, start, (min(_BLOCK, info.numel - start),), (1,))
         is_small = block.is_floating_point() and block.element_size() == 1
         yield block.float() if is_small else block  # what can be computed differs among floats of a byte

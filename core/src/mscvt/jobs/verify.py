@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from importlib import import_module
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -148,12 +147,12 @@ def verify_checkpoints(
         dequantize=dequantize,
         hf_cfg_dir=hf.absolute(),
     )
+    from mscvt.tensors.computing import loading_seconds
+
     whole = _Order(request, None, workers, max_memory)
     comparison = prepare_comparison(request, registry)
     plan, source, existing = comparison.plan, comparison.source, comparison.existing
-    if executor is None:
-        import_module("torch")  # whose loading is no part of the comparison
-    began = time.monotonic()
+    began, loading = time.monotonic(), loading_seconds()
     started("verifying", plan.nbytes)
     with closing(source), closing(existing):
         found = (
@@ -178,7 +177,7 @@ def verify_checkpoints(
         differences=tuple(differences),
         tensors=sum(len(file.tensors) for file in plan.files),
         nbytes=plan.nbytes,
-        seconds=time.monotonic() - began,
+        seconds=time.monotonic() - began - (loading_seconds() - loading),
         notes=tuple(sorted(notes)),
     )
 

@@ -6,7 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mscvt.errors import MscvtError
+from mscvt.tensors.bits import KINDS, Bits
+from mscvt.tensors.computing import as_torch, values_of
 from mscvt.tensors.info import FLOATS, TensorInfo
 from mscvt.tensors.sources import Move, Source, SourceTensor
 
@@ -97,10 +101,12 @@ class AdaptedSource:
 
 
 def _flat(source: Source, parts: Sequence[Any]) -> torch.Tensor:
+    flat = [values_of(source.tensor(part), 0, (source.tensors[part].numel,), (1,)) for part in parts]
+    if len(flat) == 1:
+        return flat[0]
     import torch
 
-    flat = [source.tensor(part).region(0, (source.tensors[part].numel,), (1,)) for part in parts]
-    return flat[0] if len(flat) == 1 else torch.cat(flat)
+    return torch.cat(flat)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,31 +127,32 @@ class AdaptedMatrix:
         """Rows of one matrix."""
         return len(self.left) * self.columns // len(self.right)
 
-    def region(self, offset: int, extents: tuple[int, ...], strides: tuple[int, ...]) -> torch.Tensor:
-        """Compute the elements of the region, and no others."""
-        import torch
+    @property
+    def dtype(self) -> str:
+        """Safetensors' name."""
+        return self.base.dtype
 
-        base = self.base.region(offset, extents, strides)
+    def region(self, offset: int, extents: tuple[int, ...], strides: tuple[int, ...]) -> Bits:
+        """Compute the elements of the region, and no others."""
         order = sorted(range(len(extents)), key=lambda number: -strides[number])
-        merged = torch.empty([extents[number] for number in order], dtype=base.dtype)
-        merged = merged.permute(sorted(order, key=order.__getitem__))  # a transposition is the engine's to make
-        self._merge(base, merged, offset, strides)
+        merged: Bits = np.empty([extents[number] for number in order], KINDS[self.dtype])
+        merged = merged.transpose(sorted(order, key=order.__getitem__))  # a transposition is the engine's to make
+        self._merge(values_of(self.base, offset, extents, strides), as_torch(merged, self.dtype), offset, strides)
         return merged
 
-    def write(self, target: torch.Tensor, offset: int, strides: tuple[int, ...], move: Move) -> None:
+    def write(self, target: Bits, dtype: str, offset: int, strides: tuple[int, ...], move: Move) -> None:
         """Merge a region where it is wanted; what is to be transposed or cast, in parts that stay in the cache."""
-        base = self.base.region(offset, tuple(target.shape), strides)
-        steps = sorted(zip(target.stride(), strides, strict=True))
-        if base.dtype == target.dtype and steps == sorted(steps, key=lambda step: step[1]):
-            self._merge(base, target, offset, strides)
-        elif base.numel() <= _PART or not strides:
-            move(target, self.region(offset, tuple(target.shape), strides))
+        steps = sorted(zip(target.strides, strides, strict=True))
+        if self.dtype == dtype and steps == sorted(steps, key=lambda step: step[1]):
+            self._merge(values_of(self.base, offset, target.shape, strides), as_torch(target, dtype), offset, strides)
+        elif target.size <= _PART or not strides:
+            move(target, dtype, self.region(offset, target.shape, strides), self.dtype)
         else:
-            outer = max(range(len(strides)), key=lambda number: (base.shape[number] > 1, strides[number]))
-            step = max(1, _PART * base.shape[outer] // base.numel())
-            for start in range(0, base.shape[outer], step):
-                part = target.narrow(outer, start, min(step, base.shape[outer] - start))
-                self.write(part, offset + start * strides[outer], strides, move)
+            outer = max(range(len(strides)), key=lambda number: (target.shape[number] > 1, strides[number]))
+            step = max(1, _PART * target.shape[outer] // target.size)
+            for start in range(0, target.shape[outer], step):
+                part = target[(slice(None),) * outer + (slice(start, start + step),)]
+                self.write(part, dtype, offset + start * strides[outer], strides, move)
 
     def _merge(self, base: torch.Tensor, merged: torch.Tensor, offset: int, strides: tuple[int, ...]) -> None:
         """Merge a region, divided where it goes on in the next row or matrix."""

@@ -10,11 +10,10 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from mscvt.layout.pairs import Loop, Pair, compose, pair
-from mscvt.tensors.info import TORCH_NAMES
 from mscvt.tensors.sources import SourceTensor
 
 if TYPE_CHECKING:
-    import torch
+    from mscvt.tensors.bits import Bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,11 @@ class Part:
 
 
 class Assembled:
-    """A tensor made of parts, which hold each of its elements once."""
+    """A tensor made of parts, which hold each of its elements once.
+
+    Attributes:
+        dtype: safetensors' name.
+    """
 
     def __init__(self, dtype: str, parts: Sequence[Part]) -> None:
         """Put parts together.
@@ -43,12 +46,12 @@ class Assembled:
             dtype: safetensors' name.
             parts: In any order.
         """
-        self._dtype = dtype
+        self.dtype = dtype
         self._parts = sorted(parts, key=lambda part: part.walk.left)
         self._starts = [part.walk.left for part in self._parts]
         self._reach = list(accumulate((part.walk.left_end for part in self._parts), max))
 
-    def region(self, offset: int, extents: tuple[int, ...], strides: tuple[int, ...]) -> torch.Tensor:
+    def region(self, offset: int, extents: tuple[int, ...], strides: tuple[int, ...]) -> Bits:
         """The elements at `offset + sum(index * stride)`: a view where they lie in one run, else a copy."""
         end = offset + 1 + sum((extent - 1) * stride for extent, stride in zip(extents, strides, strict=True))
         met = self._parts[bisect_right(self._reach, offset) : bisect_left(self._starts, end)]
@@ -57,20 +60,18 @@ class Assembled:
                 return part.open().region(offset - part.walk.left + part.walk.right, extents, strides)
         return self._copied(met, offset, extents, strides)
 
-    def _copied(
-        self, parts: Sequence[Part], offset: int, extents: tuple[int, ...], strides: tuple[int, ...]
-    ) -> torch.Tensor:
-        import torch
+    def _copied(self, parts: Sequence[Part], offset: int, extents: tuple[int, ...], strides: tuple[int, ...]) -> Bits:
+        import numpy as np
 
-        bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # no NaN changes on the way
-        dtype = getattr(torch, TORCH_NAMES[self._dtype])
-        found = torch.empty(prod(extents), dtype=dtype)
+        from mscvt.tensors.bits import KINDS, PlainTensor
+
+        found = np.empty(extents, KINDS[self.dtype])
+        elements = PlainTensor(found, self.dtype)
         own = [prod(extents[at + 1 :]) for at in range(len(extents))]
         wanted = pair(0, offset, [Loop(*loop) for loop in zip(extents, own, strides, strict=True)])
         for part in parts:
             for walk in compose(wanted, part.walk):
                 shape = tuple(loop.extent for loop in walk.loops)
-                target = found.as_strided(shape, tuple(loop.left for loop in walk.loops), walk.left)
-                source = part.open().region(walk.right, shape, tuple(loop.right for loop in walk.loops))
-                target.view(bits[dtype.itemsize]).copy_(source.view(bits[dtype.itemsize]))
-        return found.view(extents)
+                target = elements.region(walk.left, shape, tuple(loop.left for loop in walk.loops))
+                target[...] = part.open().region(walk.right, shape, tuple(loop.right for loop in walk.loops))
+        return found

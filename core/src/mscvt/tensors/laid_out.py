@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from mscvt.layout.pairs import Pair
 from mscvt.tensors.assembled import Assembled, Part
-from mscvt.tensors.info import TORCH_NAMES, TensorInfo
+from mscvt.tensors.info import TensorInfo
 from mscvt.tensors.sources import Source, SourceTensor
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import torch
+    from mscvt.tensors.bits import Bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,10 @@ class LaidOut:
 class _Zeros:
     dtype: str
 
-    def region(self, offset: int, extents: tuple[int, ...], strides: tuple[int, ...]) -> torch.Tensor:  # noqa: ARG002
+    def region(self, offset: int, extents: tuple[int, ...], strides: tuple[int, ...]) -> Bits:  # noqa: ARG002
         """As many as are asked for."""
-        import torch
+        import numpy as np
 
-        return torch.zeros(extents, dtype=getattr(torch, TORCH_NAMES[self.dtype]))
+        from mscvt.tensors.bits import KINDS
+
+        return np.zeros(extents, KINDS[self.dtype])

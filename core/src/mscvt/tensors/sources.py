@@ -14,26 +14,31 @@ from mscvt.tensors.info import TensorInfo
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import torch
+    from mscvt.tensors.bits import Bits
 
 
-Move = Callable[["torch.Tensor", "torch.Tensor"], None]
-"""Copies elements to a tensor, the first one, from another of the same shape."""
+Move = Callable[["Bits", str, "Bits", str], None]
+"""Copies elements to others of the same shape; behind the bits of either stands safetensors' name of their dtype."""
 
 
 class SourceTensor(Protocol):
     """Something to copy regions from."""
 
-    def region(self, offset: int, extents: tuple[int, ...], strides: tuple[int, ...]) -> torch.Tensor:
-        """The elements at `offset + sum(index * stride)`, as a tensor of shape `extents`."""
+    @property
+    def dtype(self) -> str:
+        """Safetensors' name."""
+        ...
+
+    def region(self, offset: int, extents: tuple[int, ...], strides: tuple[int, ...]) -> Bits:
+        """The bits of the elements at `offset + sum(index * stride)`, as an array of shape `extents`."""
         ...
 
 
 class Computed(SourceTensor, Protocol):
     """Something that is computed where it is read, and can be where it is wanted."""
 
-    def write(self, target: torch.Tensor, offset: int, strides: tuple[int, ...], move: Move) -> None:
-        """Put the elements at `offset + sum(index * stride)` into a tensor, by `move` where they are made elsewhere."""
+    def write(self, target: Bits, dtype: str, offset: int, strides: tuple[int, ...], move: Move) -> None:
+        """Put the elements at `offset + sum(index * stride)` into others, by `move` where they are made elsewhere."""
         ...
 
 
@@ -71,14 +76,3 @@ class NotedSource(Source, Protocol):
     def notes(self) -> tuple[str, ...]:
         """What was found and decided when it was opened, one line each."""
         ...
-
-
-class PlainTensor:
-    """Elements that lie in memory or in a mapped file."""
-
-    def __init__(self, flat: torch.Tensor) -> None:
-        self.flat = flat
-
-    def region(self, offset: int, extents: tuple[int, ...], strides: tuple[int, ...]) -> torch.Tensor:
-        """A view; nothing is copied."""
-        return self.flat.as_strided(extents, strides, self.flat.storage_offset() + offset)

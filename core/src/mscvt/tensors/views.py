@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from mscvt.tensors.info import TORCH_NAMES, TensorInfo
-from mscvt.tensors.sources import PlainTensor, Source, SourceTensor
+from mscvt.tensors.info import TensorInfo
+from mscvt.tensors.sources import Source, SourceTensor
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,17 +48,19 @@ class ViewSource:
 
     def tensor(self, name: str) -> SourceTensor:
         """The elements of a view."""
-        import torch
+        import numpy as np
 
-        view = self.views[name]
+        from mscvt.tensors.bits import KINDS, PlainTensor
+        from mscvt.tensors.computing import as_bits, as_torch
+
+        view, info = self.views[name], self.tensors[name]
         if view.of is None:
-            return PlainTensor(torch.zeros(self.tensors[name].numel, dtype=getattr(torch, self._dtype(name))))
+            return PlainTensor(np.zeros(info.numel, KINDS[info.dtype]), info.dtype)
         part = self._original.tensor(view.of).region(view.offset, view.shape, view.strides)
-        return PlainTensor((part if view.scale == 1 else part * view.scale).contiguous().view(-1))
+        if view.scale != 1:
+            part = as_bits(as_torch(part, info.dtype) * view.scale)
+        return PlainTensor(np.ascontiguousarray(part), info.dtype)
 
     def close(self) -> None:
         """Let go of every open file."""
         self._original.close()
-
-    def _dtype(self, name: str) -> str:
-        return TORCH_NAMES[self.tensors[name].dtype]

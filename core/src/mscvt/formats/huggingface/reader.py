@@ -13,7 +13,7 @@ from mscvt.formats.huggingface.safetensors_header import read_header
 from mscvt.formats.huggingface.weights import choose_weights
 from mscvt.tensors.info import TensorInfo
 from mscvt.tensors.quantized import dequantized, refuse_quantized
-from mscvt.tensors.sources import NotedSource, PlainTensor, SourceTensor
+from mscvt.tensors.sources import NotedSource, SourceTensor
 
 
 def open_source(folder: Path, *, dequantize: bool = False, config: Mapping[str, Any] | None = None) -> NotedSource:
@@ -71,7 +71,7 @@ class HuggingFaceSource:
 
     def tensor(self, name: str) -> SourceTensor:
         """The bytes of a tensor, as something to copy regions from."""
-        return PlainTensor(self._maps.flat(self.tensors[name]))
+        return self._maps.tensor(self.tensors[name])
 
     def close(self) -> None:
         """Let go of every open file."""

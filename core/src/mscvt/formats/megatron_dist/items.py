@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mscvt.errors import MscvtError
 from mscvt.formats.files import MappedFiles
@@ -15,7 +16,9 @@ from mscvt.formats.torch_zip.archive import directory_bytes, opened, read_at, re
 from mscvt.formats.torch_zip.reader import load
 from mscvt.formats.torch_zip.standins import StoredTensor, described
 from mscvt.tensors.info import TensorInfo
-from mscvt.tensors.sources import PlainTensor
+
+if TYPE_CHECKING:
+    from mscvt.tensors.bits import PlainTensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class ItemReader:
             found = self._opened.get(key)
             if found is None:
                 start = self._data_start(self._paths[file], place, dtype, shape)
-                found = PlainTensor(self._maps.flat(TensorInfo(dtype, shape, file, start)))
+                found = self._maps.tensor(TensorInfo(dtype, shape, file, start))
                 self._opened[key] = found
             return found
 

@@ -19,7 +19,7 @@ from mscvt.formats.torch_zip.reader import check_places, interpret, read_headers
 from mscvt.formats.torch_zip.standins import Storage, StoredTensor, described
 from mscvt.parallel.grid import Rank, ShardName
 from mscvt.tensors.info import TensorInfo
-from mscvt.tensors.sources import PlainTensor, SourceTensor
+from mscvt.tensors.sources import SourceTensor
 
 _NOT_RECORDED = "It has no args that say its parallel sizes: give them as options, such as --tp 2 --pp 4 --ep 8."
 
@@ -160,7 +160,7 @@ class MegatronSource:
             if storages := self._unchecked.get(info.file):
                 check_places(self.files[info.file], storages)
                 del self._unchecked[info.file]
-        return PlainTensor(self._maps.flat(info))
+        return self._maps.tensor(info)
 
     def close(self) -> None:
         """Let go of every open file."""

@@ -14,7 +14,7 @@ from mscvt.formats.huggingface.reader import read_file
 from mscvt.formats.peft.config import AdapterConfig, read_adapter_config
 from mscvt.formats.peft.names import CONFIG, MERGE, PREFIX, WEIGHTS, WEIGHTS_BIN
 from mscvt.tensors.info import TensorInfo
-from mscvt.tensors.sources import PlainTensor, SourceTensor
+from mscvt.tensors.sources import SourceTensor
 
 _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?:embedding_)?(?P<which>[AB])(?P<end>\.weight)?")
 _NAMED = re.compile(r"\.lora_(?:embedding_)?[AB]\.([^.]+)(?:\.weight)?$")
@@ -100,7 +100,7 @@ class Adapter:
 
     def tensor(self, name: str) -> SourceTensor:
         """The bytes of a tensor, as something to copy regions from."""
-        return PlainTensor(self._maps.flat(self.tensors[name]))
+        return self._maps.tensor(self.tensors[name])
 
     def close(self) -> None:
         """Let go of every open file."""

@@ -13,7 +13,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from mscvt.errors import Faults
-from mscvt.tensors.info import TensorInfo
+from mscvt.tensors.info import TORCH_NAMES, TensorInfo
 from mscvt.tensors.quantized.matrix import Decode, DecodedMatrix, tiles
 from mscvt.tensors.quantized.weight import whole
 from mscvt.tensors.sources import Source, SourceTensor
@@ -63,10 +63,10 @@ class BitsandbytesWeight:
 
     def open(self, source: Source) -> SourceTensor:
         """The values in the dtype that the description names."""
+        packed = whole(source, self.name).contiguous().view(-1)
         import torch
 
-        dtype = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}[self.info.dtype]
-        packed = whole(source, self.name).contiguous().view(-1).view(torch.uint8)
+        packed, dtype = packed.view(torch.uint8), getattr(torch, TORCH_NAMES[self.info.dtype])
         absmax = whole(source, self.name + ".absmax")
 
         def scales(first: int, end: int) -> torch.Tensor:
@@ -82,7 +82,8 @@ class BitsandbytesWeight:
         flat = _Blocks(packed, pairs, self.blocksize, self.info.numel, scales, dtype)
         columns = self.info.shape[-1]
         by_rows = columns % self.blocksize == 0
-        return DecodedMatrix(columns, flat.box_of_blocks(columns) if by_rows else flat.box_of_spans(columns))
+        decode = flat.box_of_blocks(columns) if by_rows else flat.box_of_spans(columns)
+        return DecodedMatrix(columns, decode, self.info.dtype)
 
 
 def _pairs(values: torch.Tensor) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -194,7 +195,7 @@ def _read_state(source: Source, state: str) -> Any:
     if info.dtype != "U8" or not 0 < info.nbytes <= _STATE_LIMIT:
         return None
     try:
-        return json.loads(bytes(whole(source, state).flatten().tolist()).decode())
+        return json.loads(source.tensor(state).region(0, (info.nbytes,), (1,)).tobytes().decode())
     except (ValueError, RecursionError):
         return None
 

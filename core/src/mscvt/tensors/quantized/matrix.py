@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+    from mscvt.tensors.bits import Bits
+
 Decode = Callable[[int, int, int, int], "torch.Tensor"]
 """Gives rows `[first, end)` and columns `[left, right)` as a contiguous tensor `[end - first, right - left]`."""
 
@@ -17,14 +19,20 @@ FP8 was decoded at 0.6 GB/s with 2^16, 0.9 with 2^18 and 0.7 with 2^21."""
 
 
 class DecodedMatrix:
-    """A source of which only the rows and columns that a region touches are decoded."""
+    """A source of which only the rows and columns that a region touches are decoded.
 
-    def __init__(self, columns: int, decode: Decode) -> None:
-        """Take the length of a row and what decodes a box."""
-        self.columns, self.decode = columns, decode
+    Attributes:
+        dtype: safetensors' name of what is decoded to.
+    """
 
-    def region(self, offset: int, extents: tuple[int, ...], strides: tuple[int, ...]) -> torch.Tensor:
+    def __init__(self, columns: int, decode: Decode, dtype: str = "BF16") -> None:
+        """Take the length of a row, what decodes a box, and to what."""
+        self.columns, self.decode, self.dtype = columns, decode, dtype
+
+    def region(self, offset: int, extents: tuple[int, ...], strides: tuple[int, ...]) -> Bits:
         """Decode the box around the region, and take the region out of it."""
+        from mscvt.tensors.computing import as_bits
+
         columns = self.columns
         row, left = divmod(offset, columns)
         spans = [((extent - 1) * stride, stride) for extent, stride in zip(extents, strides, strict=True)]
@@ -36,7 +44,7 @@ class DecodedMatrix:
             width, end = along + 1, row + down // columns + 1
         decoded = self.decode(row, end, left, left + width)
         steps = tuple(stride // columns * width if stride % columns == 0 else stride for stride in strides)
-        return decoded.as_strided(extents, steps, offset - row * columns - left)
+        return as_bits(decoded.as_strided(extents, steps, offset - row * columns - left))
 
 
 def tiles(first: int, end: int, width: int) -> Iterator[tuple[int, int]]:

@@ -38,6 +38,8 @@ class QuantizedWeight(Protocol):
 
 def whole(source: Source, name: str) -> torch.Tensor:
     """All of a tensor of a source, which is a view where the source is plain."""
+    from mscvt.tensors.computing import values_of
+
     shape = source.tensors[name].shape
     strides = tuple(accumulate(reversed(shape[1:]), mul, initial=1))[::-1] if shape else ()
-    return source.tensor(name).region(0, shape, strides)
+    return values_of(source.tensor(name), 0, shape, strides)

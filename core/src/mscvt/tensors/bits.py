@@ -1,0 +1,47 @@
+"""Elements as bits, for which torch need not be loaded: what is moved and not computed is numpy's whole numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from mmap import mmap
+from typing import Any
+
+import numpy as np
+
+from mscvt.tensors.info import ITEM_SIZES
+
+Bits = np.ndarray[Any, np.dtype[Any]]
+"""Elements as whole numbers of their size, so that no NaN can change on the way; of any shape and strides."""
+
+KINDS: Mapping[str, np.dtype[Any]] = {
+    name: np.dtype({1: np.uint8, 2: np.int16, 4: np.int32, 8: np.int64}[size]) for name, size in ITEM_SIZES.items()
+}
+"""safetensors' name of a dtype -> what its bits are held as."""
+
+Memory = bytes | mmap | Bits
+"""What elements lie in, byte after byte."""
+
+
+class PlainTensor:
+    """Elements that lie side by side in memory or in a mapped file.
+
+    Attributes:
+        dtype: safetensors' name.
+    """
+
+    __slots__ = ("_buffer", "_kind", "_start", "dtype")
+
+    def __init__(self, buffer: Memory, dtype: str, start: int = 0) -> None:
+        """Take the memory, the elements' dtype, and the byte at which the first one begins."""
+        self.dtype, self._kind, self._buffer, self._start = dtype, KINDS[dtype], buffer, start
+
+    def region(self, offset: int, extents: tuple[int, ...], strides: tuple[int, ...]) -> Bits:
+        """A view of the elements at `offset + sum(index * stride)`, as an array of shape `extents`.
+
+        Raises:
+            ValueError: Where it would reach beyond the memory.
+        """
+        width = self._kind.itemsize
+        steps = tuple([stride * width for stride in strides])
+        view: Bits = np.ndarray(extents, self._kind, self._buffer, self._start + offset * width, steps)
+        return view
