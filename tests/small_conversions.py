@@ -45,12 +45,12 @@ def make_sources(folder: Path) -> Sources:
     return sources
 
 
-def prepare(direction: str, sources: Sources, **options: Any) -> Conversion:
+def prepare(direction: str, sources: Sources, *, dtype: str | None = None, **options: Any) -> Conversion:
     registry = load_registry()
     if direction == "hf2mg":
         chosen = Options(**{**{n: getattr(OPTIONS, n) for n in Options.__dataclass_fields__}, **options})
-        return prepare_to_megatron(Request(sources.hf, chosen), registry)
-    request = Request(sources.mg, Options(), hf_cfg_dir=sources.hf, **options)
+        return prepare_to_megatron(Request(sources.hf, chosen, dtype=dtype), registry)
+    request = Request(sources.mg, Options(), hf_cfg_dir=sources.hf, dtype=dtype, **options)
     planner = partial(plan_to_huggingface, shard_bytes=SHARD_BYTES)
     with patch("mscvt.jobs.prepare.plan_to_huggingface", planner):
         return prepare_to_huggingface(request, registry)

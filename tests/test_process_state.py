@@ -21,6 +21,7 @@ from mscvt.jobs.request import Request
 from mscvt.jobs.verify import verify_checkpoints
 from mscvt.output.limits import allow_open_files
 from mscvt.plugins.registry import load_registry
+from mscvt.tensors.computing import _Process
 from mscvt.testing import save_huggingface, source_tensors
 from small_configurations import LLAMA
 from small_conversions import DIRECTIONS, PARTS, convert, make_sources, prepare, tree
@@ -94,12 +95,14 @@ def threads_of_new_threads():
 def test_conversions_at_the_same_time_in_one_process_give_what_they_give_alone(sources, tmp_path):
     before = torch.get_num_threads(), threads_of_new_threads(), threading.active_count()
     jobs = [(direction, tmp_path / f"{direction}{number}") for number in range(2) for direction in DIRECTIONS]
-    conversions = [prepare(direction, sources) for direction, _ in jobs]  # which replaces the planner for a moment
+    conversions = [
+        prepare(direction, sources, dtype="fp32") for direction, _ in jobs
+    ]  # which replaces the planner for a moment
     with ThreadPoolExecutor(len(jobs)) as pool:
         list(pool.map(lambda job, conversion: run_conversion(conversion, job[1], SMALL), jobs, conversions))
     assert (torch.get_num_threads(), threads_of_new_threads(), threading.active_count()) == before
     for direction in DIRECTIONS:
-        convert(direction, sources, tmp_path / "alone" / direction)
+        run_conversion(prepare(direction, sources, dtype="fp32"), tmp_path / "alone" / direction, SMALL)
         for number in range(2):
             assert tree(tmp_path / f"{direction}{number}") == tree(tmp_path / "alone" / direction)
 
@@ -107,7 +110,7 @@ def test_conversions_at_the_same_time_in_one_process_give_what_they_give_alone(s
 def test_a_thread_whose_first_use_of_torch_is_beside_a_conversion_leaves_the_number_of_threads_alone(sources, tmp_path):
     before = torch.get_num_threads(), threads_of_new_threads()
     assert before == (2, 2), "with one thread nothing could be left behind"
-    inner, outer = prepare("hf2mg", sources), prepare("mg2hf", sources)
+    inner, outer = prepare("hf2mg", sources, dtype="fp32"), prepare("mg2hf", sources, dtype="fp32")
     has_begun, may_end, threads = threading.Event(), threading.Event(), []
 
     def lasts(nbytes):
@@ -145,7 +148,8 @@ def test_torch_has_as_many_threads_after_a_conversion_as_before(sources, tmp_pat
     torch.set_num_threads(3)
     seen = []
     try:
-        convert("hf2mg", sources, tmp_path / "out", progress=lambda nbytes: seen.append(torch.get_num_threads()))
+        settings = replace(SMALL, progress=lambda nbytes: seen.append(torch.get_num_threads()))
+        run_conversion(prepare("hf2mg", sources, dtype="fp32"), tmp_path / "out", settings)
         assert (torch.get_num_threads(), threads_of_new_threads()) == (3, 3)
     finally:
         torch.set_num_threads(before)
@@ -159,8 +163,11 @@ def test_seconds_are_those_without_the_loading_of_torch(sources, tmp_path, monke
         now[0] += seconds
 
     monkeypatch.setattr("mscvt.jobs.conversion.time", SimpleNamespace(monotonic=lambda: now[0]))
-    monkeypatch.setattr("mscvt.jobs.conversion.import_module", lambda name: passes(1000))
-    result = convert("hf2mg", sources, tmp_path / "out", workers=1, progress=lambda nbytes: passes(1))
+    monkeypatch.setattr("mscvt.tensors.computing.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("mscvt.tensors.computing._PROCESS", _Process())
+    monkeypatch.setattr("mscvt.tensors.computing._quiet", lambda: passes(1000))
+    settings = replace(SMALL, workers=1, progress=lambda nbytes: passes(1))
+    result = run_conversion(prepare("hf2mg", sources, dtype="fp32"), tmp_path / "out", settings)
     assert now[0] > 1001
     assert result.seconds == now[0] - 1000
 
