@@ -17,9 +17,7 @@ from mscvt.plugins.registry import load_registry
 
 def run_inspect(given: Given) -> None:
     """Look into a folder, and say what is in it."""
-    from rich.console import Console
-
-    from mscvt.cli.plans import print_lines
+    from mscvt.cli.lines import columns, print_lines
     from mscvt.jobs.inspect import inspect_folder
     from mscvt.views.checkpoint import inspection_object, inspection_text
 
@@ -49,8 +47,7 @@ def run_inspect(given: Given) -> None:
     if given.read(Output).json:
         print_json(given.command.name, inspection_object(found))
         return
-    console = Console(highlight=False)
-    print_lines(console, inspection_text(found, console.width))
+    print_lines(inspection_text(found, columns()))
     print_notes(found.notes)
     if found.next:
         typer.echo(f"go on with: {found.next}")

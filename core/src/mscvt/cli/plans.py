@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
+from mscvt.cli.lines import columns, print_lines
 from mscvt.cli.results import print_notes
 from mscvt.cli.tables import Folders, Planned
 from mscvt.cli.training import print_training_flags, print_training_meanings, training_flags
@@ -29,8 +28,7 @@ _ENDINGS: Mapping[str, str] = {"hf2mg": "-mcore", "mg2hf": "-hf", "mg2mg": "-new
 
 def print_preview(conversion: Conversion, target: Path | None, preview: Preview, notes: Iterable[str]) -> None:
     """Show a plan."""
-    console = Console(highlight=False)
-    print_lines(console, preview_text(preview, console.width))
+    print_lines(preview_text(preview, columns()))
     if preview.is_detail:
         return
     print_notes(notes)
@@ -66,9 +64,3 @@ def planned_command(given: Given) -> list[str]:
         else:
             words.append(word)
     return [*words, *([] if folders.save_dir else ["--save-dir", f"{folders.load_dir}{_ENDINGS[direction]}"])]
-
-
-def print_lines(console: Console, lines: Iterable[Text]) -> None:
-    """Print lines as they are, whatever the terminal's width."""
-    for line in lines:
-        console.print(line, soft_wrap=True)

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 import typer
 
@@ -68,6 +69,9 @@ def _write(line: str) -> None:
 
 
 def _coloured(word: str, colour: str) -> str:
-    """A word in a colour, where stderr is a terminal that shows any and NO_COLOR is not set (https://no-color.org)."""
-    is_plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not sys.stderr.isatty()
-    return word if is_plain else typer.style(word, fg=colour, bold=True)
+    return typer.style(word, fg=colour, bold=True) if shows_colours(sys.stderr) else word
+
+
+def shows_colours(stream: TextIO) -> bool:
+    """Whether a stream is a terminal that shows colours, and NO_COLOR is not set (https://no-color.org)."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and stream.isatty()

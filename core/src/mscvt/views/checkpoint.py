@@ -6,12 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rich.text import Text
-
 from mscvt.errors import printable
 from mscvt.errors.folding import fold
 from mscvt.tensors.info import TensorInfo
 from mscvt.views.files import FileGroup
+from mscvt.views.lines import HEADING, WARNING, Line, Part, text_line
 from mscvt.views.names import NameTable, lines_of
 from mscvt.views.preview import Side
 from mscvt.views.sizes import count_text, counted, size_text
@@ -113,14 +112,14 @@ def inspection_object(found: Inspection) -> dict[str, Any]:
     }
 
 
-def inspection_text(found: Inspection, width: int) -> Iterator[Text]:
+def inspection_text(found: Inspection, width: int) -> Iterator[Line]:
     """What is in a folder, for people.
 
     Args:
         found: What was found.
         width: Columns of the terminal.
     """
-    yield Text(printable(f"{found.folder}: {found.what}"), style="bold")
+    yield text_line(printable(f"{found.folder}: {found.what}"), HEADING)
     parameters = "unknown" if found.parameters is None else f"{count_text(found.parameters)} ({found.parameters:,})"
     dtypes = ", ".join(
         f"{row.dtype} {counted(row.tensors, 'tensor')} of {size_text(row.nbytes)}" for row in found.dtypes
@@ -136,39 +135,39 @@ def inspection_text(found: Inspection, width: int) -> Iterator[Text]:
         ]
     )
     if found.side is not None:
-        yield Text()
+        yield text_line()
         yield from side_text(found.side, width)
-    yield Text()
+    yield text_line()
     yield from columns([group_cells(group) for group in found.groups])
-    yield Text()
-    yield from (Text(printable(line)) for line in lines_of(found.table))
+    yield text_line()
+    yield from (text_line(printable(line)) for line in lines_of(found.table))
     yield from _odd_text(found)
 
 
-def _odd_text(found: Inspection) -> Iterator[Text]:
+def _odd_text(found: Inspection) -> Iterator[Line]:
     lines = fold(found.odd)
     if lines or found.scan is not None:
-        yield Text()
+        yield text_line()
     for line in lines[:_LONGEST_ODD]:
-        yield Text.assemble(("odd:", "bold yellow"), f" {printable(line)}")
+        yield Part("odd:", WARNING), Part(f" {printable(line)}")
     if len(lines) > _LONGEST_ODD:
-        yield Text(f"odd: ... and {len(lines) - _LONGEST_ODD} more lines like these")
+        yield text_line(f"odd: ... and {len(lines) - _LONGEST_ODD} more lines like these")
     if found.scan is not None:
         yield from _scan_text(found.scan)
     elif not lines:
-        yield Text()
-        yield Text("nothing is odd, as far as headers tell; --scan reads the values")
+        yield text_line()
+        yield text_line("nothing is odd, as far as headers tell; --scan reads the values")
 
 
-def _scan_text(scan: Scan) -> Iterator[Text]:
+def _scan_text(scan: Scan) -> Iterator[Line]:
     by_what: dict[str, list[Finding]] = {}
     for finding in scan.findings:
         by_what.setdefault(finding.what, []).append(finding)
     for what, findings in by_what.items():
         lines = fold([finding.name for finding in findings])
         for line in lines[:_LONGEST_ODD]:
-            yield Text.assemble((f"{what}:", "bold yellow"), f" {printable(line)}")
+            yield Part(f"{what}:", WARNING), Part(f" {printable(line)}")
         if len(lines) > _LONGEST_ODD:
-            yield Text(f"{what}: ... and {len(lines) - _LONGEST_ODD} more lines like these")
+            yield text_line(f"{what}: ... and {len(lines) - _LONGEST_ODD} more lines like these")
     verdict = "found nothing odd" if not scan.findings else f"found {counted(len(scan.findings), 'odd tensor')}"
-    yield Text(f"read {counted(scan.tensors, 'tensor')}, {scan.nbytes:,} bytes in {scan.seconds:.1f} s: {verdict}")
+    yield text_line(f"read {counted(scan.tensors, 'tensor')}, {scan.nbytes:,} bytes in {scan.seconds:.1f} s: {verdict}")

@@ -1,55 +1,26 @@
-"""What is shown of a plan or a checkpoint as text for a terminal, with colours where it has any.
-
-Every colour has a letter beside it, so that nothing is lost without them.
-"""
+"""What is shown of a plan or a checkpoint as text for a terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
-
-from rich.text import Text
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from mscvt.errors import printable
 from mscvt.views.experts import ExpertPlace
 from mscvt.views.files import FileGroup
-from mscvt.views.pipeline import (
-    DENSE,
-    EMBEDDING,
-    EXPERTS,
-    HEAD,
-    LETTERS,
-    MEANINGS,
-    NOOP,
-    NORM,
-    OTHER,
-    PREDICTION,
-    Cell,
-    Pipeline,
-    Row,
-    folded,
-)
+from mscvt.views.lines import ASIDE, HEADING, Line, Part, length, text_line
+from mscvt.views.pipeline import LETTERS, MEANINGS, Cell, Pipeline, Row, folded
 from mscvt.views.preview import Preview, Side
-from mscvt.views.shard import Shard, rank_text
 from mscvt.views.sizes import counted, size_text
-from mscvt.views.way import Way
 
-_STYLES: Mapping[str, str] = MappingProxyType(
-    {
-        EMBEDDING: "black on #9fdbe6",
-        DENSE: "black on #a9c8f7",
-        EXPERTS: "black on #a7dcae",
-        NOOP: "dim",
-        PREDICTION: "black on #dcb9ee",
-        NORM: "black on #f4dd8f",
-        HEAD: "black on #f5b3a6",
-        OTHER: "black on #d5d7dc",
-    }
-)
+if TYPE_CHECKING:
+    from mscvt.views.shard import Shard
+    from mscvt.views.way import Way
+
 _GAP = "  "
 
 
-def preview_text(preview: Preview, width: int) -> Iterator[Text]:
+def preview_text(preview: Preview, width: int) -> Iterator[Line]:
     """A plan: the pipeline and the files, or the rank or tensor that was asked for.
 
     Args:
@@ -64,43 +35,43 @@ def preview_text(preview: Preview, width: int) -> Iterator[Text]:
         return
     for side in preview.sides:
         yield from side_text(side, width, "of the source" if side.is_source else "of the result")
-        yield Text()
+        yield text_line()
     yield from columns([group_cells(group) for group in preview.groups])
     space = ""
     if preview.free is not None:
         verdict = "enough" if preview.fits else "NOT enough"
         space = f"; {size_text(preview.free)} are free there, {verdict}"
-    yield Text(
+    yield text_line(
         f"would write {counted(preview.files, 'file')}, {preview.nbytes:,} bytes ({size_text(preview.nbytes)}); "
         f"every byte is accounted for{space}"
     )
 
 
-def side_text(side: Side, width: int, whose: str = "") -> Iterator[Text]:
+def side_text(side: Side, width: int, whose: str = "") -> Iterator[Line]:
     """The pipeline of a checkpoint, and where its experts lie."""
     pipeline = side.pipeline
-    yield Text(f"{f'pipeline {whose}'.rstrip()}: {pipeline.about}", style="bold")
+    yield text_line(f"{f'pipeline {whose}'.rstrip()}: {pipeline.about}", HEADING)
     yield from _grid(pipeline, width)
     yield from _legend(pipeline, width)
-    yield Text("layer: the number in the keys of the shards; in the cells: the number in Hugging Face", style="dim")
+    yield text_line("layer: the number in the keys of the shards; in the cells: the number in Hugging Face", ASIDE)
     if len(side.experts) > 1:
-        yield Text()
+        yield text_line()
         yield from _experts(side.experts)
 
 
-def _legend(pipeline: Pipeline, width: int) -> Iterator[Text]:
+def _legend(pipeline: Pipeline, width: int) -> Iterator[Line]:
     """What the letters mean, in as many lines as it takes."""
-    line = Text()
+    line: Line = ()
     for kind in pipeline.kinds:
-        entry = Text.assemble((f" {LETTERS[kind]} ", _STYLES[kind]), f" {MEANINGS[kind]}")
-        if line and len(line) + len(_GAP) + len(entry) > width:
+        entry = Part(f" {LETTERS[kind]} ", kind), Part(f" {MEANINGS[kind]}")
+        if line and length(line) + len(_GAP) + length(entry) > width:
             yield line
-            line = Text()
-        line = Text.assemble(line, _GAP, entry) if line else entry
+            line = ()
+        line = (*line, Part(_GAP), *entry) if line else entry
     yield line
 
 
-def _grid(pipeline: Pipeline, width: int) -> Iterator[Text]:
+def _grid(pipeline: Pipeline, width: int) -> Iterator[Line]:
     """The stages across, in bands that fit into the width."""
     lines = [(_numbers(first, last), first, _cells(first, last)) for first, last in folded(pipeline)]
     chunk = max(len("chunk"), *(len(first.chunk) for _, first, _ in lines))
@@ -110,18 +81,18 @@ def _grid(pipeline: Pipeline, width: int) -> Iterator[Text]:
     for start in range(0, pipeline.stages, each):
         stages = range(start, min(start + each, pipeline.stages))
         head = "".join(f"{_GAP}{f'stage {stage}':<{cell}}" for stage in stages)
-        yield Text(f"{'chunk':<{chunk}}{_GAP}{'layer':<{layer}}{head}".rstrip(), style="dim")
+        yield text_line(f"{'chunk':<{chunk}}{_GAP}{'layer':<{layer}}{head}".rstrip(), ASIDE)
         before = ""
         for numbers, row, texts in lines:
             if not any(texts[stage] for stage in stages):
                 continue
-            line = Text(f"{row.chunk if row.chunk != before else '':<{chunk}}{_GAP}{numbers:<{layer}}")
+            parts = [Part(f"{row.chunk if row.chunk != before else '':<{chunk}}{_GAP}{numbers:<{layer}}")]
             before = row.chunk
             for stage in range(start, max(stage for stage in stages if texts[stage]) + 1):
                 there = row.cells[stage]
-                line.append(_GAP)
-                line.append(f" {texts[stage]:<{cell - 1}}", _STYLES[there.kind] if there is not None else "")
-            yield line
+                parts.append(Part(_GAP))
+                parts.append(Part(f" {texts[stage]:<{cell - 1}}", there.kind if there is not None else ""))
+            yield tuple(parts)
 
 
 def _numbers(first: Row, last: Row) -> str:
@@ -146,7 +117,7 @@ _SHOWN = 8
 """So many places of experts are shown one by one."""
 
 
-def _experts(places: Sequence[ExpertPlace]) -> Iterator[Text]:
+def _experts(places: Sequence[ExpertPlace]) -> Iterator[Line]:
     shown = [
         (f"experts {_span(place.first, place.last)}", ", ".join(place.ranks))
         for place in (places if len(places) <= _SHOWN else [*places[: _SHOWN - 2], places[-1]])
@@ -167,9 +138,11 @@ def group_cells(group: FileGroup) -> tuple[str, ...]:
     return group.paths, counted(group.count, "file"), f"{tensors} each", f"{each} each", f"{group.total:,} bytes"
 
 
-def _shard_text(shard: Shard) -> Iterator[Text]:
-    yield Text(
-        f"rank {rank_text(shard.rank)}: {counted(shard.tensors, 'tensor')}, {shard.nbytes:,} bytes", style="bold"
+def _shard_text(shard: Shard) -> Iterator[Line]:
+    from mscvt.views.shard import rank_text
+
+    yield text_line(
+        f"rank {rank_text(shard.rank)}: {counted(shard.tensors, 'tensor')}, {shard.nbytes:,} bytes", HEADING
     )
     lines: list[tuple[str, ...]] = []
     for row in shard.rows:
@@ -179,13 +152,13 @@ def _shard_text(shard: Shard) -> Iterator[Text]:
     yield from columns(lines)
 
 
-def _way_text(way: Way, side: Side) -> Iterator[Text]:
+def _way_text(way: Way, side: Side) -> Iterator[Line]:
     repeats = f", which repeats {way.of}" if way.of else ""
     verb = "is made of" if side.is_source else "goes to"
-    yield Text(
+    yield text_line(
         f"{way.name}{repeats}: {way.role}, {list(way.shape)}, "
         f"{f'cut by {way.cut}' if way.cut else 'not cut, whole on every rank that has it'}; {verb}",
-        style="bold",
+        HEADING,
     )
     yield from columns(
         [
@@ -202,10 +175,10 @@ def _way_text(way: Way, side: Side) -> Iterator[Text]:
     )
 
 
-def columns(lines: Sequence[Sequence[str]]) -> Iterator[Text]:
+def columns(lines: Sequence[Sequence[str]]) -> Iterator[Line]:
     """Lines of cells, in columns that are as wide as they have to be; text may be hostile."""
     escaped = [[printable(cell) for cell in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*escaped, strict=True)] if escaped else []
     for line in escaped:
         padded = (cell.ljust(width) for cell, width in zip(line, widths, strict=True) if width)
-        yield Text(_GAP.join(padded).rstrip())
+        yield text_line(_GAP.join(padded).rstrip())
