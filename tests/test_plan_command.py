@@ -7,14 +7,13 @@ import shutil
 from math import prod
 
 import pytest
-from rich.console import Console
 
 from command_line import make_source, run_main
 from json_keys import check_object
-from mscvt.cli.plans import print_lines
+from mscvt.cli.lines import print_lines
 from mscvt.cli.training_meanings import FAMILYS
 from mscvt.views.files import SizedFile, group_files
-from mscvt.views.pipeline import Cell, Pipeline, Row
+from mscvt.views.pipeline import LETTERS, Cell, Pipeline, Row
 from mscvt.views.preview import Side
 from mscvt.views.terminal import side_text
 
@@ -208,17 +207,15 @@ def test_ranks_of_a_stage_are_one_line_however_many(folder):
     assert (group.paths, group.nbytes, group.total) == ("model-{00001-00003}-of-00003", (4, 12), 24)
 
 
-def shown_on(width, rows, stages, **console):
+def shown_on(width, rows, stages, capsys):
     pipeline = Pipeline(1, stages, 1, stages, is_whole=False, rows=tuple(rows))
-    terminal = Console(width=width, legacy_windows=False, **console)
-    with terminal.capture() as capture:
-        print_lines(terminal, side_text(Side(is_source=False, pipeline=pipeline, experts=()), width))
-    return capture.get()
+    print_lines(side_text(Side(is_source=False, pipeline=pipeline, experts=()), width))
+    return capsys.readouterr().out
 
 
-def test_many_stages_are_in_bands_and_long_runs_of_layers_in_one_line():
+def test_many_stages_are_in_bands_and_long_runs_of_layers_in_one_line(capsys):
     rows = [Row("model", i, tuple(Cell("dense", s * 20 + i, s * 20 + i) for s in range(12))) for i in range(20)]
-    text = shown_on(80, rows, 12, force_terminal=False)
+    text = shown_on(80, rows, 12, capsys)
     lines = [line for line in text.splitlines() if re.match(r"chunk|model", line)]
     assert [line.split()[:3] for line in lines[::2]] == [["chunk", "layer", "stage"]] * (len(lines) // 2)
     assert max(map(len, lines)) <= 80
@@ -226,14 +223,35 @@ def test_many_stages_are_in_bands_and_long_runs_of_layers_in_one_line():
     assert re.findall(r"D (\S+)", text) == [f"{s * 20}-{s * 20 + 19}" for s in range(12)]
 
 
-def test_colours_have_letters_beside_them_and_go_where_nobody_wants_them(monkeypatch):
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, ["30", "48;5;151", "0", "2", "0"]),
+        ({"COLORTERM": "truecolor"}, ["30", "48;2;167;220;174", "0", "2", "0"]),
+        ({"NO_COLOR": "1"}, []),
+        ({"TERM": "dumb"}, []),
+    ],
+)
+def test_colours_have_letters_beside_them_and_go_where_nobody_wants_them(variables, expected, monkeypatch, capsys):
     rows = [Row("model", 0, (Cell("experts", 7, 7), Cell("noop", None, 1)))]
+    for name in ("NO_COLOR", "COLORTERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"TERM": "xterm-256color", **variables}.items():
+        monkeypatch.setenv(name, value)
+    plain = shown_on(80, rows, 2, capsys)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    shown = shown_on(80, rows, 2, capsys)
+    (cells,) = (line for line in shown.splitlines() if line.startswith("model"))
+    assert re.findall(r"\x1b\[([^m]*)m", cells) == expected
+    assert re.sub(r"\x1b\[[^m]*m", "", shown) == plain
+    assert re.search(r"M 7\s+-", plain)
+
+
+def test_every_kind_of_cell_has_a_colour_of_its_own(monkeypatch, capsys):
+    monkeypatch.delenv("COLORTERM", raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    coloured = shown_on(80, rows, 2, force_terminal=True)
-    assert "\x1b[" in coloured
-    monkeypatch.setenv("NO_COLOR", "1")
-    without = shown_on(80, rows, 2, force_terminal=True)
-    assert re.findall(r"\x1b\[[^m]*(?:3|4)\dm", without) == []
-    assert "M 7" in without
-    assert re.search(r"M 7\s+-", re.sub(r"\x1b\[[0-9;]*m", "", coloured))
+    rows = [Row("model", 0, tuple(Cell(kind, 7, 7) for kind in LETTERS))]
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    (cells,) = (line for line in shown_on(200, rows, len(LETTERS), capsys).splitlines() if line.startswith("model"))
+    assert len(set(re.findall(r"48;5;\d+", cells))) == len(LETTERS) - 1  # a slot without a layer is grey

@@ -235,3 +235,28 @@ def test_plugins_command_lists_what_works_and_what_does_not(install):
 def test_loading_plugins_does_not_import_torch():
     code = "import sys, mscvt.plugins.registry as r; r.load_registry(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_object_of_a_module_is_a_plugin_too(install):
+    as_object = """
+from mscvt import DECODER, ModelType, hookimpl
+
+
+class Acme:
+    MSCVT_API = 2
+
+    @hookimpl
+    def mscvt_model_types(self):
+        return [ModelType("acme", ("acme_config",), names=DECODER)]
+
+
+plugin = Acme()
+"""
+    install("mscvt-acme", as_object, entry_points="it = mscvt_acme:plugin")
+    family = load_registry().family("acme")
+    assert (family.plugin.entry_point, family.plugin.error) == ("it = mscvt_acme:plugin", None)
+
+
+def test_hook_by_another_name_is_found(install):
+    install("mscvt-acme", ACME.replace("@hookimpl\ndef mscvt_names", '@hookimpl(specname="mscvt_names")\ndef names'))
+    assert load_registry().family("acme").names(["model"], {})["head"] == "lm_head.weight"

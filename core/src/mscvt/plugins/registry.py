@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import pluggy
@@ -115,9 +115,25 @@ def _plain(name: str) -> str:
     return name.lower().replace("_", "-")
 
 
+class _Manager(pluggy.PluginManager):
+    """Looks at the functions of a module alone: pluggy looks closely at all of its names, a millisecond a plugin."""
+
+    def parse_hookspec_opts(self, module_or_class: Any, name: str) -> Any:
+        """What a specification is marked with, or None."""
+        return super().parse_hookspec_opts(module_or_class, name) if _may_be_marked(module_or_class, name) else None
+
+    def parse_hookimpl_opts(self, plugin: Any, name: str) -> Any:
+        """What an implementation is marked with, or None."""
+        return super().parse_hookimpl_opts(plugin, name) if _may_be_marked(plugin, name) else None
+
+
+def _may_be_marked(owner: Any, name: str) -> bool:
+    return not isinstance(owner, ModuleType) or callable(vars(owner).get(name))
+
+
 def get_plugin_manager() -> pluggy.PluginManager:
     """A plugin manager that knows the hooks and the core's defaults, and no family."""
-    manager = pluggy.PluginManager(PROJECT)
+    manager = _Manager(PROJECT)
     manager.add_hookspecs(hookspecs)
     manager.register(defaults, name="mscvt-defaults")
     return manager
@@ -171,7 +187,8 @@ def load_registry(found: Iterable[EntryPoint] | None = None) -> Registry:
 def _distribution(point: EntryPoint) -> tuple[str, str]:
     """Name and version of the distribution that declares an entry point, as far as its metadata says."""
     try:
-        name, version = (point.dist.name, point.dist.version) if point.dist else (None, None)
+        said: Mapping[str, str] = point.dist.metadata if point.dist else {}
+        name, version = said.get("Name"), said.get("Version")
     except Exception:  # a half-removed distribution has entry points and no METADATA
         name = version = None
     return name or "(unknown)", version or "?"
