@@ -255,8 +255,3 @@ plugin = Acme()
     install("mscvt-acme", as_object, entry_points="it = mscvt_acme:plugin")
     family = load_registry().family("acme")
     assert (family.plugin.entry_point, family.plugin.error) == ("it = mscvt_acme:plugin", None)
-
-
-def test_hook_by_another_name_is_found(install):
-    install("mscvt-acme", ACME.replace("@hookimpl\ndef mscvt_names", '@hookimpl(specname="mscvt_names")\ndef names'))
-    assert load_registry().family("acme").names(["model"], {})["head"] == "lm_head.weight"

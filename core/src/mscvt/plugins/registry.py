@@ -187,8 +187,8 @@ def load_registry(found: Iterable[EntryPoint] | None = None) -> Registry:
 def _distribution(point: EntryPoint) -> tuple[str, str]:
     """Name and version of the distribution that declares an entry point, as far as its metadata says."""
     try:
-        said: Mapping[str, str] = point.dist.metadata if point.dist else {}
-        name, version = said.get("Name"), said.get("Version")
+        said = point.dist.metadata if point.dist else None  # parsed anew each time that it is asked for
+        name, version = (said["Name"], said["Version"]) if said else (None, None)
     except Exception:  # a half-removed distribution has entry points and no METADATA
         name = version = None
     return name or "(unknown)", version or "?"
