@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 import zipfile
+import zlib
 from argparse import Namespace
 from collections import OrderedDict
 
@@ -14,9 +15,10 @@ import torch
 from torch.utils.serialization import config as serialization_config
 from torch_shards import ARGS, RANK, fill, plan, raw, state_of, tensors, write_shard
 
-from mscvt.formats.megatron_torch.writer import Allocator, allocate, offsets_in
+from mscvt.errors import MscvtError
+from mscvt.formats.megatron_torch.writer import Allocator
 from mscvt.formats.torch_zip.pickler import EmptyTensor, pickled
-from mscvt.formats.torch_zip.reader import load, tensors_in
+from mscvt.formats.torch_zip.reader import load, read_headers, tensors_in
 from mscvt.formats.torch_zip.skeleton import build_skeleton, write_skeleton
 from mscvt.parallel.grid import Rank
 from mscvt.tensors.info import TORCH_NAMES
@@ -61,7 +63,7 @@ def test_torch_loads_what_was_written(written, memory_mapped):
 def test_torch_maps_what_was_written_at_offsets_that_it_calculates(tmp_path, monkeypatch):
     path, made = tmp_path / "x.pt", tensors()
     wanted = plan(made, "model1") | plan(made, "model0")
-    fill(path, made, allocate(path, wanted, ARGS, ["model0", "model1"], 7))
+    fill(path, made, wanted, ["model0", "model1"])
     monkeypatch.setenv("TORCH_SERIALIZATION_DEBUG", "1")  # compares with where the records really are
     with (
         serialization_config.patch({"load.calculate_storage_offsets": True}),
@@ -83,7 +85,7 @@ def test_every_checksum_is_right_to_readers_of_zip_files(written):
 
 def test_data_is_aligned_to_64_bytes(tmp_path):
     path, made = tmp_path / "x.pt", tensors()
-    offsets = allocate(path, plan(made), ARGS, ["model"], 7)
+    offsets = Allocator(ARGS, 7).allocate(path, plan(made), ["model"])
     assert len(offsets) == len(made)
     assert {offset % 64 for offset in offsets.values()} == {0}
 
@@ -91,14 +93,14 @@ def test_data_is_aligned_to_64_bytes(tmp_path):
 def test_bytes_are_the_same_each_time(tmp_path):
     made = tensors()
     for name in ("one", "two"):
-        fill(tmp_path / name, made, allocate(tmp_path / name, plan(made), ARGS, ["model"], 7))
+        fill(tmp_path / name, made, plan(made))
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
 def test_virtual_chunks_stand_in_their_order_with_or_without_tensors(tmp_path):
     path, made = tmp_path / "x.pt", tensors(["F32", "BF16"])
     wanted = plan(made, "model2") | plan(made, "model0")
-    offsets = allocate(path, wanted, ARGS, ["model0", "model1", "model2"], 3)
+    offsets = Allocator(ARGS, 3).allocate(path, wanted, ["model0", "model1", "model2"])
     with torch.serialization.safe_globals([Namespace]):
         state = torch.load(path, weights_only=True)
     assert list(state) == ["args", "checkpoint_version", "iteration", "model0", "model1", "model2"]
@@ -112,10 +114,39 @@ def test_virtual_chunks_stand_in_their_order_with_or_without_tensors(tmp_path):
 
 def test_offsets_of_a_file_that_was_allocated_before_are_the_same(tmp_path):
     path, made = tmp_path / "x.pt", tensors()
-    offsets = allocate(path, plan(made), ARGS, ["model"], 7)
-    assert offsets_in(path, plan(made)) == offsets
+    offsets = Allocator(ARGS, 7).allocate(path, plan(made), ["model"])
+    assert Allocator(ARGS, 7).offsets(path, plan(made), ["model"]) == offsets
     state = load(path)
     assert {(RANK, "model", key): info.offset for key, info in tensors_in(path, 0, state["model"], "model")} == offsets
+
+
+def test_file_with_checksums_of_its_tensors_is_what_was_made_and_one_with_another_byte_is_not(tmp_path):
+    path, made = write_shard(tmp_path)
+    offsets = Allocator(ARGS, 7).offsets(path, plan(made), ["model"])
+    written, ends = path.read_bytes(), {offset + made[name[2]].nbytes for name, offset in offsets.items()}
+    tried = [0, 70, *offsets.values(), *(end + 20 for end in ends), len(written) - 1]
+    for at in tried:
+        path.write_bytes(written[:at] + bytes([written[at] ^ 1]) + written[at + 1 :])
+        if at in offsets.values() and at not in ends:  # a tensor's own
+            assert Allocator(ARGS, 7).offsets(path, plan(made), ["model"]) == offsets
+        else:
+            with pytest.raises(MscvtError, match="is not what was made here"):
+                Allocator(ARGS, 7).offsets(path, plan(made), ["model"])
+    path.write_bytes(written + b"x")
+    with pytest.raises(MscvtError, match="is not what was made here"):
+        Allocator(ARGS, 7).offsets(path, plan(made), ["model"])
+
+
+def test_checksums_written_again_change_nothing_and_are_no_part_of_what_makes_files_equal(tmp_path):
+    made = tensors(["F32", "BF16", "U8"])
+    for name, chosen in (("one", made), ("two", {key: tensor + 1 for key, tensor in made.items()})):
+        fill(tmp_path / name, chosen, plan(made))
+    one, two = ((tmp_path / name).read_bytes() for name in ("one", "two"))
+    assert one != two
+    assert read_headers(tmp_path / "one").digest == read_headers(tmp_path / "two").digest
+    checksums = {name: zlib.crc32(raw(made[name[2]])) for name in plan(made)}
+    Allocator(ARGS, 7).seal(tmp_path / "one", plan(made), ["model"], checksums)
+    assert (tmp_path / "one").read_bytes() == one
 
 
 def test_allocator_lays_out_each_kind_of_file_anew(tmp_path):
@@ -133,8 +164,8 @@ def test_allocator_lays_out_each_kind_of_file_anew(tmp_path):
     for name, (wanted, chunks) in kinds.items():
         offsets = allocator.allocate(tmp_path / name, wanted, chunks)
         assert list(offsets) == list(wanted)
-        assert offsets == allocate(tmp_path / f"{name}_alone", wanted, ARGS, chunks, 7)
-        assert allocator.offsets(tmp_path / name, wanted) == offsets
+        assert offsets == Allocator(ARGS, 7).allocate(tmp_path / f"{name}_alone", wanted, chunks)
+        assert allocator.offsets(tmp_path / name, wanted, chunks) == offsets
         assert (tmp_path / name).read_bytes() == (tmp_path / f"{name}_alone").read_bytes()
     assert (tmp_path / "one").read_bytes() == (tmp_path / "again").read_bytes()
     assert len({(tmp_path / name).read_bytes() for name in kinds}) == len(kinds) - 1
@@ -143,10 +174,10 @@ def test_allocator_lays_out_each_kind_of_file_anew(tmp_path):
 def test_space_for_tensors_is_not_written(tmp_path):
     path = tmp_path / "x.pt"
     wanted = {(RANK, "model", "large"): ("BF16", (1 << 16, 1 << 15))}  # 4 GiB
-    (offset,) = allocate(path, wanted, ARGS, ["model"], 7).values()
+    (offset,) = Allocator(ARGS, 7).allocate(path, wanted, ["model"]).values()
     assert path.stat().st_size > 1 << 32
     assert path.stat().st_blocks * 512 < 1 << 20
-    assert offsets_in(path, wanted) == dict.fromkeys(wanted, offset)
+    assert Allocator(ARGS, 7).offsets(path, wanted, ["model"]) == dict.fromkeys(wanted, offset)
 
 
 def unbacked(count):

@@ -5,8 +5,7 @@ from argparse import Namespace
 
 import torch
 
-from mscvt.formats.megatron_torch.writer import allocate
-from mscvt.formats.torch_zip.sealing import write_checksums
+from mscvt.formats.megatron_torch.writer import Allocator
 from mscvt.parallel.grid import Rank
 from mscvt.tensors.info import TORCH_NAMES
 
@@ -49,15 +48,15 @@ def raw(tensor):
     return bytes(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
 
 
-def fill(path, tensors, offsets):
-    """Write the tensors' bytes and their checksums."""
+def fill(path, tensors, planned, chunks=("model",)):
+    """Make a shard, with the tensors' bytes and their checksums."""
+    allocator = Allocator(ARGS, 7)
+    offsets = allocator.allocate(path, planned, chunks)
     with path.open("r+b") as file:
         for (_, _, key), offset in offsets.items():
             file.seek(offset)
             file.write(raw(tensors[key]))
-    write_checksums(
-        path, {offsets[name]: zlib.crc32(raw(tensors[name[2]])) for name in offsets if tensors[name[2]].numel()}
-    )
+    allocator.seal(path, planned, chunks, {name: zlib.crc32(raw(tensors[name[2]])) for name in planned})
 
 
 def state_of(tensors):
@@ -66,5 +65,5 @@ def state_of(tensors):
 
 def write_shard(tmp_path):
     path, made = tmp_path / "model_optim_rng.pt", tensors()
-    fill(path, made, allocate(path, plan(made), ARGS, ["model"], 7))
+    fill(path, made, plan(made))
     return path, made

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -48,21 +47,13 @@ def _rank_files(model: Model, args: Mapping[str, Any]) -> MegatronFiles:
     dialect, topology = model.dialect, model.description.topology
     allocator = Allocator(args, dialect.ITERATION, lambda keys: dialect.empty_states(model.options, keys))
 
-    def allocate(path: Path, file: OutputFile) -> dict[Name, int]:
-        return allocator.allocate(path, file.tensors, topology.chunks_of(file.labels["pp"]))
-
-    def seal(path: Path, file: OutputFile, checksums: Mapping[Name, int]) -> None:
-        from mscvt.formats.torch_zip.sealing import write_checksums
-
-        offsets = allocator.offsets(path, file.tensors)
-        write_checksums(
-            path, {offsets[name]: checksums[name] for name, (_, shape) in file.tensors.items() if prod(shape)}
-        )
+    def content(file: OutputFile) -> tuple[Mapping[Name, tuple[str, tuple[int, ...]]], Sequence[str]]:
+        return file.tensors, topology.chunks_of(file.labels["pp"])
 
     return MegatronFiles(
-        allocate,
-        lambda path, file: allocator.offsets(path, file.tensors),
-        seal,
+        lambda path, file: allocator.allocate(path, *content(file)),
+        lambda path, file: allocator.offsets(path, *content(file)),
+        lambda path, file, checksums: allocator.seal(path, *content(file), checksums),
         lambda folder: write_tracker(folder, dialect.ITERATION),
         (TRACKER,),
         lambda folder: _listed(folder, dialect.ITERATION),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,9 +15,17 @@ from typing import Any, NamedTuple
 from mscvt.errors import MscvtError
 from mscvt.formats.megatron_dist.metadata import METADATA
 from mscvt.formats.megatron_dist.metadata_written import Chunk, Index, Object, Place, Size, Tensor, metadata_pickle
-from mscvt.formats.torch_zip.archive import opened, read_at
+from mscvt.formats.torch_zip.archive import opened
 from mscvt.formats.torch_zip.pickler import EmptyTensor, pickled
-from mscvt.formats.torch_zip.skeleton import ALIGNMENT, Skeleton, build_skeleton, write_pieces, write_skeleton
+from mscvt.formats.torch_zip.skeleton import (
+    ALIGNMENT,
+    Skeleton,
+    build_skeleton,
+    checksum_pieces,
+    is_laid_out,
+    write_pieces,
+    write_skeleton,
+)
 from mscvt.plan.contents import Name, OutputFile
 from mscvt.tensors.slots import Slot
 
@@ -76,14 +83,8 @@ class DistAllocator:
         with opened(path) as descriptor:
             if os.fstat(descriptor).st_size != _length(items):
                 raise MscvtError("has not the size that it was made with")
-            for item in items.values():
-                for at, data in item.skeleton.pieces:
-                    there = bytearray(read_at(descriptor, item.offset + at, len(data)))
-                    for checksum in (place - at for places in item.skeleton.checksums for place in places):
-                        if 0 <= checksum < len(data):
-                            there[checksum : checksum + 4] = data[checksum : checksum + 4]
-                    if there != data:
-                        raise MscvtError("is not what was made here")
+            if not all(is_laid_out(descriptor, item.skeleton, item.offset) for item in items.values()):
+                raise MscvtError("is not what was made here")
         return {name: item.offset + item.skeleton.starts[0] for name, item in items.items()}
 
     def seal(self, path: Path, file: OutputFile, checksums: Mapping[Name, int]) -> None:
@@ -95,9 +96,7 @@ class DistAllocator:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
             for name, item in self._items(file):
-                said = struct.pack("<I", checksums[name])
-                places = [place for place in item.skeleton.checksums[0] if place]
-                write_pieces(descriptor, [(item.offset + place, said) for place in places])
+                write_pieces(descriptor, checksum_pieces(item.skeleton, 0, checksums[name], item.offset))
         finally:
             os.close(descriptor)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,6 @@ from mscvt.formats.megatron_torch.paths import TRACKER
 from mscvt.plan.contents import Name
 
 if TYPE_CHECKING:
-    from mscvt.formats.torch_zip.archive import Directory
     from mscvt.formats.torch_zip.skeleton import Skeleton
 
 CHECKPOINT_VERSION = 3.0
@@ -40,8 +40,6 @@ class Allocator:
         self._args, self._iteration = args, iteration if isinstance(iteration, int) else 0
         self._empty_states = empty_states
         self._laid_out: dict[Any, tuple[Skeleton, list[int]]] = {}
-        self._directories: dict[bytes, Directory] = {}
-        self._places: dict[bytes, dict[tuple[str, str], int]] = {}
 
     def allocate(self, path: Path, tensors: _Tensors, chunks: Sequence[str]) -> dict[Name, int]:
         """Write a rank's file without the bytes of its tensors; the space for them is left empty.
@@ -59,12 +57,15 @@ class Allocator:
         """
         from mscvt.formats.torch_zip.skeleton import write_skeleton
 
+        skeleton, numbers = self._laid(tensors, chunks)
+        write_skeleton(path, skeleton)
+        return {name: skeleton.starts[number] for name, number in zip(tensors, numbers, strict=True)}
+
+    def _laid(self, tensors: _Tensors, chunks: Sequence[str]) -> tuple[Skeleton, list[int]]:
         content = tuple(chunks), tuple((name[1], name[2], what) for name, what in tensors.items())
         if content not in self._laid_out:
             self._laid_out[content] = self._lay_out(tensors, chunks)
-        skeleton, numbers = self._laid_out[content]
-        write_skeleton(path, skeleton)
-        return {name: skeleton.starts[number] for name, number in zip(tensors, numbers, strict=True)}
+        return self._laid_out[content]
 
     def _lay_out(self, tensors: _Tensors, chunks: Sequence[str]) -> tuple[Skeleton, list[int]]:
         """A file, and the number of each tensor's storage in it."""
@@ -87,40 +88,42 @@ class Allocator:
         skeleton = build_skeleton(pickled(state), [tensor.nbytes for tensor in empty.values()])
         return skeleton, [empty[name].key for name in tensors]
 
-    def offsets(self, path: Path, tensors: _Tensors) -> dict[Name, int]:
+    def offsets(self, path: Path, tensors: _Tensors, chunks: Sequence[str]) -> dict[Name, int]:
         """Where the tensors of a file are that was allocated before.
 
         Raises:
-            MscvtError: Where the file is damaged.
-            KeyError: Where it lacks one of the tensors.
+            MscvtError: Where it is not as it was allocated, but for tensors and checksums.
         """
-        from mscvt.formats.torch_zip.reader import interpret, read_headers, tensors_in
-        from mscvt.formats.torch_zip.standins import described
+        from mscvt.formats.torch_zip.archive import opened
+        from mscvt.formats.torch_zip.skeleton import is_laid_out
 
-        headers = read_headers(path, known=self._directories)
-        if headers.digest not in self._places:
-            state = interpret(headers)
-            if not isinstance(state, dict):
-                raise MscvtError(f"{path}: holds {described(state)}, expected a dict")
-            self._places[headers.digest] = {
-                (chunk, key): info.offset
-                for chunk in {chunk for _, chunk, _ in tensors}
-                for key, info in tensors_in(path, 0, state.get(chunk), repr(chunk))
-            }
-        places = self._places[headers.digest]
-        return {name: places[name[1], name[2]] for name in tensors}
+        skeleton, numbers = self._laid(tensors, chunks)
+        with opened(path) as descriptor:
+            if os.fstat(descriptor).st_size != skeleton.length or not is_laid_out(descriptor, skeleton):
+                raise MscvtError("is not what was made here")
+        return {name: skeleton.starts[number] for name, number in zip(tensors, numbers, strict=True)}
 
+    def seal(self, path: Path, tensors: _Tensors, chunks: Sequence[str], checksums: Mapping[Name, int]) -> None:
+        """Note the checksums of a file's tensors. The caller syncs the file.
 
-def allocate(
-    path: Path, tensors: _Tensors, args: Mapping[str, Any], parts: Sequence[str], iteration: int
-) -> dict[Name, int]:
-    """Write one rank's file; see `Allocator`."""
-    return Allocator(args, iteration).allocate(path, tensors, parts)
+        Args:
+            path: The file.
+            tensors: As it was allocated.
+            chunks: As it was allocated.
+            checksums: The CRC-32 of each tensor's bytes.
 
+        Raises:
+            OSError: Where the disk is full or broken.
+        """
+        from mscvt.formats.torch_zip.skeleton import checksum_pieces, write_pieces
 
-def offsets_in(path: Path, tensors: _Tensors) -> dict[Name, int]:
-    """Where the tensors of one allocated file are; see `Allocator`."""
-    return Allocator({}, 0).offsets(path, tensors)
+        skeleton, numbers = self._laid(tensors, chunks)
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            for name, number in zip(tensors, numbers, strict=True):
+                write_pieces(descriptor, checksum_pieces(skeleton, number, checksums[name]))
+        finally:
+            os.close(descriptor)
 
 
 def write_tracker(folder: Path, iteration: int | str) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from mscvt.formats.torch_zip.archive import (
     MAX16,
     MAX32,
     UTF8,
+    read_at,
 )
 from mscvt.formats.torch_zip.checksums import crc32
 
@@ -32,8 +34,7 @@ ALIGNMENT = 64
 _MADE_BY, _NEEDS = 0x031E, 0x2D
 """Versions that the end record of 64 bits states."""
 UNKNOWN = MAX32
-"""What the directory says of a checksum that is not known yet, while the record says 0: only when both are the same
-is it known."""
+"""What the directory says of a checksum that is not known yet, while the record says 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +143,42 @@ def write_skeleton(path: Path, skeleton: Skeleton) -> None:
         write_pieces(descriptor, skeleton.pieces)
     finally:
         os.close(descriptor)
+
+
+def is_laid_out(descriptor: int, skeleton: Skeleton, at: int = 0) -> bool:
+    """Whether an open file has all that was laid out, whatever its tensors and their checksums are.
+
+    Args:
+        descriptor: The file.
+        skeleton: What was laid out.
+        at: Where it begins, in bytes from the file's start.
+
+    Raises:
+        MscvtError: Where the file is shorter.
+    """
+    places = sorted(place for pair in skeleton.checksums for place in pair if place)
+    for offset, data in skeleton.pieces:
+        there = bytearray(read_at(descriptor, at + offset, len(data)))
+        for place in places[bisect_left(places, offset) : bisect_left(places, offset + len(data))]:
+            checksum = slice(place - offset, place - offset + 4)
+            there[checksum] = data[checksum]
+        if there != data:
+            return False
+    return True
+
+
+def checksum_pieces(skeleton: Skeleton, number: int, checksum: int, at: int = 0) -> Iterator[tuple[int, bytes]]:
+    """Yield the checksum of a storage's data, of which there are two, as (offset, bytes).
+
+    Args:
+        skeleton: What was laid out.
+        number: The storage.
+        checksum: The CRC-32 of its data.
+        at: Where what was laid out begins, in bytes from the file's start.
+    """
+    for place in skeleton.checksums[number]:
+        if place:
+            yield at + place, struct.pack("<I", checksum)
 
 
 def write_pieces(descriptor: int, pieces: Iterable[tuple[int, bytes]]) -> None:
