@@ -123,6 +123,25 @@ def test_source_of_another_dtype_is_converted():
     assert torch.equal(torch.from_numpy(made).view(torch.bfloat16), source.to(torch.bfloat16))
 
 
+@pytest.mark.parametrize("least", [6, 100])
+def test_runs_of_another_dtype_are_converted_a_few_elements_at_a_time(least):
+    content = Content(
+        ("t",),
+        "BF16",
+        (12,),
+        (Copy(0, Pair(3, 0, (Loop(2, 6, 3), Loop(3, 1, 1)))), Copy(1, Pair(0, 6, (Loop(2, 6, 3), Loop(3, 1, 1))))),
+        ("a", "b"),
+    )
+    sources = {"a": torch.arange(6) + 0.123, "b": (torch.arange(12) * 3.21).half()}
+    expected = torch.cat([sources["b"][6:9], sources["a"][:3], sources["b"][9:], sources["a"][3:]]).bfloat16()
+    (block,) = blocks_of(content, 64)
+    with patch("mscvt.engine.blocks._LONGEST_RUN", 4):
+        runs = bytes_of(block, np.empty(24, np.uint8), lambda name: in_memory(sources[name]), least)
+        made = [run.copy() for run in runs]  # each is there until the next
+    assert len(made) == (8 if least == 6 else 1)
+    assert torch.equal(torch.from_numpy(np.concatenate(made)).view(torch.bfloat16), expected)
+
+
 def test_long_runs_are_taken_from_their_sources_in_order_and_short_ones_gathered():
     content = Content(
         ("t",),

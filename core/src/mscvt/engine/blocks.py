@@ -37,6 +37,9 @@ def blocks_of(content: Content, limit: int) -> Iterator[Block]:
     Blocks end where the largest step of a copy ends that fits, so that matrices are not torn in the middle of a row.
     """
     room = max(1, limit // ITEM_SIZES[content.dtype])
+    if 0 < content.numel <= room:
+        yield Block(content, 0, content.numel)
+        return
     steps = {loop.left for copy in content.copies for loop in copy.pair.loops if loop.left <= room}
     step = max(steps, default=1)
     room = room // step * step
@@ -56,8 +59,8 @@ def bytes_of(
         least_run: Bytes from which on a run is taken from its source.
 
     Yields:
-        Bytes that together are the block's, in order: those of the sources themselves where they lie there in long
-        runs, so that nothing but their reader moves them, else a view of the buffer.
+        Bytes that together are the block's, in order, each to be used before the next: those of the sources themselves
+        where they lie there in long runs, so that nothing but their reader moves them, else a view of the buffer.
     """
     content = block.content
     width = ITEM_SIZES[content.dtype]
@@ -71,7 +74,7 @@ def bytes_of(
     for number, walk in walks:
         *outer, inner = walk.loops or (Loop(1, 1, 1),)
         is_run = inner.left == inner.right == 1 and inner.extent >= min(block.numel, least_run // width)
-        if number is None or not is_run or is_computed(opened[number]) or opened[number].dtype != content.dtype:
+        if number is None or not is_run or is_computed(opened[number]):
             yield _gathered(block, buffer, walks, opened)
             return
         for at in product(*(range(loop.extent) for loop in outer)):
@@ -80,8 +83,13 @@ def bytes_of(
             runs.append((walk.left + left, number, walk.right + right, inner.extent))
     room = _LONGEST_RUN // width
     for _, number, right, extent in sorted(runs):
+        source = opened[number]
         for start in range(0, extent, room):
-            run = opened[number].region(right + start, (min(room, extent - start),), (1,))
+            run = source.region(right + start, (min(room, extent - start),), (1,))
+            if source.dtype != content.dtype:
+                target = PlainTensor(buffer, content.dtype).region(0, run.shape, (1,))
+                cast(target, content.dtype, run, source.dtype)
+                run = target
             yield np.ascontiguousarray(run).view(np.uint8)
 
 

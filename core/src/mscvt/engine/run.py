@@ -92,12 +92,11 @@ class _Queue:
 
     def _announce(self) -> None:
         """Report units outside of the lock: whoever notes them may wait for the disk, the others go on."""
-        while True:
+        while self._reported:
             with self._lock:
-                if not self._reported:
-                    return
-                unit = self._reported.pop()
-            self._finished(unit)
+                unit = self._reported.pop() if self._reported else None
+            if unit is not None:
+                self._finished(unit)
 
     def fail(self, error: BaseException) -> None:
         with self._lock:
@@ -161,6 +160,8 @@ def _narrowed(unit: Unit, wanted: Callable[[Name], bool]) -> Unit:
 
 def interleaved(contents: tuple[Content, ...], limit: int) -> list[Block]:
     """The blocks of contents that share sources, those that lie at the same place next to each other."""
+    if len(contents) == 1:
+        return list(blocks_of(contents[0], limit))
     blocks = [
         (block.start / max(1, content.numel), number, block)
         for number, content in enumerate(contents)

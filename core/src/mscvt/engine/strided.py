@@ -17,6 +17,9 @@ Axis = tuple[int, int, int]
 
 def copy_strided(target: Bits, source: Bits) -> None:
     """Copy `source` to `target`, which have the same shape and width and share no memory."""
+    if target.size < _LEAST_MATRIX:
+        target[...] = source
+        return
     axes = merge_axes(target.shape, target.strides, source.strides)
     width = target.itemsize
     inner = [axis for axis in axes if axis[1] == width], [axis for axis in axes if axis[2] == width]

@@ -87,7 +87,8 @@ class MappedFiles:
         """
         from mscvt.tensors.bits import PlainTensor
 
-        if info.numel == 0:
+        nbytes = info.nbytes
+        if not nbytes:
             return PlainTensor(b"", info.dtype)
         with self._lock:
             opened = self._opened.get(info.file)
@@ -95,7 +96,7 @@ class MappedFiles:
                 opened = self._opened[info.file] = self._open(info.file)
             mapped, guard = opened
             guard.check()
-        if info.offset + info.nbytes > len(mapped):
+        if info.offset + nbytes > len(mapped):
             raise MscvtError(f"{self.paths[info.file]}: has become shorter since its header was read")
         return PlainTensor(mapped, info.dtype, info.offset)
 

@@ -173,6 +173,7 @@ class _Run:
         journal = Journal(
             [self.staging.records[file.path] for file in files], output.descriptors, settings.sync_seconds
         )
+        is_everything = len(places) == sum(len(file.tensors) for file in conversion.plan.files)
         nbytes = sum(file.nbytes for file in files)
         settings.started("converting", nbytes)
         settings.progress(nbytes - self.written)
@@ -183,7 +184,7 @@ class _Run:
                 sink,
                 workers=settings.workers,
                 max_memory=settings.max_memory or DEFAULT_MEMORY,
-                wanted=places.__contains__,
+                wanted=None if is_everything else places.__contains__,
                 finished=lambda unit: journal.add(sink.finished(unit)),
                 progress=settings.progress,
                 hold=self.holding.hold,

@@ -88,7 +88,7 @@ def compose(first: Pair, second: Pair) -> Iterator[Pair]:
 def clip(walk: Pair, start: int, end: int) -> Iterator[Pair]:
     """The parts of a walk whose left side lies in `[start, end)`, counted from `start` on the left."""
     if start <= walk.left and walk.left_end <= end:
-        yield walk.moved(-start)
+        yield walk.moved(-start) if start else walk
     elif max(start, walk.left) < min(end, walk.left_end):
         yield from compose(Pair(0, start, (Loop(end - start, 1, 1),) if end - start > 1 else ()), walk)
 
