@@ -2,7 +2,8 @@
 
 Each round runs, one after the other, each with `cp -r` of what it wrote: hf2mg, mg2mg to another layout, mg2mg to a
 distributed checkpoint, mg2hf from that, and mg2hf. The result of the way back is the source of the next round, so that
-no more than three checkpoints exist at a time. What was read last is in the page cache ("warm").
+no more than three checkpoints exist at a time. What is read is in the page cache ("warm"), or with `--cold` on the disk
+alone.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -68,13 +70,27 @@ def fetch_memory(folder: Path, nbytes: int) -> None:
     ballast.unlink()
 
 
-def measure(command: Sequence[str | Path], result: Path, expected: int) -> Round:
+def forget(folder: Path) -> None:
+    """Have the system drop what it keeps in memory of a folder's files, so that they are read from the disk."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def measure(command: Sequence[str | Path], result: Path, expected: int, *, is_cold: bool) -> Round:
     """Run a conversion of which so many bytes are expected, and copy its result."""
+    source = Path(command[command.index("--load-dir") + 1])
     fetch_memory(result.parent, expected)
+    if is_cold:
+        forget(source)
     measured = mscvt(*command, "--save-dir", result, "--json")
     written = sum(path.stat().st_size for path in result.rglob("*") if path.is_file())
     copied = result.with_name("copy")
     fetch_memory(result.parent, written)
+    if is_cold:
+        forget(result)
     copy = run(["cp", "-r", result, copied])
     sync = run(["sync", "-f", copied])
     shutil.rmtree(copied)
@@ -91,8 +107,11 @@ def measure(command: Sequence[str | Path], result: Path, expected: int) -> Round
     )
 
 
-def measure_model(model: Model, folder: Path, rounds: int, workers: int | None) -> dict[str, list[Round]]:
+def measure_model(
+    model: Model, folder: Path, rounds: int, workers: int | None, *, is_cold: bool = False
+) -> dict[str, list[Round]]:
     """Convert a model all ways, so many times."""
+    measured = partial(measure, is_cold=is_cold)
     hf, mg, other = folder / "hf", folder / "mg", folder / "other"
     how = [] if workers is None else ["--workers", str(workers)]
     write_checkpoint(hf, model)
@@ -103,16 +122,16 @@ def measure_model(model: Model, folder: Path, rounds: int, workers: int | None) 
     back = ["--hf-cfg-dir", config, *how]
     expected = prepare_to_megatron(Request(hf, model.options), load_registry()).plan.nbytes
     for _ in range(rounds):
-        found["hf2mg"].append(measure(["hf2mg", "--load-dir", hf, *model.flags, *how], mg, expected))
+        found["hf2mg"].append(measured(["hf2mg", "--load-dir", hf, *model.flags, *how], mg, expected))
         shutil.rmtree(hf)
         for direction, flags in (("mg2mg", ["--tp", "1"]), ("mg2mg to torch_dist", _DISTRIBUTED)):
-            found[direction].append(measure(["mg2mg", "--load-dir", mg, *flags, *how], other, expected))
+            found[direction].append(measured(["mg2mg", "--load-dir", mg, *flags, *how], other, expected))
             if direction == "mg2mg":
                 shutil.rmtree(other)
-        found["mg2hf from torch_dist"].append(measure(["mg2hf", "--load-dir", other, *back], hf, model.nbytes))
+        found["mg2hf from torch_dist"].append(measured(["mg2hf", "--load-dir", other, *back], hf, model.nbytes))
         shutil.rmtree(other)
         shutil.rmtree(hf)
-        found["mg2hf"].append(measure(["mg2hf", "--load-dir", mg, *back], hf, model.nbytes))
+        found["mg2hf"].append(measured(["mg2hf", "--load-dir", mg, *back], hf, model.nbytes))
         shutil.rmtree(mg)
     return found
 
@@ -195,10 +214,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names = [name for name in SPEED if name != "tiny"]
     parser.add_argument("--scenario", choices=SPEED, action="append", help="model; default: all but tiny")
     parser.add_argument("--folder", type=Path, help="where to measure; default: /dev/shm if it has room, else tmp")
+    parser.add_argument("--cold", action="store_true", help="what is read is not in memory; needs a disk's --folder")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--scale", type=int, default=1, choices=(1, 2), help="2: twice the layers")
     parser.add_argument("--workers", type=int, help="threads of a conversion; default: mscvt's own")
-    parser.add_argument("--output", type=Path, help="JSON file; default: bench-results/speed-FILESYSTEM-SCALE.json")
+    parser.add_argument(
+        "--output", type=Path, help="JSON file; default: bench-results/speed-FILESYSTEM[-cold]-SCALE.json"
+    )
     given = parser.parse_args(arguments)
     models = {name: SPEED[name](given.scale) for name in given.scenario or names}
     parent = choose_folder(given.folder, _ROOM * max(model.nbytes for model in models.values()))
@@ -212,6 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         },
         "scale": given.scale,
         "workers": given.workers,
+        "cold": given.cold,
         "empty_start_seconds": start,
         "scenarios": {},
     }
@@ -220,12 +243,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"| {' | '.join(_COLUMNS)} |\n{'|---' * len(_COLUMNS)}|", flush=True)
     for name, model in models.items():
         with tempfile.TemporaryDirectory(prefix="mscvt-speed-", dir=parent) as folder:
-            found = measure_model(model, Path(folder), given.rounds, given.workers)
+            found = measure_model(model, Path(folder), given.rounds, given.workers, is_cold=given.cold)
         report["scenarios"][name] = {"source_bytes": model.nbytes}
         for direction, rounds in found.items():
             report["scenarios"][name][direction] = summary(rounds)
             print(row(name, direction, report["scenarios"][name][direction]), flush=True)
-    output = given.output or _RESULTS / f"speed-{machine['file_system']}-{given.scale}.json"
+    output = given.output or _RESULTS / f"speed-{machine['file_system']}{'-cold' * given.cold}-{given.scale}.json"
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print(f"\nwritten to {output}")
