@@ -218,9 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--scale", type=int, default=1, choices=(1, 2), help="2: twice the layers")
     parser.add_argument("--workers", type=int, help="threads of a conversion; default: mscvt's own")
-    parser.add_argument(
-        "--output", type=Path, help="JSON file; default: one in bench-results/"
-    )
+    parser.add_argument("--output", type=Path, help="JSON file; default: one in bench-results/")
     given = parser.parse_args(arguments)
     models = {name: SPEED[name](given.scale) for name in given.scenario or names}
     parent = choose_folder(given.folder, _ROOM * max(model.nbytes for model in models.values()))
