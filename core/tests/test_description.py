@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from small_models import EP, NAMES, TP, H, L, description, family, shards_of, source_of
-from walks import numbered, run
+from walks import numbered, run, targets
 
 from mscvt.description.chosen import RuleBook, choose_rules
 from mscvt.description.description import Alias
@@ -22,12 +22,10 @@ from mscvt.plan.by_shard import ByShard
 
 def test_shares_are_held_by_all_ranks_that_stand_at_their_place():
     described = description(**{TP: 2, EP: 4}, expert_tensor_parallel_size=1)
-    shards = ByShard(described)
     ranks = {}
-    for handle in shards.handles():
-        for target in shards.targets(handle):
-            key = target.names[0][2]
-            ranks.setdefault(key, []).append([(rank.tensor, rank.expert) for rank, _, _ in target.names])
+    for target in targets(ByShard(described)):
+        key = target.names[0][2]
+        ranks.setdefault(key, []).append([(rank.tensor, rank.expert) for rank, _, _ in target.names])
     assert ranks["output_layer.weight"] == [[(0, 0), (0, 2)], [(1, 1), (1, 3)]]
     assert ranks["decoder.final_layernorm.weight"] == [[(0, 0), (0, 2), (1, 1), (1, 3)]]
     assert ranks["decoder.layers.1.mlp.experts.local_experts.0.linear_fc1.weight"] == [

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from walks import numbered, run
+from walks import numbered, run, targets
 
 from mscvt.dialects.options import Options
 from mscvt.errors import Faults, MscvtError
@@ -123,12 +123,11 @@ def test_what_is_said_to_be_equal_is_equal_and_all_that_is_not_read(models):
     for grouping in (ByHuggingFace(source), Joined(source, target)):
         read = {
             target.sources[copy.source]
-            for handle in grouping.handles()
-            for target in grouping.targets(handle)
+            for target in targets(grouping)
             for copy in target.copies
             if copy.source is not None
         }
-        equal = list(grouping.equal(replicas=True))
+        equal = [(kept, other) for kept, others in grouping.equal(replicas=True) for other in others]
         assert all((shards[kept] == shards[other]).all() for kept, other in equal)
         others = {other for _, other in equal}
         assert not others & read

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from small_models import NAMES, family
+from walks import targets
 
 from mscvt.description.description import describe
 from mscvt.dialects import megatron
@@ -109,9 +110,7 @@ def test_legacy_keys_and_shapes_are_those_of_the_version(entry, version):
             described(parts, spec, version)
         return
     made, options = described(parts, spec, version)
-    by_shard = ByShard(made)
-    targets = [target for handle in by_shard.handles() for target in by_shard.targets(handle)]
-    found = {key: list(target.shape) for target in targets for _, _, key in target.names}
+    found = {key: list(target.shape) for target in targets(ByShard(made)) for _, _, key in target.names}
     states = megatron.empty_states(options, list(found))
     has_states = {key for key, shape in entry["tensors"].items() if shape is None}
     assert found == {key: shape for key, shape in entry["tensors"].items() if shape is not None}
@@ -138,9 +137,7 @@ def test_one_distributed_checkpoint_has_what_every_spec_and_version_asks_for(ent
             described(parts, "te", version, "torch_dist")
         return
     made, options = described(parts, "te", version if "mtp" not in parts else "0.19", "torch_dist")
-    by_shard = ByShard(made)
-    targets = [target for handle in by_shard.handles() for target in by_shard.targets(handle)]
-    shapes = {key: target.shape for target in targets for _, _, key in target.names}
+    shapes = {key: target.shape for target in targets(ByShard(made)) for _, _, key in target.names}
     slots = megatron.DISTRIBUTED.slots(options, shapes)
     written = {name: [*slot.counts, *shapes[key]] for key, slot in slots.items() for name in (slot.name, *slot.others)}
     objects = set(megatron.DISTRIBUTED.objects(slots, megatron.empty_states(options, list(shapes))))

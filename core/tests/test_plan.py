@@ -169,7 +169,7 @@ def test_rank_that_holds_only_padding_has_the_dtype_of_the_others():
     assert (content.sources, [copy.source for copy in content.copies]) == ((), [None])
     joined = Joined(description({**h, "padded_vocab_size": 3}), described)
     shards = shards_of(plan_to_megatron(joined.source.description, source_of(joined.source.description, "F16")))
-    planned = make_plan(joined, shards, lambda entries: by_rank(entries, described.topology.grid, str), WORDS)
+    planned = make_plan(joined, shards, lambda tensors: by_rank(tensors, described.topology.grid, str), WORDS)
     assert planned.files[1].tensors[name] == ("F16", (4, 10))
 
 

@@ -1,13 +1,16 @@
 """What walks and layouts do to tensors in memory, element by element, without any of the algebra's own shortcuts."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import product
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 
 from mscvt.layout.layout import Layout
 from mscvt.layout.pairs import Pair
+from mscvt.plan.contents import Copy
+from mscvt.plan.targets import Grouping
 
 Right = Mapping[tuple[int, tuple[int, ...]], np.ndarray]
 """(Number of a right side, index of each axis that its name holds) -> the tensor."""
@@ -85,18 +88,36 @@ def numbered(*shapes: tuple[int, ...]) -> list[np.ndarray]:
     return [np.arange(prod(s)).reshape(s) + start for s, start in zip(shapes, starts, strict=False)]
 
 
+class Target(NamedTuple):
+    """What fills a tensor."""
+
+    names: tuple
+    shape: tuple[int, ...]
+    copies: tuple[Copy, ...]
+    sources: tuple
+
+
+def targets(grouping: Grouping) -> Iterator[Target]:
+    """All that a grouping writes; each piece of its work is done once."""
+    for lot in grouping.lots():
+        numbers = [number for together in lot.together for number in together]
+        assert sorted(numbers) == list(range(len(lot.forms))) == list(range(len(lot.names)))
+        for number in numbers:
+            form = lot.forms[number]
+            yield Target(lot.names[number], form.shape, form.copies, lot.sources_of(number))
+
+
 def run(grouping, tensors):
     """Fill all targets of a grouping from tensors by name; each element is filled once, each name made once."""
     made = {}
-    for handle in grouping.handles():
-        for target in grouping.targets(handle):
-            flat = np.full(prod(target.shape), -1, dtype=np.int64)
-            for source, pair in target.copies:
-                left, right = offsets(pair)
-                assert (flat[left] == -1).all(), f"{target.names[0]}: an element is filled twice"
-                flat[left] = 0 if source is None else tensors[target.sources[source]].ravel()[right]
-            assert (flat != -1).all(), f"{target.names[0]}: an element is not filled"
-            for name in target.names:
-                assert name not in made
-                made[name] = flat.reshape(target.shape)
+    for target in targets(grouping):
+        flat = np.full(prod(target.shape), -1, dtype=np.int64)
+        for source, pair in target.copies:
+            left, right = offsets(pair)
+            assert (flat[left] == -1).all(), f"{target.names[0]}: an element is filled twice"
+            flat[left] = 0 if source is None else tensors[target.sources[source]].ravel()[right]
+        assert (flat != -1).all(), f"{target.names[0]}: an element is not filled"
+        for name in target.names:
+            assert name not in made
+            made[name] = flat.reshape(target.shape)
     return made

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise, product
+from itertools import pairwise
 from math import frexp, isclose
 
 from mscvt.description.description import Description, Parameter
@@ -20,7 +20,7 @@ from mscvt.formats.peft.names import factor_names
 from mscvt.jobs.adapters import FittedAdapter, Pair
 from mscvt.layout.layout import Run, Side
 from mscvt.layout.low_rank import RANK
-from mscvt.plan.shares import filled
+from mscvt.plan.shares import names_of
 from mscvt.tensors.quantized.weight import whole
 from mscvt.tensors.views import View, ViewSource
 
@@ -121,9 +121,7 @@ def _members(weight: Parameter, adapter: FittedAdapter) -> list[Member | None]:
 
 
 def _member(side: Side, name: str, adapter: FittedAdapter) -> Member:
-    held = {run.axis: run for run in side.segments[0].held}
-    ranges = [range(held[axis].start, held[axis].start + held[axis].extent) for axis in side.held]
-    names = tuple(filled(name, side.held, at) for at in product(*ranges))
+    names = names_of(side, name)
     return Member(names, side.shape, tuple(map(adapter.pairs.get, names)))
 
 

@@ -114,7 +114,7 @@ def plan_same(
     return make_plan(
         Same(description, source.keys()),
         source,
-        lambda entries: by_size(entries, file_name),
+        lambda tensors: by_size(tensors, file_name),
         _HUGGINGFACE,
         tolerated=_tolerated(description, left_out),
         dtype=dtype,
@@ -153,12 +153,12 @@ def plan_reshard(
 def _files(description: Description, iteration: int | str, *, is_distributed: bool) -> NameFiles:
     grid, folder = description.topology.grid, iteration_folder(iteration)
     if is_distributed:
-        return lambda entries: by_size(entries, lambda number, count: f"{folder}/__0_{number - 1}.distcp")
+        return lambda tensors: by_size(tensors, lambda number, count: f"{folder}/__0_{number - 1}.distcp")
 
     def path_of(rank: Rank) -> str:
         return f"{folder}/{rank_folder(rank, grid.pipeline, grid.expert)}/{SHARD}"
 
-    return lambda entries: by_rank(entries, grid, path_of)
+    return lambda tensors: by_rank(tensors, grid, path_of)
 
 
 def plan_to_huggingface(
@@ -185,7 +185,7 @@ def plan_to_huggingface(
     return make_plan(
         ByHuggingFace(description),
         source,
-        lambda entries: by_size(entries, file_name, shard_bytes),
+        lambda tensors: by_size(tensors, file_name, shard_bytes),
         _MEGATRON,
         dtype=dtype,
         replicas=replicas,
@@ -213,7 +213,7 @@ def plan_to_adapter(
     return make_plan(
         ByHuggingFace(description),
         source,
-        lambda entries: by_size(entries, lambda number, count: WEIGHTS, sys.maxsize),
+        lambda tensors: by_size(tensors, lambda number, count: WEIGHTS, sys.maxsize),
         _MEGATRON,
         dtype=dtype,
         replicas=replicas,

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from math import prod
+from operator import sub
 from typing import NamedTuple
 
 from mscvt.errors import MscvtError
@@ -66,9 +67,11 @@ class Side:
     is_padding: bool = False
     shape: tuple[int, ...] = field(init=False, repr=False)
     """The tensor's shape."""
+    indices: tuple[tuple[int, ...], ...] = field(init=False, repr=False, compare=False)
+    """Of each of its tensors, the index of every axis that its name holds; one that is empty where it holds none."""
 
     def __post_init__(self) -> None:
-        """Work out the shape, which is asked for once for each layer and expert."""
+        """Work out what is asked for once for each layer and expert."""
         if self.dimensions is not None:
             sizes = {run.axis: run.extent for run in self.segments[0].runs}
             shape = tuple(prod(sizes[axis] for axis in group) for group in self.dimensions)
@@ -76,6 +79,9 @@ class Side:
             shapes = [tuple(prod(run.extent for run in group) for group in segment.groups) for segment in self.segments]
             shape = (sum(shape[0] for shape in shapes), *shapes[0][1:])
         object.__setattr__(self, "shape", shape)
+        held = {run.axis: run for run in self.segments[0].held} if self.held else {}
+        ranges = [range(held[axis].start, held[axis].start + held[axis].extent) for axis in self.held]
+        object.__setattr__(self, "indices", tuple(product(*ranges)))
 
     @property
     def numel(self) -> int:
@@ -138,10 +144,8 @@ class Layout:
         for index in indices:
             place = dict(zip(self.dimensions, index, strict=True))
             local = self._local(side, counts, place)
-            held = next(({run.axis: run for run in s.held} for s in local.segments), {})
-            ranges = [range(held[axis].start, held[axis].start + held[axis].extent) for axis in side.held]
-            for at in product(*ranges):
-                numbers = tuple(i - held[axis].start for axis, i in zip(side.held, at, strict=True))
+            for at in local.indices:
+                numbers = tuple(map(sub, at, local.indices[0]))
                 pieces, shape = self._pieces(local, dict(zip(side.held, at, strict=True))), local.shape
                 if rows := [cut for cut in self.cuts if " " in cut]:
                     pieces, shape = self._cut_rows(pieces, shape, counts[self.cuts[rows[0]]], place[self.cuts[rows[0]]])

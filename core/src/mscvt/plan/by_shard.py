@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from itertools import accumulate, chain
 
-from mscvt.description.description import Description, Parameter
+from mscvt.description.description import Description
 from mscvt.errors import Faults
+from mscvt.layout.layout import Layout
 from mscvt.layout.rules import EXPERT
 from mscvt.plan.by_huggingface import ByHuggingFace
-from mscvt.plan.shares import Cut, Shares, filled
-from mscvt.plan.targets import Target
+from mscvt.plan.shares import Shares
+from mscvt.plan.targets import Form, Lot
 
 
 class ByShard:
@@ -20,48 +21,48 @@ class ByShard:
     def __init__(self, description: Description) -> None:
         self.description = description
         self.shares = Shares(description)
+        self._forms: dict[Layout, tuple[tuple[Form, ...], tuple[tuple[int, ...], ...]]] = {}
 
     @cached_property
     def expected(self) -> Mapping[str, tuple[int, ...]]:
         """Every Hugging Face tensor that is read -> its shape."""
-        return {name: uses[0].side.shape for name, uses in self._inverse.uses.items()}
+        return self._inverse.shapes
 
     @cached_property
     def _inverse(self) -> ByHuggingFace:
         return ByHuggingFace(self.description, self.shares)
 
-    def handles(self) -> Iterator[tuple[Parameter, tuple[int, ...]]]:
-        """Parameters and numbers of their shares; experts of different ranks, and those one by one, are apart."""
+    def lots(self) -> Iterator[Lot]:
+        """The shares of each parameter; in its work, experts of different ranks, and those one by one, are apart."""
         for parameter in self.description.parameters:
-            dimensions = parameter.layout.dimensions
-            groups: dict[Any, list[int]] = {}
-            for number, (share, _, _) in enumerate(self.shares.of(parameter.layout)):
-                expert = share.index[dimensions.index(EXPERT)] if EXPERT in dimensions else None
-                groups.setdefault((expert, share.numbers), []).append(number)
-            yield from ((parameter, tuple(numbers)) for numbers in groups.values())
+            layout = parameter.layout
+            if layout not in self._forms:
+                self._forms[layout] = self._forms_of(layout), tuple(self._together(layout))
+            forms, together = self._forms[layout]
+            sources = tuple(chain.from_iterable(self.shares.tensors(parameter)))
+            yield Lot(self.shares.names(parameter), forms, sources, together, parameter.keeps_dtype)
 
-    def targets(self, handle: tuple[Parameter, tuple[int, ...]]) -> tuple[Target, ...]:
-        """The shares of a parameter."""
-        parameter, numbers = handle
-        cuts = self.shares.of(parameter.layout)
-        return tuple(self._target(parameter, cuts[number]) for number in numbers)
-
-    def _target(self, parameter: Parameter, cut: Cut) -> Target:
-        right = parameter.layout.right
-        sources = tuple(filled(parameter.names[side], right[side].held, at) for side, at in cut.wanted)
-        return Target(
-            self.shares.names(parameter, cut.share),
-            cut.share.shape,
-            cut.copies,
-            sources,
-            parameter.keeps_dtype,
-            () if sources else tuple(filter(None, parameter.names)),
+    def _forms_of(self, layout: Layout) -> tuple[Form, ...]:
+        """How each share of a layout is filled from the tensors of its right side, one after the other."""
+        counts = (0 if side.is_padding else len(side.indices) for side in layout.right)
+        starts = tuple(accumulate(counts, initial=0))
+        return tuple(
+            Form(cut.share.shape, cut.copies, tuple(starts[side] + place for side, place in cut.wanted))
+            for cut in self.shares.of(layout)
         )
 
-    def equal(self, *, replicas: bool) -> Iterator[tuple[str, str]]:  # noqa: ARG002  # there are none on this side
+    def _together(self, layout: Layout) -> Iterator[tuple[int, ...]]:
+        """The numbers of the shares of a layout that make a piece of work."""
+        groups: dict[tuple[int | None, tuple[int, ...]], list[int]] = {}
+        for number, (share, _, _) in enumerate(self.shares.of(layout)):
+            expert = share.index[layout.dimensions.index(EXPERT)] if EXPERT in layout.dimensions else None
+            groups.setdefault((expert, share.numbers), []).append(number)
+        yield from map(tuple, groups.values())
+
+    def equal(self, *, replicas: bool) -> Iterator[tuple[str, Sequence[str]]]:  # noqa: ARG002  # there are none here
         """Hugging Face tensors that repeat others."""
         for name, alias in sorted(self.description.aliases.items()):
-            yield alias.of, name
+            yield alias.of, [name]
 
     def prove(self, faults: Faults) -> None:
         """Prove both sides."""

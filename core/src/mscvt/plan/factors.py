@@ -134,8 +134,8 @@ def factors_of(weight: Parameter, shares: Shares, book: FactorBook) -> Iterator[
     """Each shard of a weight, with what its A and its B would be called."""
     if book.units(weight.layout) is None:
         return
-    for cut in shares.of(weight.layout):
-        for rank, chunk, key in shares.names(weight, cut.share):
+    for names in shares.names(weight):
+        for rank, chunk, key in names:
             if (keys := book.keys(key)) is not None:
                 yield (rank, chunk, key), (rank, chunk, keys[0]), (rank, chunk, keys[1])
 
@@ -184,9 +184,10 @@ def _joined(
     if fused is None:  # as no weight is that has parts with factors
         return
     of = {one.b.names[0]: one for one in parts if one is not None}
-    for weight_cut, b_cut in zip(shares.of(weight.layout), shares.of(fused.b.layout), strict=True):
+    cuts = zip(shares.of(weight.layout), shares.of(fused.b.layout), strict=True)
+    named = zip(shares.names(weight), shares.names(fused.b), strict=True)
+    for (weight_cut, b_cut), ((shard, *_), (name, *_)) in zip(cuts, named, strict=True):
         numbers = weight_cut.share.numbers
-        shard, name = (shares.first_name(one, cut.share) for one, cut in ((weight, weight_cut), (fused.b, b_cut)))
         keys = [(filled(one.a.key, one.a.layout.left[0].held, numbers)) for one in parts if one]
         sources = [
             (*name[:2], filled(of[fused.b.names[side]].b.key, weight.layout.left[0].held, numbers))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, chain
 
 from mscvt.description.description import Description
 from mscvt.errors import Faults
@@ -11,7 +11,7 @@ from mscvt.layout.pairs import compose
 from mscvt.plan.by_huggingface import ByHuggingFace
 from mscvt.plan.by_shard import ByShard
 from mscvt.plan.contents import Copy, Name
-from mscvt.plan.targets import Target
+from mscvt.plan.targets import Form, Lot
 
 
 class Joined:
@@ -20,31 +20,23 @@ class Joined:
     def __init__(self, source: Description, target: Description) -> None:
         self.source, self.target = ByHuggingFace(source), ByShard(target)
         self.expected = self.source.expected
+        self._forms: dict[tuple[object, ...], tuple[Form, ...]] = {}
 
-    def handles(self) -> Iterator[Any]:
-        """The target's parameters and shares."""
-        return self.target.handles()
+    def lots(self) -> Iterator[Lot]:
+        """The target's lots, made of the source's shards."""
+        there = {names[0]: (lot, number) for lot in self.source.lots() for number, names in enumerate(lot.names)}
+        for lot in self.target.lots():
+            between = [there[name] for name in lot.sources]
+            filling = tuple([found.forms[number] for found, number in between])
+            sources: dict[Name, int] = {}
+            shards = [found.sources_of(number) for found, number in between]
+            numbers = tuple([sources.setdefault(name, len(sources)) for name in chain.from_iterable(shards)])
+            kind = lot.forms, filling, numbers
+            if kind not in self._forms:
+                self._forms[kind] = tuple(_joined(form, filling, numbers) for form in lot.forms)
+            yield lot._replace(forms=self._forms[kind], sources=tuple(sources))
 
-    def targets(self, handle: Any) -> tuple[Target, ...]:
-        """The target's shares, made of the source's."""
-        return tuple(map(self._joined, self.target.targets(handle)))
-
-    def _joined(self, target: Target) -> Target:
-        names: dict[Name, int] = {}
-        copies: list[Copy] = []
-        for source, walk in target.copies:
-            if source is None:
-                copies.append(Copy(None, walk))
-                continue
-            (between,) = self.source.targets(target.sources[source])
-            for share, further in between.copies:
-                for joined in compose(walk, further):
-                    number = names.setdefault(between.sources[share or 0], len(names))
-                    copies.append(Copy(number, joined))
-        kin = tuple(name for kin in target.kin for between in self.source.targets(kin) for name in between.sources)
-        return Target(target.names, target.shape, tuple(copies), tuple(names), target.keeps_dtype, kin)
-
-    def equal(self, *, replicas: bool) -> Iterator[tuple[Name, Name]]:
+    def equal(self, *, replicas: bool) -> Iterator[tuple[Name, Sequence[Name]]]:
         """The source's replicas."""
         return self.source.equal(replicas=replicas)
 
@@ -53,5 +45,28 @@ class Joined:
         self.source.prove(faults)
         self.target.prove(faults)
         left_out = self.target.description.left_out
-        for name in sorted((self.target.expected.keys() ^ self.source.uses.keys()) - left_out.keys()):
+        for name in sorted((self.target.expected.keys() ^ self.source.shapes.keys()) - left_out.keys()):
             faults.add(f"{name} is on one side only")
+
+
+def _joined(form: Form, between: Sequence[Form], numbers: Sequence[int]) -> Form:
+    """A form that is filled from tensors, filled from what these are filled from themselves.
+
+    Args:
+        form: How a target is filled.
+        between: How each source of its lot is filled.
+        numbers: For each source of these forms, one after the other, its number among all of them.
+    """
+    starts = tuple(accumulate((len(filling.wanted) for filling in between), initial=0))
+    wanted: dict[int, int] = {}
+    copies: list[Copy] = []
+    for source, walk in form.copies:
+        if source is None:
+            copies.append(Copy(None, walk))
+            continue
+        middle = form.wanted[source]
+        for share, further in between[middle].copies:
+            for joined in compose(walk, further):
+                number = numbers[starts[middle] + (share or 0)]
+                copies.append(Copy(wanted.setdefault(number, len(wanted)), joined))
+    return Form(form.shape, tuple(copies), tuple(wanted))

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from math import prod
-from typing import Any, NamedTuple
+from operator import itemgetter
 
 from mscvt.errors import Faults
 from mscvt.plan.contents import Content, Name, OutputFile, Plan, Unit, shown
-from mscvt.plan.targets import Grouping, Target
+from mscvt.plan.targets import Form, Grouping, Lot
 from mscvt.tensors.info import FLOATS, ITEM_SIZES, TensorInfo
 
+Tensors = dict[Name, tuple[str, tuple[int, ...]]]
+"""What is written -> its dtype and shape."""
 
-class Entry(NamedTuple):
-    """A tensor that is written."""
-
-    name: Name
-    dtype: str
-    shape: tuple[int, ...]
-
-
-NameFiles = Callable[[Iterable[Entry]], Iterable[OutputFile]]
-"""Divides what is written among files; entries come in the order of the description."""
+NameFiles = Callable[[Tensors], Iterable[OutputFile]]
+"""Divides what is written among files; tensors come in the order of the description."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,31 +76,31 @@ def make_plan(
     faults = Faults()
     grouping.prove(faults)
     faults.raise_if_any("the plan does not hold")
-    entries: list[Entry] = []
-    work: list[tuple[tuple[int, int], int, Any]] = []
-    for number, handle in enumerate(grouping.handles()):
-        targets = grouping.targets(handle)
-        work.append((_position(targets[0], source), number, handle))
-        for target in targets:
-            found = _dtype_of(target, source, dtype, faults)
-            entries += (Entry(name, found, target.shape) for name in target.names)
+    tensors: Tensors = {}
+    work: list[tuple[int, int, int, Lot, Sequence[str], Sequence[int]]] = []
+    for lot in grouping.lots():
+        infos = [source[name] for name in lot.sources]
+        dtypes = _dtypes_of(lot, infos, dtype, faults)
+        for numbers in lot.together:
+            work.append((*_position(lot.forms[numbers[0]], infos), len(work), lot, dtypes, numbers))
+            for number in numbers:
+                tensors |= dict.fromkeys(lot.names[number], (dtypes[number], lot.forms[number].shape))
     faults.raise_if_any("the plan does not hold")
-    work.sort(key=lambda entry: entry[:2])
+    work.sort(key=itemgetter(0, 1, 2))
 
     def units() -> Iterator[Unit]:
-        for number, (_, _, handle) in enumerate(work):
-            targets = grouping.targets(handle)
-            yield Unit(
-                number,
-                tuple(
-                    Content(t.names, _dtype_of(t, source, dtype, faults), t.shape, t.copies, t.sources) for t in targets
-                ),
+        for count, (_, _, _, lot, dtypes, numbers) in enumerate(work):
+            contents = (
+                Content(lot.names[n], dtypes[n], lot.forms[n].shape, lot.forms[n].copies, lot.sources_of(n))
+                for n in numbers
             )
+            yield Unit(count, tuple(contents))
 
-    equal = tuple(
-        (kept, other, source[kept].numel) for kept, other in grouping.equal(replicas=replicas) if other in source
-    )
-    return Plan(tuple(files(entries)), len(work), units, equal, left_out)
+    equal: list[tuple[Name, Name, int]] = []
+    for kept, others in grouping.equal(replicas=replicas):
+        numel = source[kept].numel
+        equal += [(kept, other, numel) for other in others if other in source]
+    return Plan(tuple(files(tensors)), len(work), units, tuple(equal), left_out)
 
 
 def check_source(
@@ -124,19 +117,26 @@ def check_source(
     faults = Faults()
     expected = grouping.expected
     left_out = {name: why for name, why in tolerated.left_out.items() if name in source}
-    for name in sorted(expected.keys() - source.keys()):
+    missing, misshapen = [], []
+    for name, shape in expected.items():
+        info = source.get(name)
+        if info is None:
+            missing.append(name)
+        elif info.shape != shape:
+            misshapen.append((name, info.shape, shape))
+    for name in sorted(missing):
         faults.add(f"missing: {shown(name)}", hint=words.missing)
-    for name in sorted(source.keys() - expected.keys() - tolerated.repeats.keys() - left_out.keys()):
+    besides = {name for name in source if name not in expected}
+    for name in sorted(besides - tolerated.repeats.keys() - left_out.keys()):
         if why := tolerated.passed_over(name):
             left_out[name] = why
         else:
             faults.add(f"{words.unknown}: {shown(name)}", hint=words.unknown_hint)
-    for name, shape in expected.items():
-        if name in source and source[name].shape != shape:
-            faults.add(
-                f"{shown(name)} has the shape {list(source[name].shape)}, expected {list(shape)} from {words.shape}",
-                hint=words.shape_hint,
-            )
+    for name, there, shape in misshapen:
+        faults.add(
+            f"{shown(name)} has the shape {list(there)}, expected {list(shape)} from {words.shape}",
+            hint=words.shape_hint,
+        )
     for name, of in tolerated.repeats.items():
         info, primary = source.get(name), source.get(of)
         if info and primary and (info.shape, info.dtype) != (primary.shape, primary.dtype):
@@ -145,30 +145,37 @@ def check_source(
     return left_out
 
 
-def _dtype_of(target: Target, source: Mapping[Name, TensorInfo], asked: str | None, faults: Faults) -> str:
-    """The dtype that a target gets: its sources', unless another was asked for."""
-    found = {source[name].dtype for name in target.sources or target.kin}
-    if asked and not target.keeps_dtype and found <= FLOATS:
+def _dtypes_of(lot: Lot, infos: Sequence[TensorInfo], asked: str | None, faults: Faults) -> list[str]:
+    """The dtype that each target of a lot gets: its sources', unless another was asked for."""
+    asked = None if lot.keeps_dtype else asked
+    every = {info.dtype for info in infos}
+    if (one := _dtype_of(every, asked)) is not None:
+        return [one] * len(lot.forms)
+    dtypes = []
+    for number, form in enumerate(lot.forms):
+        found = {infos[wanted].dtype for wanted in form.wanted} or every
+        if (one := _dtype_of(found, asked)) is None:
+            first, *rest = map(shown, lot.sources_of(number) or lot.sources)
+            faults.add(
+                f"{shown(lot.names[number][0])} is made from tensors of different dtypes ({', '.join(sorted(found))}), "
+                f"{first} and {len(rest)} others",
+                hint="--dtype converts all of them to one.",
+            )
+        dtypes.append(one or min(found))
+    return dtypes
+
+
+def _dtype_of(found: Set[str], asked: str | None) -> str | None:
+    """The dtype that is made of some; None where they are different and not converted."""
+    if asked and found <= FLOATS:
         return asked
-    if len(found) != 1:
-        first, *rest = (shown(name) for name in target.sources)
-        faults.add(
-            f"{shown(target.names[0])} is made from tensors of different dtypes ({', '.join(sorted(found))}), "
-            f"{first} and {len(rest)} others",
-            hint="--dtype converts all of them to one.",
-        )
-    return min(found)
+    return min(found) if len(found) == 1 else None
 
 
-def _position(target: Target, source: Mapping[Name, TensorInfo]) -> tuple[int, int]:
+def _position(form: Form, infos: Sequence[TensorInfo]) -> tuple[int, int]:
     """Where the first source of a target lies, in bytes."""
-    first = next((copy for copy in target.copies if copy.source is not None), None)
-    if first is None or first.source is None:
+    if form.first is None:
         return (-1, -1)
-    info = source[target.sources[first.source]]
-    return info.file, info.offset + first.pair.right * ITEM_SIZES[info.dtype]
-
-
-def nbytes_of(entry: Entry) -> int:
-    """Bytes of a tensor that is written."""
-    return prod(entry.shape) * ITEM_SIZES[entry.dtype]
+    number, element = form.first
+    info = infos[number]
+    return info.file, info.offset + element * ITEM_SIZES[info.dtype]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from math import prod
 
 from mscvt.description.description import Description
@@ -10,7 +10,7 @@ from mscvt.errors import Faults
 from mscvt.layout.pairs import Loop, pair
 from mscvt.plan.by_shard import ByShard
 from mscvt.plan.contents import Copy
-from mscvt.plan.targets import Target
+from mscvt.plan.targets import Form, Lot
 
 
 class Same:
@@ -30,17 +30,16 @@ class Same:
             if alias.is_written and name in there:
                 self._repeated.setdefault(alias.of, []).append(name)
 
-    def handles(self) -> Iterator[str]:
-        """The names."""
-        yield from self.expected
+    def lots(self) -> Iterator[Lot]:
+        """The tensors, each with its repetitions."""
+        forms: dict[tuple[int, ...], Form] = {}
+        for name, shape in self.expected.items():
+            if shape not in forms:
+                forms[shape] = Form(shape, (Copy(0, pair(0, 0, [Loop(prod(shape), 1, 1)])),), (0,))
+            names = (name, *self._repeated.get(name, ()))
+            yield Lot([names], (forms[shape],), [name], [(0,)], keeps_dtype=False)
 
-    def targets(self, handle: str) -> tuple[Target, ...]:
-        """One tensor, and its repetitions."""
-        shape = self.expected[handle]
-        copies = (Copy(0, pair(0, 0, [Loop(prod(shape), 1, 1)])),)
-        return (Target((handle, *self._repeated.get(handle, ())), shape, copies, (handle,), keeps_dtype=False),)
-
-    def equal(self, *, replicas: bool) -> Iterator[tuple[str, str]]:
+    def equal(self, *, replicas: bool) -> Iterator[tuple[str, Sequence[str]]]:
         """Hugging Face tensors that repeat others."""
         return self._shards.equal(replicas=replicas)
 

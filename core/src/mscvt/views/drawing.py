@@ -116,7 +116,7 @@ def _drawing(
     shards = []
     for number, cut in enumerate(drawn):
         inside: list[Rectangle] = []
-        holders = [rank for rank, _, _ in shares.names(parameter, cut.share)]
+        holders = shares.holders(layout, parameter.stage)[cut.share.index]
         words = ", ".join(ranks_text(holders, grid, stages=False))
         for piece in cut.share.pieces:
             source = piece.source

@@ -71,7 +71,7 @@ def way_of(description: Description, name: str) -> Way:
         cuts = shares.of(layout)
         for number, walk in shares.inside(layout)[use.number, use.held]:
             share = cuts[number].share
-            holders = shares.names(parameter, share)
+            holders = shares.names(parameter)[number]
             start, loops = walk.left, [(extent, left) for extent, left, _ in walk.loops]
             stops.append(
                 Stop(
