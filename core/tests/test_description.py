@@ -94,6 +94,25 @@ def there_and_back(described):
     return tensors, shards
 
 
+def test_rules_may_divide_the_experts_of_a_tensor_differently():
+    gate = "expert moe_ffn hidden"
+    rules = (
+        Rule("all", "expert moe_ffn[:2] hidden", (Source("moe.expert.gate", gate),)),
+        Rule("first", "expert[:3] moe_ffn[2:] hidden", (Source("moe.expert.gate", gate.replace("t", "t[:3]")),)),
+        Rule("last", "expert[3:] moe_ffn[2:] hidden", (Source("moe.expert.gate", gate.replace("t", "t[3:]")),)),
+        whole("up", "moe.expert.up", gate),
+        whole("down", "moe.expert.down", gate),
+    )
+    described = description(made=family([Layer(0, DENSE), Layer(1, MOE)], rules))
+    _, shards = there_and_back(described)
+    assert {key.rpartition(".")[2]: shard.shape for (_, _, key), shard in shards.items()}.items() >= {
+        "all": (4, 2, 10),
+        "first": (3, 4, 10),
+        "last": (1, 4, 10),
+    }.items()
+    plan_to_huggingface(described, shards_of(plan_to_megatron(described, source_of(described))))
+
+
 def test_rules_of_a_family_are_tried_before_those_of_the_dialect():
     own, other = whole("own", "mlp.up", "ffn hidden"), whole("fc1", "mlp.up", "hidden ffn")
     names = {"mlp.up": "up"}

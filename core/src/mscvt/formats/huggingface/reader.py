@@ -59,11 +59,11 @@ class HuggingFaceSource:
         self.notes = chosen.notes
         found: dict[str, TensorInfo] = {}
         for number, path in enumerate(self.files):
-            for name, info in read_file(path, number).items():
-                if name in found:
-                    other = self.files[found[name].file].name
-                    raise MscvtError(f"{folder}: tensor {name!r} is in two files, {other} and {path.name}")
-                found[name] = info
+            its = read_file(path, number)
+            if twice := its.keys() & found.keys():
+                other = self.files[found[min(twice)].file].name
+                raise MscvtError(f"{folder}: tensor {min(twice)!r} is in two files, {other} and {path.name}")
+            found |= its
         self.tensors: Mapping[str, TensorInfo] = found
         if chosen.claimed is not None:
             self.notes += _check_index(folder, chosen.claimed, self.files, found)
@@ -98,7 +98,7 @@ def _check_index(
             absent[name] = f"{name} is not in {shown(file)}, where the index says it is"
         elif (found := found_in[tensors[name].file]) != last[file]:
             contradictions[name] = f"{name} is in {shown(found)}, the index says {shown(file)}"
-    for name in tensors.keys() - claimed.keys():
+    for name in (name for name in tensors if name not in claimed):
         contradictions[name] = f"{name} is in {shown(files[tensors[name].file].name)} and not in the index"
     if contradictions:
         raise MscvtError(

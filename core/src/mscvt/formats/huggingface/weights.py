@@ -133,8 +133,9 @@ def read_index(path: Path) -> dict[str, str]:
     """
     index = read_json(path, INDEX_LIMIT)
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
-    if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(v, str) for v in weight_map.values()):
+    if not isinstance(weight_map, dict) or set(map(type, weight_map.values())) != {str}:
         raise MscvtError(f"{path}: has no weight_map from tensor names to file names")
-    if strange := [name for name in weight_map if not name.isprintable()]:
-        raise MscvtError(f"{path}: {shown(repr(strange[0]), 100)} is no name of a tensor")
+    if not "".join(weight_map).isprintable():
+        strange = next(name for name in weight_map if not name.isprintable())
+        raise MscvtError(f"{path}: {shown(repr(strange), 100)} is no name of a tensor")
     return weight_map

@@ -111,7 +111,8 @@ def find_quantized(source: NotedSource, quantization_config: Mapping[str, Any] |
     """
     where = _where(source)
     method, block = _method(where, quantization_config)
-    suspects = [name for name in source.tensors if name.endswith(tuple(FOREIGN))]
+    endings = tuple(FOREIGN)
+    suspects = [name for name in source.tensors if name.endswith(endings)]
     foreign = {name: who for name in suspects for end, who in FOREIGN.items() if name.endswith(end)}
     if foreign:
         raise MscvtError(
