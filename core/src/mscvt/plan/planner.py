@@ -84,7 +84,9 @@ def make_plan(
         for numbers in lot.together:
             work.append((*_position(lot.forms[numbers[0]], infos), len(work), lot, dtypes, numbers))
             for number in numbers:
-                tensors |= dict.fromkeys(lot.names[number], (dtypes[number], lot.forms[number].shape))
+                what = dtypes[number], lot.forms[number].shape
+                for name in lot.names[number]:
+                    tensors[name] = what
     faults.raise_if_any("the plan does not hold")
     work.sort(key=itemgetter(0, 1, 2))
 

@@ -77,6 +77,8 @@ def check_same_run(path: Path, record: RankRecord, first: Path, expected: RankRe
         raise MscvtError(
             f"{path}: is of iteration {record.iteration}, {first} of iteration {expected.iteration}", hint=hint
         )
+    if record.comparable == expected.comparable:
+        return
     faults = [
         f"{name[:100]!r} is {_shown(record.args.get(name))}, expected {_shown(expected.args.get(name))}"
         for name in sorted(record.comparable.keys() | expected.comparable.keys())
