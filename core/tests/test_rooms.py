@@ -11,6 +11,7 @@ import mscvt
 
 ROOT = Path(mscvt.__file__).parent
 ROOMS = (
+    "records",
     "errors",
     "layout",
     "tensors",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from mscvt.authoring.recognised import Recognised
 from mscvt.model.fields import DECODER_FIELDS, Field, count, flag, is_whole
 from mscvt.model.hyperparameters import lookup
+from mscvt.records import dataclass
 
 _OTHER_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from mscvt.authoring.config_fields import find_fields
@@ -17,6 +17,7 @@ from mscvt.model.hyperparameters import lookup
 from mscvt.plugins import defaults
 from mscvt.plugins.blocks import DECODER
 from mscvt.plugins.family import Family, Plugin
+from mscvt.records import dataclass
 from mscvt.tensors.info import TensorInfo
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from mscvt.model.fields import Field, count, counts
+from mscvt.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from mscvt.authoring.endings import role_in_layer, role_of_end
+from mscvt.records import dataclass
 from mscvt.tensors.info import TensorInfo
 
 _IN_LAYER = re.compile(r"((?:[A-Za-z_]\w*\.)+)(\d+)\.(.+)")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -29,6 +29,7 @@ from mscvt.cli.tables import (
 from mscvt.dialects.options import MEGATRON, Options, Sizes
 from mscvt.model.lora import Lora
 from mscvt.model.options import Row, rows
+from mscvt.records import dataclass
 
 RECORDED = "what args record"
 """The default, on the way back, of all that a checkpoint's `args` record."""

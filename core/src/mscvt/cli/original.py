@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from mscvt.errors import Faults
 from mscvt.model.options import flag
+from mscvt.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

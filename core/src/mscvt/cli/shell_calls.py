@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from mscvt.records import dataclass
 
 MARK = "\0"
 """Stands on both sides of the number of what is unknown."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from mscvt.model.options import option
 from mscvt.model.values import Bytes
+from mscvt.records import dataclass
 
 _MODEL = "Checkpoints"
 _VALUES = "Values"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 from mscvt.cli.command_table import COMMANDS, Command
@@ -15,6 +15,7 @@ from mscvt.errors import Faults, MscvtError
 from mscvt.errors.nearest import did_you_mean
 from mscvt.model.options import Row, check_values, flag, rows, with_defaults
 from mscvt.model.values import KINDS, shown
+from mscvt.records import dataclass
 
 T = TypeVar("T")
 

@@ -6,7 +6,7 @@ This is the one thing that every direction, the verification and the inspection 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -22,6 +22,7 @@ from mscvt.model.layers import Selection
 from mscvt.model.options import check_features
 from mscvt.parallel.topology import Topology
 from mscvt.plugins.family import Family
+from mscvt.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from itertools import product
 
 from mscvt.description.description import Alias, Description, Parameter
 from mscvt.layout.layout import Layout, Run, Side
 from mscvt.layout.low_rank import RANK, FactorLayouts, factor_layouts
+from mscvt.records import dataclass
 
 FactorKeys = Callable[[str], tuple[str, str] | None]
 """A dialect's: key of a weight -> the keys of its A and B, or None."""

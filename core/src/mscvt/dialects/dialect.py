@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
 from mscvt.dialects.lora import LoraNames
@@ -12,6 +11,7 @@ from mscvt.model.family import Hyperparameters, Layer
 from mscvt.parallel.topology import Topology
 from mscvt.plugins.family import Family
 from mscvt.plugins.rule_blocks import RuleBlocks
+from mscvt.records import dataclass
 from mscvt.tensors.slots import Slot
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from mscvt.model.options import option
+from mscvt.records import dataclass
 
 _SPLIT = "Parallel layout"
 _TENSORS = "Tensors"

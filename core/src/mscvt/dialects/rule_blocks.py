@@ -6,9 +6,10 @@ Sources: megatron-core `gpt_layer_specs` and `GroupedMLP`, MindSpeed-LLM `conver
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from mscvt.layout.rules import EXPERT, EXPERT_TENSOR, PADDING, TENSOR, Rule, Source, whole
+from mscvt.records import dataclass
 
 
 def gated(

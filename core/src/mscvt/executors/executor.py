@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+from mscvt.records import dataclass
 
 Moved = Callable[[int], None]
 """Called with bytes that were just moved, from any thread."""

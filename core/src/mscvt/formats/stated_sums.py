@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from mscvt.errors import MscvtError, shown
 from mscvt.formats.files import is_below
 from mscvt.formats.sums import Sum, make_sum
+from mscvt.records import dataclass
 
 _MD5 = ".md5"
 _LINE = re.compile(r"([0-9a-fA-F]{32})(?:[ \t]+\*?(\S.*?))?\s*")

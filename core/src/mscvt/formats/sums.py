@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from mscvt.errors import MscvtError
+from mscvt.records import dataclass
 
 _BLOCK = 1 << 20
 """Bytes read at a time."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Protocol
 
 from mscvt.formats.sums import Sum
+from mscvt.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

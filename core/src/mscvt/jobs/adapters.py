@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from mscvt.description.description import Description
 from mscvt.errors import Faults
@@ -13,6 +12,7 @@ from mscvt.formats.peft.names import factor_names
 from mscvt.formats.peft.reader import Adapter, Factors
 from mscvt.model.lora import Lora
 from mscvt.plan.by_huggingface import Use, uses_by_name
+from mscvt.records import dataclass
 from mscvt.tensors.adapted import AdaptedSource, LowRank
 from mscvt.tensors.overlaid import overlaid
 from mscvt.tensors.sources import NotedSource

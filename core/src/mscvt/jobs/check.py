@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from mscvt.jobs.stopper import Stopper
 from mscvt.output.download import Origin, read_origin
 from mscvt.plugins.family import Family
 from mscvt.plugins.registry import Registry
+from mscvt.records import dataclass
 
 _THREADS = 4
 """That compute checksums; a core computes SHA-256 of 1 to 2 GB a second, which few disks give."""

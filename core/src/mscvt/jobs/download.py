@@ -7,7 +7,6 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
@@ -21,6 +20,7 @@ from mscvt.jobs.download_plan import plan_download
 from mscvt.jobs.prepared import Interrupted
 from mscvt.jobs.stopper import Stopper
 from mscvt.output.download import DownloadFolder, Origin
+from mscvt.records import dataclass
 
 SOURCES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from math import frexp, isclose
 
@@ -21,6 +21,7 @@ from mscvt.jobs.adapters import FittedAdapter, Pair
 from mscvt.layout.layout import Run, Side
 from mscvt.layout.low_rank import RANK
 from mscvt.plan.shares import names_of
+from mscvt.records import dataclass
 from mscvt.tensors.quantized.weight import whole
 from mscvt.tensors.views import View, ViewSource
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mscvt.dialects.dialect import Distributed
 from mscvt.jobs.models import Model
 from mscvt.plan.contents import Name, OutputFile, Plan
+from mscvt.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -39,6 +39,7 @@ from mscvt.model.values import shown
 from mscvt.parallel.topology import Topology
 from mscvt.plugins.family import Family
 from mscvt.plugins.registry import Registry
+from mscvt.records import dataclass
 
 
 class Existing(Protocol):

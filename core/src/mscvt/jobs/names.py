@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from mscvt.dialects.options import Options
@@ -13,6 +12,7 @@ from mscvt.jobs.models import Model, model_from_config
 from mscvt.model.hyperparameters import hyperparameters
 from mscvt.plugins.family import Family
 from mscvt.plugins.registry import Registry
+from mscvt.records import dataclass
 from mscvt.views.names import NameTable, name_table
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -17,6 +16,7 @@ from mscvt.formats.huggingface.config import CONFIG, read_config
 from mscvt.formats.huggingface.reader import HuggingFaceSource
 from mscvt.jobs.names import whole_model
 from mscvt.plugins.registry import Registry
+from mscvt.records import dataclass
 from mscvt.tensors.info import TensorInfo
 from mscvt.views.names import NameRow, name_table
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mscvt.errors import MscvtError
@@ -13,6 +12,7 @@ from mscvt.jobs.request import Request
 from mscvt.jobs.sources import open_megatron, open_tensors
 from mscvt.model.hyperparameters import lookup, model_fields
 from mscvt.plugins.registry import Registry
+from mscvt.records import dataclass
 
 if TYPE_CHECKING:
     from mscvt.jobs.adapters import FittedAdapter

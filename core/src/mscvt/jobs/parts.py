@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from math import prod
 from pathlib import Path
@@ -28,6 +28,7 @@ from mscvt.output.staging import Staging
 from mscvt.plan.contents import OutputFile
 from mscvt.plan.selection import divide_files, select_files
 from mscvt.plugins.registry import Registry, load_registry
+from mscvt.records import dataclass
 from mscvt.tensors.info import ITEM_SIZES
 
 Prepare = Callable[[Request, Registry], Conversion]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mscvt.description.description import Description
 from mscvt.plan.contents import Name, OutputFile, Plan
+from mscvt.records import dataclass
 from mscvt.tensors.sources import Source
 
 SYNC_SECONDS = 30.0

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mscvt.dialects.options import Options
 from mscvt.model.lora import Lora
+from mscvt.records import dataclass
 
 T = TypeVar("T")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from mscvt.dialects.settings import recorded_settings, settings_of, unsaid
@@ -13,6 +13,7 @@ from mscvt.jobs.models import Model
 from mscvt.jobs.prepared import Conversion
 from mscvt.jobs.request import Request
 from mscvt.plan.contents import Plan
+from mscvt.records import dataclass
 from mscvt.tensors.info import TORCH_NAMES
 from mscvt.tensors.sources import Source
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mscvt.description.factors import FactorBook
@@ -18,6 +18,7 @@ from mscvt.model.lora import Lora
 from mscvt.parallel.grid import ShardName
 from mscvt.plan.contents import Plan, shown
 from mscvt.plan.factors import Found, find_factors, updates
+from mscvt.records import dataclass
 from mscvt.tensors.adapted import AdaptedSource, LowRank
 from mscvt.tensors.laid_out import LaidOut, Plot
 from mscvt.tensors.overlaid import Overlaid, overlaid

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from mscvt.errors import MscvtError
 from mscvt.errors.nearest import did_you_mean
 from mscvt.output.download import DownloadFolder, Origin, UnfinishedDownload, look_at_download, read_origin
 from mscvt.output.unfinished import UnfinishedConversion, discard_conversion, look_at_conversion
+from mscvt.records import dataclass
 
 _HIDDEN = re.compile(r"\.(.+)\.mscvt")
 

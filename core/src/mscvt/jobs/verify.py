@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from math import isfinite
 from pathlib import Path
@@ -29,6 +29,7 @@ from mscvt.parallel.grid import ShardName
 from mscvt.plan.contents import Plan, shown
 from mscvt.plan.selection import divide_files, select_files
 from mscvt.plugins.registry import Registry, load_registry
+from mscvt.records import dataclass
 from mscvt.tensors.info import TensorInfo
 from mscvt.tensors.renamed import renamed
 from mscvt.tensors.sources import NotedSource

@@ -8,7 +8,7 @@ holds of a side is a `Share`; its pieces are walks (`mscvt.layout.pairs.Pair`) t
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from itertools import product
 from math import prod
 from operator import sub
@@ -18,6 +18,7 @@ from mscvt.errors import MscvtError
 from mscvt.layout.notation import evaluate, parse
 from mscvt.layout.pairs import Loop, Pair, clip, pair
 from mscvt.layout.rules import PADDING, Rule, check_rule, fields_in
+from mscvt.records import dataclass
 
 
 class Run(NamedTuple):

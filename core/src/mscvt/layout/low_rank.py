@@ -11,10 +11,11 @@ as the weight is, with the axis `rank` in the place of what it lacks. A cut axis
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from mscvt.layout.layout import Layout, Run, Segment, Side
 from mscvt.layout.rules import PADDING
+from mscvt.records import dataclass
 
 RANK = "rank"
 """The axis that both factors have and the weight lacks."""

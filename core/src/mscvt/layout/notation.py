@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from math import prod
 
 from mscvt.errors import MscvtError
+from mscvt.records import dataclass
 
 _TOKEN = re.compile(r"\s*(?:(?P<word>[A-Za-z_]\w*)(?P<range>\[[^\[\]]*\])?|(?P<mark>[()|])|(?P<one>1)(?!\w))")
 _TERM = re.compile(r"\s*(?:[A-Za-z_]\w*|\d+)\s*(?:\*\s*(?:[A-Za-z_]\w*|\d+)\s*)*")

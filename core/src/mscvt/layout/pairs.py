@@ -12,9 +12,10 @@ reach lie within one step of the outer loop. `compose` rests on that.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
+
+from mscvt.records import dataclass
 
 
 class Loop(NamedTuple):

@@ -13,11 +13,12 @@ it becomes a `Layout` (`mscvt.layout.layout.resolve`). Both sides are in the sam
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from string import Formatter
 
 from mscvt.errors import Faults
 from mscvt.layout.notation import Groups, axes_of, parse
+from mscvt.records import dataclass
 
 TENSOR, EXPERT, EXPERT_TENSOR = "tensor", "expert", "expert_tensor"
 """The parallel dimensions that an axis can be cut by."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from mscvt.model.fields import Field
+from mscvt.records import dataclass
 
 Hyperparameters = Mapping[str, Any]
 """The sizes of a model under Megatron's argument names (`num_query_groups`, `kv_channels`, ...)."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
+
+from mscvt.records import dataclass
 
 COUNT, NUMBER, FLAG, COUNTS, TEXT, WORDS, TABLE = "count", "number", "flag", "counts", "text", "words", "table"
 """The kinds of values: a whole number, any number, true or false, a list of whole numbers, a string, a list of

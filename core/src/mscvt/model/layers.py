@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from mscvt.errors import Faults
 from mscvt.model.family import MOE, Layer
 from mscvt.model.options import flag
+from mscvt.records import dataclass
 
 
 class Reduction(Protocol):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from mscvt.model.options import option
+from mscvt.records import dataclass
 
 _LORA = "LoRA"
 _RECORDED = "what the shapes and args say"

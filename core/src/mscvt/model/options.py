@@ -11,7 +11,7 @@ errors, the documentation and the names under which a checkpoint records the val
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import field, fields, replace
 from functools import cache
 from types import MappingProxyType, NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -19,6 +19,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from mscvt.errors import Faults
 from mscvt.errors.nearest import did_you_mean
 from mscvt.model.values import KINDS, SWITCH, Kind, shown
+from mscvt.records import dataclass
 
 _KEY = "option"
 T = TypeVar("T")

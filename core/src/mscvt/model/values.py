@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NewType
+
+from mscvt.records import dataclass
 
 Bytes = NewType("Bytes", int)
 """A number of bytes, written with a unit where one is wanted: 65536, 64MiB, 1.5GB."""

@@ -14,7 +14,6 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from mscvt.hubs.transfer import PART
 from mscvt.output.disk import sync, write_whole
 from mscvt.output.locks import is_locked, open_lock
 from mscvt.output.tree import entries, make_folders, remove_files, size_of
+from mscvt.records import dataclass
 
 RECORD = ".mscvt-download.json"
 STAGING = ".mscvt-download"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from mscvt.formats.files import is_below
 from mscvt.plan.contents import OutputFile
+from mscvt.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

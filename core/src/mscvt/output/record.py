@@ -13,10 +13,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from mscvt.output.locks import open_lock
+from mscvt.records import dataclass
 
 _LINE = re.compile(rb"(\d{1,9})(?: ([0-9a-f]{8}))?\n|whole (\d{1,18})\n")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,6 +15,7 @@ from mscvt.output.locks import gate, is_locked, open_lock
 from mscvt.output.planned import PlannedFile
 from mscvt.output.record import parse
 from mscvt.output.tree import entries, size_of
+from mscvt.records import dataclass
 
 _SHOWN = 5
 

@@ -7,9 +7,9 @@ A *chunk* is what one stage keeps in one dict of its file: the whole stage, or o
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from mscvt.parallel.grid import Grid
+from mscvt.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from mscvt.parallel.topology import Topology
 from mscvt.plugins.answers import is_names, is_plain, is_rule, is_sizes, is_words
 from mscvt.plugins.flags import filled, spoken_of
 from mscvt.plugins.rule_blocks import RuleBlocks
+from mscvt.records import dataclass
 
 T = TypeVar("T")
 

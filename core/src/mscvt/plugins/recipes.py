@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from mscvt.errors import Faults, MscvtError
 from mscvt.errors.nearest import did_you_mean
 from mscvt.model.hyperparameters import shown_value
 from mscvt.plugins.registry import Registry
+from mscvt.records import dataclass
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
-from types import MappingProxyType, ModuleType
+from types import FunctionType, MappingProxyType, MethodType, ModuleType
 from typing import Any
 
 import pluggy
@@ -18,9 +18,12 @@ from mscvt.plugins import defaults, hookspecs
 from mscvt.plugins.answers import is_names, is_own, is_plain, is_table
 from mscvt.plugins.family import Family, Plugin
 from mscvt.plugins.flags import is_flags
+from mscvt.records import dataclass
 
 GROUP = "mscvt"
 PROJECT = "mscvt"
+_HOOKABLE = FunctionType, MethodType, staticmethod, classmethod
+"""All that pluggy takes for a hook."""
 _HOOKS = frozenset(name for name in dir(hookspecs) if name.startswith("mscvt_"))
 
 
@@ -116,19 +119,23 @@ def _plain(name: str) -> str:
 
 
 class _Manager(pluggy.PluginManager):
-    """Looks at the functions of a module alone: pluggy looks closely at all of its names, a millisecond a plugin."""
+    """Knows what of a module is marked; pluggy looks closely at every name in it, two milliseconds for each plugin."""
 
     def parse_hookspec_opts(self, module_or_class: Any, name: str) -> Any:
         """What a specification is marked with, or None."""
-        return super().parse_hookspec_opts(module_or_class, name) if _may_be_marked(module_or_class, name) else None
+        return (
+            super().parse_hookspec_opts(module_or_class, name) if self._may_be_marked(module_or_class, name) else None
+        )
 
     def parse_hookimpl_opts(self, plugin: Any, name: str) -> Any:
         """What an implementation is marked with, or None."""
-        return super().parse_hookimpl_opts(plugin, name) if _may_be_marked(plugin, name) else None
+        return super().parse_hookimpl_opts(plugin, name) if self._may_be_marked(plugin, name) else None
 
-
-def _may_be_marked(owner: Any, name: str) -> bool:
-    return not isinstance(owner, ModuleType) or callable(vars(owner).get(name))
+    def _may_be_marked(self, owner: Any, name: str) -> bool:
+        if not isinstance(owner, ModuleType):
+            return True
+        value = vars(owner).get(name)
+        return isinstance(value, _HOOKABLE) and any(hasattr(value, f"{PROJECT}_{kind}") for kind in ("impl", "spec"))
 
 
 def get_plugin_manager() -> pluggy.PluginManager:

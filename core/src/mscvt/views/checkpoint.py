@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from mscvt.errors import printable
 from mscvt.errors.folding import fold
+from mscvt.records import dataclass
 from mscvt.tensors.info import TensorInfo
 from mscvt.views.files import FileGroup
 from mscvt.views.lines import HEADING, WARNING, Line, Part, text_line

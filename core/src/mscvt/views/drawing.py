@@ -6,11 +6,11 @@ All numbers are elements along the two last axes of a tensor; a vector is a colu
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from mscvt.description.description import Description, Parameter
 from mscvt.layout.rules import EXPERT
 from mscvt.plan.shares import Cut, Shares, filled
+from mscvt.records import dataclass
 from mscvt.views.ranks import cut_text, ranks_text
 from mscvt.views.regions import Span, region_text, spans_of
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from mscvt.description.description import Description
 from mscvt.layout.rules import EXPERT
 from mscvt.parallel.grid import Rank
+from mscvt.records import dataclass
 from mscvt.views.ranks import ranks_text
 
 

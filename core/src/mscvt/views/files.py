@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from mscvt.errors.folding import fold_counted
+from mscvt.records import dataclass
 
 _FOLDED = 2
 

@@ -6,12 +6,12 @@ model.layers.{0-93}.self_attn.q_proj.weight  [8192, 4096]  BF16  x94  attention.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from mscvt.description.description import Description
 from mscvt.errors.folding import fold_counted
 from mscvt.plan.by_huggingface import uses_by_name
+from mscvt.records import dataclass
 from mscvt.tensors.info import TensorInfo
 from mscvt.views.ranks import cut_text
 

@@ -13,12 +13,12 @@ A cell has the layer's number in Hugging Face, the column `layer` the one that t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
 from mscvt.description.description import Description
 from mscvt.model.family import MOE
 from mscvt.parallel.topology import Chunk
+from mscvt.records import dataclass
 from mscvt.views.sizes import counted
 
 EMBEDDING, DENSE, EXPERTS, NOOP, PREDICTION, NORM, HEAD, OTHER = (

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from mscvt.records import dataclass
 from mscvt.views.experts import ExpertPlace
 from mscvt.views.files import FileGroup
 from mscvt.views.pipeline import Pipeline

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from mscvt.records import dataclass
 
 Loops = Iterable[tuple[int, int]]
 """(Extent, stride in elements) of the loops of a walk."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import prod
 
 from mscvt.description.description import Description, Parameter
@@ -12,6 +11,7 @@ from mscvt.errors import MscvtError, shown
 from mscvt.errors.folding import fold_counted
 from mscvt.parallel.grid import Rank, ShardName
 from mscvt.plan.shares import Cut, Shares, filled
+from mscvt.records import dataclass
 from mscvt.tensors.info import ITEM_SIZES
 from mscvt.views.regions import region_text
 

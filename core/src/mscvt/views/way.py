@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from mscvt.description.description import Description
 from mscvt.errors import MscvtError, shown
@@ -11,6 +10,7 @@ from mscvt.errors.nearest import did_you_mean
 from mscvt.layout.layout import Layout, Share
 from mscvt.plan.by_huggingface import uses_by_name
 from mscvt.plan.shares import Shares
+from mscvt.records import dataclass
 from mscvt.views.ranks import cut_text, ranks_text
 from mscvt.views.regions import Span, region_text, spans_of
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from mscvt.dialects import rule_blocks
 from mscvt.dialects.megatron.versions import (
     CONVOLUTION_MODULES,
@@ -15,6 +13,7 @@ from mscvt.dialects.megatron.versions import (
 from mscvt.dialects.options import Options
 from mscvt.dialects.rule_blocks import grouped_experts, numbered_experts, single_experts
 from mscvt.layout.rules import TENSOR, Rule, whole
+from mscvt.records import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from mscvt.dialects import rule_blocks
 from mscvt.dialects.options import Options
 from mscvt.dialects.rule_blocks import grouped_experts, numbered_experts, single_experts
 from mscvt.layout.rules import TENSOR, Rule, Source, whole
+from mscvt.records import dataclass
 
 
 def _some_rows(key: str, role: str, rows: str, every_row: str) -> Rule:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from mscvt.errors import MscvtError, shown
 from mscvt.formats.files import file_inside
 from mscvt.formats.huggingface.folders import adapter_base
 from mscvt.formats.json_files import read_json
+from mscvt.records import dataclass
 
 SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
 """Each is looked for before its index, and both before the next; `_get_resolved_checkpoint_files` of transformers."""

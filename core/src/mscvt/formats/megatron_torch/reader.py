@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from mscvt.formats.torch_zip.archive import Directory
 from mscvt.formats.torch_zip.reader import check_places, interpret, read_headers, tensors_in
 from mscvt.formats.torch_zip.standins import Storage, StoredTensor, described
 from mscvt.parallel.grid import Rank, ShardName
+from mscvt.records import dataclass
 from mscvt.tensors.info import TensorInfo
 from mscvt.tensors.sources import SourceTensor
 

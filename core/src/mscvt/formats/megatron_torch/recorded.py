@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mscvt.errors import MscvtError
 from mscvt.formats.torch_zip.standins import Global, Recorded, described
+from mscvt.records import dataclass
 
 _OLDEST_VERSION = 2
 """Before, rows of q, k and v stood in another order (`fix_query_key_value_ordering` of Megatron's checkpointing.py)."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from mscvt.formats.files import file_inside
 from mscvt.formats.json_files import read_json
 from mscvt.formats.peft.names import CONFIG, MERGE
 from mscvt.model.hyperparameters import shown_value
+from mscvt.records import dataclass
 
 _LIMIT = 16 << 20
 """Bytes; an adapter_config.json has some hundreds, and a line for each module that differs."""

@@ -11,10 +11,10 @@ import os
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from mscvt.errors import MscvtError
+from mscvt.records import dataclass
 
 END = struct.Struct("<4s4H2IH")
 """End record: signature, disk, directory's disk, entries here, entries, directory's bytes, its offset, comment."""

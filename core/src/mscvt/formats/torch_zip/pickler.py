@@ -9,12 +9,12 @@ import io
 import pickle
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from math import prod
 from typing import Any, ClassVar
 
 from mscvt.formats.torch_zip.known import STORAGES
 from mscvt.formats.torch_zip.standins import Global
+from mscvt.records import dataclass
 from mscvt.tensors.info import ITEM_SIZES, TORCH_NAMES
 
 PROTOCOL = 2

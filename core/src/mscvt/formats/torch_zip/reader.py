@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from mscvt.formats.torch_zip.archive import (
 from mscvt.formats.torch_zip.known import STORAGES
 from mscvt.formats.torch_zip.standins import Global, Storage, StoredTensor, described
 from mscvt.formats.torch_zip.unpickler import WORK, unpickle
+from mscvt.records import dataclass
 from mscvt.tensors.info import ITEM_SIZES, TORCH_NAMES, TensorInfo
 
 _PICKLE_LIMIT = 1 << 26

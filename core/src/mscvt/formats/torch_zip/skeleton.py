@@ -11,7 +11,6 @@ import os
 import struct
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from mscvt.formats.torch_zip.archive import (
@@ -28,6 +27,7 @@ from mscvt.formats.torch_zip.archive import (
     read_at,
 )
 from mscvt.formats.torch_zip.checksums import crc32
+from mscvt.records import dataclass
 
 ALIGNMENT = 64
 """Bytes; each record's data begins at a multiple."""

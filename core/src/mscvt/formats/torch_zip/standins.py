@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from mscvt.formats.torch_zip.archive import Record
+from mscvt.records import dataclass
 
 _MOST_LOOKED_AT = 64
 

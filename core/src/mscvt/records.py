@@ -1,0 +1,126 @@
+"""Dataclasses as the standard library's; frozen ones are made quicker.
+
+`dataclasses` compiles six functions for a frozen class, which takes 1.3 ms on Python 3.11, and a plan of a small model
+has 130 such classes. All but `__init__` are the same for every class, up to the names of its fields.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, Field, FrozenInstanceError
+from operator import attrgetter
+from reprlib import recursive_repr
+from typing import TYPE_CHECKING, Any
+
+__all__ = ["dataclass"]
+
+if TYPE_CHECKING:
+    from dataclasses import dataclass
+else:
+
+    def dataclass(
+        *, frozen: bool = False, slots: bool = False, eq: bool = True, kw_only: bool = False
+    ) -> Callable[[type[Any]], type[Any]]:
+        """Make dataclasses, the frozen ones quicker; to type checkers this is `dataclasses.dataclass`."""
+        if not frozen:
+            return dataclasses.dataclass(slots=slots, eq=eq, kw_only=kw_only)
+        made = dataclasses.dataclass(init=False, repr=False, eq=False, slots=slots, kw_only=kw_only)
+        return lambda cls: _with_methods(made(cls), slots=slots, eq=eq)
+
+
+class _Made:
+    """Stands for what a factory makes, in a signature."""
+
+    def __repr__(self) -> str:
+        return "<factory>"
+
+
+_MADE = _Made()
+
+
+def _with_methods(cls: type[Any], *, slots: bool, eq: bool) -> type[Any]:
+    fields = dataclasses.fields(cls)
+    methods = {"__init__": _init(cls, fields), "__repr__": _repr([each.name for each in fields if each.repr])}
+    if eq:
+        methods |= _comparison(fields)
+    methods |= {"__setattr__": _refuse_assignment, "__delattr__": _refuse_deletion}
+    if slots:
+        methods |= {"__getstate__": _state, "__setstate__": _take_state}
+    for name, method in methods.items():
+        if name not in vars(cls):
+            setattr(cls, name, method)
+    return cls
+
+
+def _init(cls: type[Any], fields: Sequence[Field[Any]]) -> Callable[..., None]:
+    """`__init__`, which has to be compiled, as its parameters are those of no other class."""
+    scope: dict[str, Any] = {"_set": object.__setattr__, "_MADE": _MADE}
+    parameters: dict[bool, list[str]] = {False: [], True: []}
+    lines = []
+    for each in fields:
+        name, value = each.name, each.name
+        has_default = each.default is not MISSING or each.default_factory is not MISSING
+        if each.default is not MISSING:
+            scope[f"_default_{name}"] = each.default
+        elif each.default_factory is not MISSING:
+            scope[f"_default_{name}"], scope[f"_make_{name}"] = _MADE, each.default_factory
+            value = f"_make_{name}() if {name} is _MADE else {name}" if each.init else f"_make_{name}()"
+        if each.init:
+            parameters[each.kw_only is True].append(f"{name}=_default_{name}" if has_default else name)
+        elif each.default is not MISSING:
+            value = f"_default_{name}"
+        elif not has_default:
+            continue  # what `__post_init__` sets
+        lines.append(f"_set(self, {name!r}, {value})")
+    if hasattr(cls, "__post_init__"):
+        lines.append("self.__post_init__()")
+    given = ["self", *parameters[False], *(["*", *parameters[True]] if parameters[True] else [])]
+    exec(f"def __init__({', '.join(given)}):\n {'; '.join(lines) or 'pass'}", scope)
+    init: Callable[..., None] = scope["__init__"]
+    init.__qualname__ = f"{cls.__qualname__}.__init__"
+    init.__annotations__ = {each.name: each.type for each in fields if each.init} | {"return": None}
+    return init
+
+
+def _repr(names: Sequence[str]) -> Callable[[Any], str]:
+    def shown(self: Any) -> str:
+        values = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+        return f"{type(self).__qualname__}({values})"
+
+    return recursive_repr()(shown)
+
+
+def _comparison(fields: Sequence[Field[Any]]) -> dict[str, Callable[..., Any]]:
+    compared = _values([each.name for each in fields if each.compare])
+    hashed = _values([each.name for each in fields if (each.compare if each.hash is None else each.hash)])
+
+    def equal(self: Any, other: object) -> bool:
+        return compared(self) == compared(other) if other.__class__ is self.__class__ else NotImplemented
+
+    return {"__eq__": equal, "__hash__": lambda self: hash(hashed(self))}
+
+
+def _values(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
+    """What gives some attributes as a tuple."""
+    if len(names) > 1:
+        return attrgetter(*names)
+    return lambda owner: tuple(getattr(owner, name) for name in names)
+
+
+def _refuse_assignment(_: Any, name: str, __: object) -> None:
+    raise FrozenInstanceError(f"cannot assign to field {name!r}")
+
+
+def _refuse_deletion(_: Any, name: str) -> None:
+    raise FrozenInstanceError(f"cannot delete field {name!r}")
+
+
+def _state(self: Any) -> list[Any]:
+    """What pickle and copy take; their own way of giving it back assigns to fields."""
+    return [getattr(self, each.name) for each in dataclasses.fields(self)]
+
+
+def _take_state(self: Any, state: Sequence[Any]) -> None:
+    for each, value in zip(dataclasses.fields(self), state, strict=True):
+        object.__setattr__(self, each.name, value)
