@@ -18,6 +18,7 @@ import merging
 import planning
 import sources
 import speed
+import starts
 
 COMMITTED = Path(__file__).with_name("figures.json")
 _ROUNDS = 3
@@ -37,7 +38,7 @@ def written_by(main: Callable[[Sequence[str]], None], arguments: Sequence[str]) 
 
 
 def measure(
-    folder: Path, speed_of: Sequence[str], planning_of: Sequence[str], small: Sequence[str]
+    folder: Path, speed_of: Sequence[str], planning_of: Sequence[str], starts_of: Sequence[str], small: Sequence[str]
 ) -> dict[str, float]:
     """Run all benchmarks; returns name -> figure."""
     at, output = ("--folder", str(folder)), folder / "report.json"
@@ -50,6 +51,7 @@ def measure(
     for way in ("hf2mg", "mg2hf"):
         found[f"planning {way}, of an empty start"] = model[way]["processor"] / report["empty_start_processor"]
     output.unlink()
+    found |= {f"{name}, of python's start": figure for name, figure in starts.main([*at, *starts_of]).items()}
     for main in (sources.main, merging.main):
         found |= {f"{name}, of a copy": figure for name, figure in written_by(main, small).items()}
     return found
@@ -73,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     parent = speed.choose_folder(given.folder, 8_000_000_000)
     with tempfile.TemporaryDirectory(prefix="mscvt-figures-", dir=parent) as folder:
-        found = measure(Path(folder), _SPEED, _PLANNING, ())
+        found = measure(Path(folder), _SPEED, _PLANNING, (), ())
     print("\n" + table(found, json.loads(COMMITTED.read_text()) if COMMITTED.exists() else {}))
     if given.record:
         COMMITTED.write_text(json.dumps({name: round(value, 3) for name, value in found.items()}, indent=1) + "\n")

@@ -78,13 +78,24 @@ def test_figures_of_all_benchmarks_stand_beside_the_committed_ones(tmp_path, mon
             Path(arguments[-1]).write_text(json.dumps(report))
 
         monkeypatch.setattr(benchmark(name), "main", write)
-    found = figures.measure(tmp_path, (), (), ("--rows", "1024", "--columns", "512", "--rounds", "2"))
+    monkeypatch.setattr(benchmark("starts"), "main", lambda arguments: {"plan hf2mg": 12.5})
+    found = figures.measure(tmp_path, (), (), (), ("--rows", "1024", "--columns", "512", "--rounds", "2"))
     assert not list(tmp_path.iterdir())
     assert (found["mg2hf, of cp"], found["planning mg2hf, of an empty start"]) == (1.5, 2.5)
+    assert found["plan hf2mg, of python's start"] == 12.5
     assert {"FP8 to bf16, of a copy", "merge, rank 16, of a copy"} <= found.keys()
     assert all(figure > 0 for figure in found.values())
     rows = figures.table({"a": 3.0, "b": 1.0}, {"a": 2.0}).splitlines()
     assert rows[2:] == ["| a | 2.00 | 3.00 | 1.50 |", "| b |  | 1.00 |  |"]
+
+
+def test_starts_reports_every_command_beside_python(tmp_path, capsys):
+    found = benchmark("starts").main(["--folder", str(tmp_path), "--rounds", "1"])
+    assert not list(tmp_path.iterdir())
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["python", *found]
+    assert {"--help", "hf2mg --help", "plugins", "check", "plan hf2mg", "mg2hf --dry-run"} <= found.keys()
+    assert all(figure > 1 for figure in found.values())
 
 
 def test_planning_reports_both_directions_for_a_tiny_model(tmp_path):

@@ -1,7 +1,7 @@
 """What only answers a question answers at once: nothing heavy is imported for it.
 
-Measured on 2 cores: `--help` 0.13 s, `hf2mg --help` 0.12 s, `plugins` 0.17 s; torch alone would add 1 to 2 s.
-Times differ from machine to machine, so what is imported is tested.
+`benchmarks/starts.py` measures it: `--help` takes 8 times as long as Python that does nothing, a plan of a small model
+15 times; torch alone would add 1 to 2 s. Times differ from machine to machine, so what is imported is tested.
 """
 
 import subprocess
@@ -46,9 +46,40 @@ QUESTIONS = [
 ]
 
 
-def imported_by(program, *arguments):
+LOOKS = {
+    "check": ("check", "hf"),
+    "inspect hf": ("inspect", "hf"),
+    "inspect mg": ("inspect", "mg"),
+    "names": ("names", "hf"),
+    "plan hf2mg": ("plan", "hf2mg", "--load-dir", "hf", "--tp", "2"),
+    "plan mg2hf": ("plan", "mg2hf", "--load-dir", "mg", "--hf-cfg-dir", "hf"),
+    "plan mg2mg": ("plan", "mg2mg", "--load-dir", "mg", "--tp", "2"),
+    "hf2mg --dry-run": ("hf2mg", "--load-dir", "hf", "--save-dir", "new", "--dry-run"),
+    "mg2hf --dry-run": ("mg2hf", "--load-dir", "mg", "--save-dir", "new", "--dry-run"),
+}
+"""Commands that look at checkpoints, and move no byte of a weight."""
+NEEDLESS = (
+    *("mscvt.engine", "mscvt.hubs.huggingface", "mscvt.executors", "mscvt.authoring", "mscvt.testing"),
+    *("mscvt.jobs.conversion", "mscvt.jobs.comparison", "mscvt.jobs.parts", "mscvt.jobs.download"),
+    *("mscvt.formats.peft.reader", "mscvt.jobs.adapters", "mscvt.jobs.trained_factors", "mscvt.jobs.prepare_factors"),
+    *("mscvt.formats.megatron_dist.checkpoint", "mscvt.formats.torch_zip.pickler", "mscvt.jobs.prepare_plain"),
+    *("mscvt.views.page", "mscvt.views.drawing", "mscvt.views.shard", "mscvt.views.way", "mscvt.plugins.recipes"),
+)
+"""What none of these needs, with what is in it: the moving of bytes, LoRA, other formats, what was not asked for."""
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """A folder with a model on both sides."""
+    folder = tmp_path_factory.mktemp("started")
+    hf = make_source("qwen3", folder / "hf")
+    assert run_main("hf2mg", "--load-dir", hf, "--save-dir", folder / "mg").code == 0
+    return folder
+
+
+def imported_by(program, *arguments, cwd=None):
     command = [sys.executable, "-c", program, *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=cwd)
     return result, set(result.stderr.splitlines()[-1].split())
 
 
@@ -59,6 +90,15 @@ def test_nothing_heavy_is_imported_when_only_asked(question):
     assert "mscvt" in result.stdout
     assert "mscvt.cli.main" in modules
     assert modules & HEAVY == set()
+
+
+@pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
+def test_what_looks_at_a_checkpoint_imports_no_more_than_it_needs(look, checkpoints):
+    result, modules = imported_by(PROGRAM, *look, cwd=checkpoints)
+    assert result.returncode == 0, result.stderr
+    assert modules & HEAVY == set()
+    needless = tuple(f"{name}." for name in NEEDLESS)
+    assert [name for name in sorted(modules) if f"{name}.".startswith(needless)] == []
 
 
 def test_nothing_heavy_is_imported_when_an_option_is_wrong():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +45,8 @@ def sum_of(path: Path, algorithm: str, moved: Callable[[int], None] = lambda nby
     Raises:
         MscvtError: Where the file can't be read.
     """
+    import hashlib
+
     names = {"sha256": "sha256", "git-sha1": "sha1", "md5": "md5"}
     digest = hashlib.new(names[algorithm], usedforsecurity=False)
     buffer = bytearray(_BLOCK)

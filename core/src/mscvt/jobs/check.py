@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import field
 from pathlib import Path
 from typing import Any
@@ -188,6 +187,8 @@ def _compare_sums(
     progress: Callable[[int], None],
 ) -> None:
     """Compare the checksums of files that have the right size; each file is read once for each algorithm."""
+    from concurrent.futures import ThreadPoolExecutor
+
     wanted: dict[tuple[str, str], list[Stated]] = {}
     for each in stated:
         if each.path in files and not files[each.path].problems:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mscvt.errors import MscvtError
-from mscvt.jobs.names import whole_model
 from mscvt.jobs.plans import check_tensors
+from mscvt.jobs.whole_model import whole_model
 from mscvt.plugins.family import Family
 from mscvt.tensors.quantized.dequantize import DequantizedSource, find_quantized
 from mscvt.tensors.renamed import renamed

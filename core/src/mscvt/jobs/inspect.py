@@ -14,7 +14,7 @@ from mscvt.formats.huggingface.reader import HuggingFaceSource
 from mscvt.formats.peft.names import CONFIG as ADAPTER
 from mscvt.jobs.check_model import compare_with_model
 from mscvt.jobs.inspect_shards import inspect_shards, layers_text
-from mscvt.jobs.names import whole_model
+from mscvt.jobs.whole_model import whole_model
 from mscvt.plan.by_huggingface import uses_by_name
 from mscvt.plugins.registry import Registry
 from mscvt.tensors.sources import Source

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mscvt.dialects.options import Options
 from mscvt.errors import MscvtError
-from mscvt.formats.huggingface.config import CONFIG, read_config
+from mscvt.formats.huggingface.config import read_config
 from mscvt.formats.huggingface.reader import HuggingFaceSource
-from mscvt.jobs.models import Model, model_from_config
-from mscvt.model.hyperparameters import hyperparameters
-from mscvt.plugins.family import Family
+from mscvt.jobs.whole_model import whole_model
 from mscvt.plugins.registry import Registry
 from mscvt.records import dataclass
 from mscvt.views.names import NameTable, name_table
@@ -48,11 +45,3 @@ def look_at_names(folder: Path, registry: Registry, model_type: str | None = Non
         return Names(None, name_table(source.tensors, None), (*source.notes, f"no roles are shown: {error.message}"))
     table = name_table(source.tensors, description, family.model_type.ignored)
     return Names(family.model_type.name, table, tuple(source.notes))
-
-
-def whole_model(family: Family, folder: Path, *, with_mtp: bool = True) -> Model:
-    """The model with all of its MTP layers or none, on one rank."""
-    config = read_config(folder)
-    h = hyperparameters(family.respelled(config), family.model_type, folder / CONFIG)
-    mtp = sum(layer.mtp is not None for layer in family.layers(h)) if with_mtp else 0
-    return model_from_config(family, config, Options(mtp_num_layers=mtp or None), folder / CONFIG)

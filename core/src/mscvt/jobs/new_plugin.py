@@ -14,7 +14,7 @@ from mscvt.authoring.source import assignment, module_text
 from mscvt.errors import MscvtError
 from mscvt.formats.huggingface.config import CONFIG, read_config
 from mscvt.formats.huggingface.reader import HuggingFaceSource
-from mscvt.jobs.names import whole_model
+from mscvt.jobs.whole_model import whole_model
 from mscvt.plugins.registry import Registry
 from mscvt.records import dataclass
 from mscvt.tensors.info import TensorInfo

@@ -13,10 +13,10 @@ from mscvt.description.description import Description
 from mscvt.errors import MscvtError
 from mscvt.formats.huggingface.config import read_config
 from mscvt.jobs.huggingface_written import to_huggingface
-from mscvt.jobs.names import whole_model
 from mscvt.jobs.plans import plan_same
 from mscvt.jobs.prepared import Conversion
 from mscvt.jobs.request import Request
+from mscvt.jobs.whole_model import whole_model
 from mscvt.plan.by_shard import ByShard
 from mscvt.plugins.registry import Registry
 from mscvt.tensors.renamed import renamed

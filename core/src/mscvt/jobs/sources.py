@@ -27,12 +27,16 @@ def open_megatron(folder: Path, iteration: int | None = None) -> MegatronCheckpo
     Raises:
         MscvtError: Where there is none, or it can't be read.
     """
-    from mscvt.formats.megatron_dist.checkpoint import DistCheckpoint, is_distributed
-    from mscvt.formats.megatron_torch.folder import find_iteration
-    from mscvt.formats.megatron_torch.reader import MegatronSource
+    from mscvt.formats.megatron_torch.folder import find_iteration, is_distributed
 
     found = find_iteration(folder, iteration)
-    return DistCheckpoint(found) if is_distributed(found) else MegatronSource(found)
+    if is_distributed(found):
+        from mscvt.formats.megatron_dist.checkpoint import DistCheckpoint
+
+        return DistCheckpoint(found)
+    from mscvt.formats.megatron_torch.reader import MegatronSource
+
+    return MegatronSource(found)
 
 
 def plain_folder(folder: Path, iteration: int | None) -> Path | None:
@@ -41,8 +45,7 @@ def plain_folder(folder: Path, iteration: int | None) -> Path | None:
     Raises:
         MscvtError: Where there is none.
     """
-    from mscvt.formats.megatron_dist.checkpoint import is_plain
-    from mscvt.formats.megatron_torch.folder import find_iteration
+    from mscvt.formats.megatron_torch.folder import find_iteration, is_plain
 
     found = find_iteration(folder, iteration)
     return found if is_plain(found) else None

@@ -11,10 +11,9 @@ from typing import Any
 
 from mscvt.errors import Faults, MscvtError, shown
 from mscvt.formats.files import file_inside
-from mscvt.formats.megatron_dist.metadata import METADATA
 from mscvt.formats.megatron_dist.reader import GlobalSource
 from mscvt.formats.megatron_dist.writer import COMMON, VERSIONS
-from mscvt.formats.megatron_torch.folder import DISTRIBUTED, find_iteration
+from mscvt.formats.megatron_torch.folder import find_iteration
 from mscvt.formats.megatron_torch.recorded import RankRecord, read_record
 from mscvt.formats.torch_zip.reader import load
 from mscvt.formats.torch_zip.standins import described
@@ -174,16 +173,6 @@ class DistCheckpoint:
         whole = shapes[0] if len(shapes) == 1 else (sum(shape[0] for shape in shapes), *shapes[0][1:])
         self.tensors[name] = TensorInfo(self._source.tensors[way[0].name].dtype, whole, *places[0])
         self._runs[name] = tuple(runs)
-
-
-def is_distributed(folder: Path) -> bool:
-    """Whether an iteration's folder is a distributed checkpoint."""
-    return any((folder / name).exists() for name in DISTRIBUTED)
-
-
-def is_plain(folder: Path) -> bool:
-    """Whether an iteration's folder is one of torch.distributed.checkpoint, and not of Megatron."""
-    return (folder / METADATA).exists() and not (folder / VERSIONS).exists()
 
 
 def _check_backend(folder: Path) -> None:

@@ -12,8 +12,19 @@ from mscvt.formats.megatron_torch.paths import TRACKER, is_rank_folder, iteratio
 
 _ITERATION = re.compile(r"iter_(\d{7,})")
 _SHOWN = 20
-DISTRIBUTED = frozenset({".metadata", "metadata.json"})
+_METADATA, _VERSIONS = ".metadata", "metadata.json"
+DISTRIBUTED = frozenset({_METADATA, _VERSIONS})
 """What an iteration's folder holds that is a distributed checkpoint: either of them."""
+
+
+def is_distributed(folder: Path) -> bool:
+    """Whether an iteration's folder is a distributed checkpoint."""
+    return any((folder / name).exists() for name in DISTRIBUTED)
+
+
+def is_plain(folder: Path) -> bool:
+    """Whether an iteration's folder is one of torch.distributed.checkpoint, and not of Megatron."""
+    return (folder / _METADATA).exists() and not (folder / _VERSIONS).exists()
 
 
 def find_iteration(folder: Path, wanted: int | str | None = None) -> Path:
