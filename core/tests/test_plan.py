@@ -1,7 +1,5 @@
 """Plans of a small made-up family: what they say, which files they write, in which order they work."""
 
-from dataclasses import replace
-
 import pytest
 from small_models import EP, PP, TP, H, description, shards_of, source_of
 
@@ -52,7 +50,7 @@ def test_work_runs_in_the_order_in_which_first_sources_lie_in_their_files():
     described = description(**{TP: 2, "moe_grouped_gemm": True})
     names = sorted(source_of(described), key=lambda name: name[::-1])
     source = {
-        name: replace(info, file=names.index(name) % 2, offset=10_000 * names.index(name))
+        name: info._replace(file=names.index(name) % 2, offset=10_000 * names.index(name))
         for name, info in source_of(described).items()
     }
     plan = plan_to_megatron(described, source)

@@ -6,12 +6,14 @@ import struct
 import subprocess
 import sys
 import zipfile
+from contextlib import suppress
 
 import pytest
 import torch
 from torch_files import BASE, TENSORS, expected, raw, read, save
 
 from mscvt.errors import MscvtError
+from mscvt.formats.torch_zip.archive import Directories, directory_bytes
 from mscvt.formats.torch_zip.reader import load, tensors_in
 from mscvt.formats.torch_zip.standins import StoredTensor
 
@@ -54,6 +56,21 @@ def test_directory_in_another_order_is_read(tmp_path):
         rest = rest[length:]
     path.write_bytes(content[:at] + b"".join(reversed(entries)) + rest)
     assert read(path, load(path)) == expected(TENSORS)
+
+
+def test_directories_are_the_same_where_checksums_alone_are_others(tmp_path):
+    path = save(tmp_path / "x.pt", TENSORS)
+    with path.open("rb") as file:
+        offset, count, content = directory_bytes(file.fileno(), 0, path.stat().st_size)
+    known = Directories()
+    first = known.parse(content, count, offset, 0)
+    checksums = {record.entry - offset + 16 + byte for record in first.records.values() for byte in range(4)}
+    for at in range(len(content)):
+        changed = bytearray(content)
+        changed[at] ^= 1
+        with suppress(MscvtError, UnicodeDecodeError):  # of what else is there, some may be anything
+            assert (known.parse(bytes(changed), count, offset, 0) is first) == (at in checksums)
+    assert known.parse(content, count, offset, 0) is first
 
 
 def test_file_of_the_largest_alignment_is_read(tmp_path):

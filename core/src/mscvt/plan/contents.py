@@ -7,8 +7,10 @@ made together. All numbers are elements.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 from typing import Any, NamedTuple
 
@@ -64,10 +66,11 @@ class OutputFile:
     labels: Mapping[str, int] = field(default_factory=dict)
     """What `--only` knows the file by: `tp`, `pp` and `ep`, or `file`."""
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         """Bytes of all tensors."""
-        return sum(prod(shape) * ITEM_SIZES[dtype] for dtype, shape in self.tensors.values())
+        alike = Counter(self.tensors.values())
+        return sum(count * prod(shape) * ITEM_SIZES[dtype] for (dtype, shape), count in alike.items())
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,8 @@ class Plan:
     @property
     def largest_dtype(self) -> str:
         """The dtype of the largest tensor, which is the one that the model as a whole is said to have."""
-        return max((what for file in self.files for what in file.tensors.values()), key=lambda what: prod(what[1]))[0]
+        alike = dict.fromkeys(what for file in self.files for what in file.tensors.values())
+        return max(alike, key=lambda what: prod(what[1]))[0]
 
     @property
     def nbytes(self) -> int:

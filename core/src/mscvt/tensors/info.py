@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import prod
 from types import MappingProxyType
+from typing import NamedTuple
 
 ITEM_SIZES: Mapping[str, int] = MappingProxyType(
     {
@@ -49,8 +49,7 @@ FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 """What `--dtype` converts between."""
 
 
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
+class TensorInfo(NamedTuple):
     """One tensor of a checkpoint: what it is and where its bytes lie."""
 
     dtype: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mscvt.errors import MscvtError
@@ -59,6 +59,6 @@ def overlaid(*layers: tuple[Source, Callable[[Any], Any]]) -> Overlaid:
                     f"the source has {name} under two names, {places[name][1]} and {original}",
                     hint="One of them would be lost; remove the one that is not the model's.",
                 )
-            tensors[name] = replace(info, file=first + info.file)
+            tensors[name] = info._replace(file=first + info.file)
             places[name] = source, original
     return Overlaid(tuple(files), tensors, places, tuple(source for source, _ in layers))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mscvt.tensors.info import TensorInfo
@@ -42,7 +42,7 @@ class ViewSource:
         self._original = original
         zeros = TensorInfo(dtype, (), 0, 0)
         self.tensors: Mapping[str, TensorInfo] = {
-            name: replace(zeros if view.of is None else original.tensors[view.of], shape=view.shape)
+            name: (zeros if view.of is None else original.tensors[view.of])._replace(shape=view.shape)
             for name, view in views.items()
         }
 

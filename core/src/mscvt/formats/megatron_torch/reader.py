@@ -13,7 +13,7 @@ from mscvt.formats.files import MappedFiles, file_inside
 from mscvt.formats.megatron_torch.folder import find_iteration
 from mscvt.formats.megatron_torch.paths import SHARD, is_rank_folder, rank_folder, rank_of
 from mscvt.formats.megatron_torch.recorded import RankRecord, check_same_run, read_record
-from mscvt.formats.torch_zip.archive import Directory
+from mscvt.formats.torch_zip.archive import Directories, Directory
 from mscvt.formats.torch_zip.reader import check_places, interpret, read_headers, tensors_in
 from mscvt.formats.torch_zip.standins import Storage, StoredTensor, described
 from mscvt.parallel.grid import Rank, ShardName
@@ -60,8 +60,8 @@ class MegatronSource:
         self.files: list[Path] = []
         self.tensors: dict[ShardName, TensorInfo] = {}
         self.records: dict[Rank, RankRecord] = {}
-        self._directories: dict[bytes, Directory] = {}
-        self._parsed: dict[bytes, _Shard] = {}
+        self._directories = Directories()
+        self._parsed: dict[tuple[Directory, bytes], _Shard] = {}
         self._unchecked: dict[int, tuple[Storage, ...]] = {}
         self._lock = threading.Lock()
         self._maps = MappedFiles(self.files)
@@ -142,9 +142,8 @@ class MegatronSource:
         check_same_run(path, shard.record, self._first, self._record)
         number = len(self.files)
         self.files.append(path)
-        self.tensors |= {
-            (rank, *key): TensorInfo(info.dtype, info.shape, number, info.offset) for key, info in shard.tensors.items()
-        }
+        for (chunk, key), info in shard.tensors.items():
+            self.tensors[rank, chunk, key] = TensorInfo(info.dtype, info.shape, number, info.offset)
         self.records[rank] = shard.record
         if not is_new:
             self._unchecked[number] = shard.storages
@@ -169,8 +168,8 @@ class MegatronSource:
     def _open(self, path: Path) -> tuple[_Shard, bool]:
         """What is in a shard, and whether it had to be parsed: most of a stage differ in nothing but weights."""
         headers = read_headers(path, known=self._directories)
-        if headers.digest in self._parsed:
-            return self._parsed[headers.digest], False
+        if headers.content in self._parsed:
+            return self._parsed[headers.content], False
         state = interpret(headers)
         if not isinstance(state, dict):
             raise MscvtError(f"{path}: holds {described(state)}, expected a dict")
@@ -187,7 +186,7 @@ class MegatronSource:
                     tensors[name, key] = info
                     stored: StoredTensor = state[chunk][key]
                     storages[stored.storage] = None
-        self._parsed[headers.digest] = shard = _Shard(record, tensors, tuple(storages))
+        self._parsed[headers.content] = shard = _Shard(record, tensors, tuple(storages))
         return shard, True
 
     def _path(self, name: str) -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -55,7 +55,7 @@ class Record:
     """Where its entry in the directory begins."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class Directory:
     """The records of a zip file of `torch.save`."""
 
@@ -151,8 +151,12 @@ def without_checksums(raw: bytes) -> bytes:
     Raises:
         MscvtError: Where it is no directory.
     """
+    return _zeroed(raw, _entries(raw))
+
+
+def _zeroed(raw: bytes, entries: Iterable[int]) -> bytes:
     masked, zeros = bytearray(raw), bytes(4)
-    for at in _entries(raw):
+    for at in entries:
         masked[at + ENTRY_CRC : at + ENTRY_CRC + 4] = zeros
     return bytes(masked)
 
@@ -209,6 +213,25 @@ def parse_directory(raw: bytes, count: int, offset: int, start: int) -> Director
     if f"{root}constants.pkl".casefold() in folded:
         raise MscvtError("is a TorchScript archive, which holds code", hint="Save the state dict alone.")
     return Directory(root, records)
+
+
+class Directories:
+    """Directories that were read. Most files of a checkpoint have the same, but for checksums."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, int, int, int], dict[int, dict[int, Directory]]] = {}
+
+    def parse(self, raw: bytes, count: int, offset: int, start: int) -> Directory:
+        """The same as `parse_directory`, and the same object for all that differ in checksums alone."""
+        bits = int.from_bytes(raw, "little")
+        masks = self._known.setdefault((len(raw), count, offset, start), {})
+        for mask, alike in masks.items():
+            if (directory := alike.get(bits & mask)) is not None:  # then its entries begin where those of that one do
+                return directory
+        directory = parse_directory(raw, count, offset, start)
+        mask = int.from_bytes(_zeroed(b"\xff" * len(raw), _entries(raw)), "little")
+        masks.setdefault(mask, {})[bits & mask] = directory
+        return directory
 
 
 def _parse_entry(raw: bytes, at: int, offset: int, start: int) -> Record:

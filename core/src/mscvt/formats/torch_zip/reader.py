@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,14 +10,13 @@ from typing import Any
 from mscvt.errors import MscvtError
 from mscvt.formats.torch_zip.archive import (
     PICKLE,
+    Directories,
     Directory,
     Record,
     data_start,
     directory_bytes,
     opened,
-    parse_directory,
     read_at,
-    without_checksums,
 )
 from mscvt.formats.torch_zip.known import STORAGES
 from mscvt.formats.torch_zip.standins import Global, Storage, StoredTensor, described
@@ -37,21 +35,21 @@ class Headers:
     path: Path
     directory: Directory
     pickled: bytes
-    digest: bytes
-    """Equal where pickle, names, sizes and places of all records are equal."""
+
+    @property
+    def content(self) -> tuple[Directory, bytes]:
+        """Equal where pickle, names, sizes and places of all records are equal, as far as directories are known."""
+        return self.directory, self.pickled
 
 
-def read_headers(
-    path: Path, start: int = 0, length: int | None = None, known: dict[bytes, Directory] | None = None
-) -> Headers:
+def read_headers(path: Path, start: int = 0, length: int | None = None, known: Directories | None = None) -> Headers:
     """Read a file's directory and pickle.
 
     Args:
         path: The file.
         start: Where the zip file begins in it, in bytes.
         length: Bytes of the zip file; None: all that follow.
-        known: Directories that were read before, by what only they have; this one is added. Most files of a
-            checkpoint have the same, but for checksums.
+        known: Directories that were read before, to which this one is added.
 
     Raises:
         MscvtError: Where it is no readable file of `torch.save`.
@@ -59,15 +57,12 @@ def read_headers(
     with opened(path) as descriptor:
         length = os.fstat(descriptor).st_size - start if length is None else length
         offset, count, raw = directory_bytes(descriptor, start, length)
-        mark = hashlib.sha256(f"{start} {offset} {count} ".encode() + without_checksums(raw)).digest()
-        known = {} if known is None else known
-        directory = known.get(mark) or parse_directory(raw, count, offset, start)
+        directory = (known or Directories()).parse(raw, count, offset, start)
         pickled = _content(descriptor, directory.records[PICKLE[1:]], _PICKLE_LIMIT)
         order = directory.records.get("byteorder")
         if order is not None and _content(descriptor, order, 16) != b"little":
             raise MscvtError("was not saved by a little-endian machine", hint="Save it anew on one.")
-        known[mark] = directory
-    return Headers(path, directory, pickled, hashlib.sha256(mark + pickled).digest())
+    return Headers(path, directory, pickled)
 
 
 def interpret(headers: Headers, work: int = WORK) -> Any:

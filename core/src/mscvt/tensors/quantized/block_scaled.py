@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from mscvt.errors import Faults
 from mscvt.tensors.info import TensorInfo
 from mscvt.tensors.quantized.block_fp8 import SCALE_DTYPES, BlockFp8Weight
@@ -79,12 +77,12 @@ def _weight(
     if info.dtype == "I8" and len(info.shape) == 2:
         rows, columns = info.shape[0], 2 * info.shape[1]
         if scale.dtype == "F8_E8M0" and columns % GROUP == 0 and scale.shape == (rows, columns // GROUP):
-            return Fp4Weight(name, scale_name, replace(info, dtype="BF16", shape=(rows, columns)))
+            return Fp4Weight(name, scale_name, info._replace(dtype="BF16", shape=(rows, columns)))
         expected = f"one F8_E8M0 scale for each {GROUP} columns of a row, two columns in each byte"
     else:
         blocks = tuple(-(-size // step) for size, step in zip(info.shape, block, strict=False))
         if info.dtype == "F8_E4M3" and len(info.shape) == 2 and scale.shape == blocks and scale.dtype in SCALE_DTYPES:
-            return BlockFp8Weight(name, scale_name, block, replace(info, dtype="BF16"))
+            return BlockFp8Weight(name, scale_name, block, info._replace(dtype="BF16"))
         expected = (
             f"F8_E4M3 of two dimensions with one scale ({', '.join(sorted(SCALE_DTYPES))}) "
             f"for each block of {block[0]} x {block[1]}"
