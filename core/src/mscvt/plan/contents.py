@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from math import prod
 from typing import Any, NamedTuple
 
 from mscvt.layout.pairs import Pair
+from mscvt.records import dataclass
 from mscvt.tensors.info import ITEM_SIZES
 
 Name = Any

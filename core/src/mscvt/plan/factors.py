@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import accumulate
 from math import prod
 
@@ -17,6 +17,7 @@ from mscvt.layout.low_rank import RANK
 from mscvt.parallel.grid import Grid, ShardName
 from mscvt.plan.contents import shown
 from mscvt.plan.shares import Shares, filled
+from mscvt.records import dataclass
 from mscvt.tensors.adapted import LowRank
 from mscvt.tensors.info import TensorInfo
 from mscvt.tensors.laid_out import Plot

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import field
 from operator import itemgetter
 
 from mscvt.errors import Faults
 from mscvt.plan.contents import Content, Name, OutputFile, Plan, Unit, shown
 from mscvt.plan.targets import Form, Grouping, Lot
+from mscvt.records import dataclass
 from mscvt.tensors.info import FLOATS, ITEM_SIZES, TensorInfo
 
 Tensors = dict[Name, tuple[str, tuple[int, ...]]]

@@ -9,11 +9,12 @@ layer differs from others of its kind, and an expert from its neighbours, in not
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NamedTuple, Protocol
 
 from mscvt.errors import Faults
 from mscvt.plan.contents import Copy, Name
+from mscvt.records import dataclass
 
 
 @dataclass(frozen=True, eq=False, slots=True)
