@@ -1,7 +1,7 @@
 """One round of all benchmarks, in some minutes, beside the committed figures.
 
 Every figure is by processor time and relative to something measured in the same round on the same machine (`cp`, a copy
-in memory, an empty start), so that figures of machines can be compared. Lower is better.
+in memory, Python that does nothing), so that figures of machines can be compared. Lower is better.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def written_by(main: Callable[[Sequence[str]], None], arguments: Sequence[str]) 
 
 
 def measure(
-    folder: Path, speed_of: Sequence[str], planning_of: Sequence[str], starts_of: Sequence[str], small: Sequence[str]
+    folder: Path, speed_of: Sequence[str], planning_of: Sequence[str], rounds: int, small: Sequence[str]
 ) -> dict[str, float]:
     """Run all benchmarks; returns name -> figure."""
     at, output = ("--folder", str(folder)), folder / "report.json"
@@ -48,10 +48,11 @@ def measure(
     planning.main([*planning_of, *at, "--output", str(output)])
     report = json.loads(output.read_text())
     ((_, model),) = report["models"].items()
-    for way in ("hf2mg", "mg2hf"):
-        found[f"planning {way}, of an empty start"] = model[way]["processor"] / report["empty_start_processor"]
     output.unlink()
-    found |= {f"{name}, of python's start": figure for name, figure in starts.main([*at, *starts_of]).items()}
+    started = starts.measure(folder, rounds)
+    started |= {f"planning {way}": model[way]["processor"] for way in ("hf2mg", "mg2hf")}
+    empty = started.pop(starts.EMPTY)
+    found |= {f"{name}, of python's start": seconds / empty for name, seconds in started.items()}
     for main in (sources.main, merging.main):
         found |= {f"{name}, of a copy": figure for name, figure in written_by(main, small).items()}
     return found
@@ -75,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     parent = speed.choose_folder(given.folder, 8_000_000_000)
     with tempfile.TemporaryDirectory(prefix="mscvt-figures-", dir=parent) as folder:
-        found = measure(Path(folder), _SPEED, _PLANNING, (), ())
+        found = measure(Path(folder), _SPEED, _PLANNING, starts.ROUNDS, ())
     print("\n" + table(found, json.loads(COMMITTED.read_text()) if COMMITTED.exists() else {}))
     if given.record:
         COMMITTED.write_text(json.dumps({name: round(value, 3) for name, value in found.items()}, indent=1) + "\n")

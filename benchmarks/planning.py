@@ -111,7 +111,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     start = mscvt("plugins")
     report: dict[str, Any] = {
         "empty_start_seconds": start.seconds,
-        "empty_start_processor": start.processor,
         "models": {},
     }
     print(f"empty start {report['empty_start_seconds']:.2f} s\n")

@@ -16,7 +16,7 @@ from memory import mscvt, run
 from models import SPEED
 
 EMPTY = "python"
-_ROUNDS = 5
+ROUNDS = 5
 
 
 def commands(hf: Path, mg: Path, target: Path) -> Mapping[str, Sequence[str | Path]]:
@@ -37,34 +37,37 @@ def commands(hf: Path, mg: Path, target: Path) -> Mapping[str, Sequence[str | Pa
     }
 
 
-def measure(folder: Path, rounds: int) -> dict[str, float]:
-    """Processor seconds of each command, and of Python alone."""
-    hf, mg = folder / "hf", folder / "mg"
+def measure(folder: Path | None, rounds: int) -> dict[str, float]:
+    """Processor seconds of each command, and of Python alone.
+
+    Args:
+        folder: Where the model is made; None for the temporary folder.
+        rounds: How often each is run.
+    """
     model = SPEED["tiny"](1)
-    write_checkpoint(hf, model)
-    mscvt("hf2mg", "--load-dir", hf, "--save-dir", mg, *model.flags)
     found: dict[str, float] = {}
-    for _ in range(rounds):
-        seconds = {EMPTY: run([sys.executable, "-c", "pass"]).processor}
-        for name, arguments in commands(hf, mg, folder / "new").items():
-            seconds[name] = mscvt(*arguments).processor
-        found = {name: min(one, found.get(name, one)) for name, one in seconds.items()}
+    with tempfile.TemporaryDirectory(prefix="mscvt-starts-", dir=folder) as made:
+        hf, mg, new = (Path(made, name) for name in ("hf", "mg", "new"))
+        write_checkpoint(hf, model)
+        mscvt("hf2mg", "--load-dir", hf, "--save-dir", mg, *model.flags)
+        for _ in range(rounds):
+            seconds = {EMPTY: run([sys.executable, "-c", "pass"]).processor}
+            for name, arguments in commands(hf, mg, new).items():
+                seconds[name] = mscvt(*arguments).processor
+            found = {name: min(one, found.get(name, one)) for name, one in seconds.items()}
     return found
 
 
-def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
-    """Measure, and print a table; returns how many starts of Python each command takes."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, help="where the model is made; default: the temporary folder")
-    parser.add_argument("--rounds", type=int, default=_ROUNDS, metavar="N")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N")
     given = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory(prefix="mscvt-starts-", dir=given.folder) as folder:
-        found = measure(Path(folder), given.rounds)
-    empty = found[EMPTY]
+    found = measure(given.folder, given.rounds)
     print("| command | processor seconds | of python's start |\n|---|---|---|")
     for name, seconds in found.items():
-        print(f"| {name} | {seconds:.3f} | {seconds / empty:.1f} |")
-    return {name: seconds / empty for name, seconds in found.items() if name != EMPTY}
+        print(f"| {name} | {seconds:.3f} | {seconds / found[EMPTY]:.1f} |")
 
 
 if __name__ == "__main__":

@@ -68,7 +68,6 @@ def test_figures_of_all_benchmarks_stand_beside_the_committed_ones(tmp_path, mon
     reports = {
         "speed": {"scenarios": {"tiny": {"source_bytes": 1, **{way: {"ratio_processor": 1.5} for way in ways}}}},
         "planning": {
-            "empty_start_processor": 2.0,
             "models": {"tiny": {"hf2mg": {"processor": 4.0}, "mg2hf": {"processor": 5.0}}},
         },
     }
@@ -78,11 +77,11 @@ def test_figures_of_all_benchmarks_stand_beside_the_committed_ones(tmp_path, mon
             Path(arguments[-1]).write_text(json.dumps(report))
 
         monkeypatch.setattr(benchmark(name), "main", write)
-    monkeypatch.setattr(benchmark("starts"), "main", lambda arguments: {"plan hf2mg": 12.5})
-    found = figures.measure(tmp_path, (), (), (), ("--rows", "1024", "--columns", "512", "--rounds", "2"))
+    monkeypatch.setattr(benchmark("starts"), "measure", lambda folder, rounds: {"python": 0.5, "plan hf2mg": 2.5})
+    found = figures.measure(tmp_path, (), (), 1, ("--rows", "1024", "--columns", "512", "--rounds", "2"))
     assert not list(tmp_path.iterdir())
-    assert (found["mg2hf, of cp"], found["planning mg2hf, of an empty start"]) == (1.5, 2.5)
-    assert found["plan hf2mg, of python's start"] == 12.5
+    assert (found["mg2hf, of cp"], found["planning mg2hf, of python's start"]) == (1.5, 10)
+    assert found["plan hf2mg, of python's start"] == 5
     assert {"FP8 to bf16, of a copy", "merge, rank 16, of a copy"} <= found.keys()
     assert all(figure > 0 for figure in found.values())
     rows = figures.table({"a": 3.0, "b": 1.0}, {"a": 2.0}).splitlines()
@@ -90,12 +89,15 @@ def test_figures_of_all_benchmarks_stand_beside_the_committed_ones(tmp_path, mon
 
 
 def test_starts_reports_every_command_beside_python(tmp_path, capsys):
-    found = benchmark("starts").main(["--folder", str(tmp_path), "--rounds", "1"])
+    benchmark("starts").main(["--folder", str(tmp_path), "--rounds", "1"])
     assert not list(tmp_path.iterdir())
-    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
-    assert [row[0] for row in rows] == ["python", *found]
-    assert {"--help", "hf2mg --help", "plugins", "check", "plan hf2mg", "mg2hf --dry-run"} <= found.keys()
-    assert all(figure > 1 for figure in found.values())
+    rows = {
+        row[0]: row[1:] for row in (line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:])
+    }
+    asked = benchmark("starts").commands(*map(Path, ("hf", "mg", "new")))
+    assert [*rows] == ["python", *asked]
+    assert {"--help", "hf2mg --help", "plugins", "check", "plan hf2mg", "mg2hf --dry-run"} <= asked.keys()
+    assert all(float(rows[name][1]) > 1 for name in asked)
 
 
 def test_planning_reports_both_directions_for_a_tiny_model(tmp_path):
