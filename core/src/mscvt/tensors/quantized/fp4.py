@@ -57,7 +57,7 @@ def fp4(packed: torch.Tensor, scales: torch.Tensor) -> DecodedMatrix:
         low, high = left // GROUP, -(-right // GROUP)
         width = (high - low) * GROUP
         decoded = torch.empty((end - first, width // 2), dtype=torch.int32)
-        for start, stop in tiles(first, end, width // 2):  # two elements are decoded as one
+        for start, stop in tiles(first, end, width // 2):
             which = codes[start:stop, low * GROUP // 2 : high * GROUP // 2].to(torch.int32)
             groups = which.view(stop - start, high - low, GROUP // 2)
             groups += exponents[start:stop, low:high, None].to(torch.int32) * 256
