@@ -19,7 +19,7 @@ from mscvt.jobs.conversion import Settings, run_conversion
 from mscvt.jobs.prepare import prepare_to_megatron
 from mscvt.jobs.request import Request
 from mscvt.jobs.verify import verify_checkpoints
-from mscvt.output.limits import allow_open_files
+from mscvt.output.limits import OTHER_FILES, allow_open_files
 from mscvt.plugins.registry import load_registry
 from mscvt.tensors.computing import _Process
 from mscvt.testing import save_huggingface, source_tensors
@@ -70,12 +70,28 @@ def test_more_files_than_the_hard_limit_allows_are_refused_before_anything_is_be
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_limit_that_suffices_is_left_alone(few_files):
+@pytest.mark.parametrize(("hard", "can_be_parts"), [(OTHER_FILES + 12, True), (OTHER_FILES + 11, False)])
+def test_a_part_at_a_time_is_advised_only_where_it_would_be_allowed(hard, can_be_parts, monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (100, hard))
+    with pytest.raises(MscvtError, match=f"^{OTHER_FILES + 26} files must be open") as caught:
+        allow_open_files(read=5, written=8)
+    assert ("--only" in caught.value.hint) is can_be_parts
+    with pytest.raises(MscvtError) as caught:
+        allow_open_files(read=13)
+    assert "--only" not in caught.value.hint
+
+
+@pytest.mark.parametrize(("read", "written"), [(20, 0), (12, 8)])
+def test_a_limit_that_suffices_is_left_alone(read, written):
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    allow_open_files(before[0])
-    assert resource.getrlimit(resource.RLIMIT_NOFILE) == before
-    allow_open_files(before[0] + 1)
-    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[0] + 1, before[1])
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (OTHER_FILES + 40, before[1]))
+        allow_open_files(read=read, written=written)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (OTHER_FILES + 40, before[1])
+        allow_open_files(read=read + 1, written=written)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (OTHER_FILES + 42, before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 @pytest.fixture(autouse=True)

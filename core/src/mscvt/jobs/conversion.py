@@ -21,7 +21,7 @@ from mscvt.output.files import OpenFiles, allocate_files
 from mscvt.output.holding import Holding
 from mscvt.output.identity import check_unchanged
 from mscvt.output.journal import Journal
-from mscvt.output.limits import OTHER_FILES, allow_open_files
+from mscvt.output.limits import allow_open_files
 from mscvt.output.planned import planned_record
 from mscvt.output.staging import Staging
 from mscvt.plan.contents import Name, OutputFile
@@ -45,7 +45,7 @@ def run_conversion(conversion: Conversion, target: Path, settings: Settings) -> 
 
     began, loading = time.monotonic(), loading_seconds()
     chosen = select_files(conversion.plan.files, settings.only)
-    allow_open_files(2 * len(chosen) + 2 * len(conversion.identity["source"]["files"]) + OTHER_FILES)
+    allow_open_files(read=len(conversion.identity["source"]["files"]), written=len(chosen))
     run: _Run | None = None
     try:
         staging = staging_of(conversion, target)

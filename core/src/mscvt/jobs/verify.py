@@ -24,7 +24,7 @@ from mscvt.jobs.models import model_from_args
 from mscvt.jobs.plans import plan_to_megatron
 from mscvt.jobs.request import Request
 from mscvt.jobs.sources import open_megatron, open_tensors
-from mscvt.output.limits import OTHER_FILES, allow_open_files
+from mscvt.output.limits import allow_open_files
 from mscvt.parallel.grid import ShardName
 from mscvt.plan.contents import Plan, shown
 from mscvt.plan.selection import divide_files, select_files
@@ -205,7 +205,7 @@ def prepare_comparison(request: Request, registry: Registry) -> Comparison:
     left_out = model.family.left_out(model.h)
     plan = plan_to_megatron(model.description, source.tensors, left_out=left_out, dtype=request.dtype_name)
     _check_same_tensors(plan, existing.tensors)
-    allow_open_files(2 * len(opened.files) + 2 * len(existing.files) + OTHER_FILES)
+    allow_open_files(read=len(opened.files) + len(existing.files))
     return Comparison(plan, source, existing, model.notes)
 
 
