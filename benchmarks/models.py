@@ -222,6 +222,8 @@ _V3 = {
 }
 _QWEN3_MOE = {"hidden": 2048, "ffn": 6144, "moe": 768, "heads": 32, "groups": 4, "channels": 128}
 _TINY = {"hidden": 64, "ffn": 96, "moe": 32, "heads": 4, "groups": 2, "channels": 24, "vocab": 128, "experts": 4}
+_TINY_TENSORS = {"hidden": 16, "ffn": 32, "moe": 8, "heads": 4, "groups": 2, "channels": 4, "vocab": 64, "experts": 80}
+"""Of which 40 layers have 10,000 tensors."""
 _TINY_V3 = {**_TINY, "q_rank": 40, "kv_rank": 24, "nope": 16, "rope": 8, "value": 16}
 
 SPEED: Mapping[str, Callable[[int], Model]] = MappingProxyType(
@@ -235,10 +237,11 @@ SPEED: Mapping[str, Callable[[int], Model]] = MappingProxyType(
         "deepseek-v3": lambda scale: deepseek_v3(
             split(2, 1, 2), layers=scale, dense=0, mtp=0, experts=8, vocab=4096, **_V3
         ),
+        "tiny-tensors": lambda scale: qwen3_moe(split(), layers=40 * scale, **_TINY_TENSORS),
         "tiny": lambda scale: qwen3_moe(split(2, 2, 2), layers=2 * scale, **_TINY),
     }
 )
-"""Models with weights, by name, at `scale` times their layers; source and result have 1 to 2 GB each."""
+"""Models with weights, by name, at `scale` times their layers; source and result have 1 to 2 GB each unless tiny."""
 
 PLANNING: Mapping[str, Callable[[], Model]] = MappingProxyType(
     {

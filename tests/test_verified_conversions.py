@@ -14,7 +14,7 @@ def sources(tmp_path_factory):
 
 def wrong(runs, place):
     """The same bytes but for one bit of the first (0) or last (-1) one; the source's own stay as they are."""
-    copies = [run.clone() for run in runs]
+    copies = [run.copy() for run in runs]
     copies[place][place] ^= 1
     return copies
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from mscvt.engine.strided import copy_strided
 from mscvt.layout.pairs import Loop, Pair, clip
 from mscvt.plan.contents import Content, Name
+from mscvt.records import dataclass
 from mscvt.tensors.bits import Bits, PlainTensor
 from mscvt.tensors.computing import cast
 from mscvt.tensors.info import ITEM_SIZES

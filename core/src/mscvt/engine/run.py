@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from mscvt.engine.blocks import Block, blocks_of, bytes_of
 from mscvt.engine.freed import keep_freed_memory
 from mscvt.engine.sinks import Sink
 from mscvt.plan.contents import Content, Name, Plan, Unit
+from mscvt.records import dataclass
 from mscvt.tensors.computing import compute_alone, workers_at_work
 from mscvt.tensors.sources import SourceTensor
 

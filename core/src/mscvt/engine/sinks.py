@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +15,7 @@ from mscvt.engine.same_bytes import same_bytes
 from mscvt.errors import MscvtError
 from mscvt.formats.torch_zip.checksums import combine, crc32
 from mscvt.plan.contents import Name, Unit
+from mscvt.records import dataclass
 from mscvt.tensors.bits import KINDS, Bits
 from mscvt.tensors.computing import as_torch
 from mscvt.tensors.info import ITEM_SIZES

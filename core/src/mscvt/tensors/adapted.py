@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mscvt.errors import MscvtError
+from mscvt.records import dataclass
 from mscvt.tensors.bits import KINDS, Bits
 from mscvt.tensors.computing import as_torch, values_of
 from mscvt.tensors.info import FLOATS, TensorInfo

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
 from typing import TYPE_CHECKING
 
 from mscvt.layout.pairs import Loop, Pair, compose, pair
+from mscvt.records import dataclass
 from mscvt.tensors.sources import SourceTensor
 
 if TYPE_CHECKING:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mscvt.layout.pairs import Pair
+from mscvt.records import dataclass
 from mscvt.tensors.assembled import Assembled, Part
 from mscvt.tensors.info import TensorInfo
 from mscvt.tensors.sources import Source, SourceTensor

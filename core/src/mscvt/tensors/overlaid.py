@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mscvt.errors import MscvtError
+from mscvt.records import dataclass
 from mscvt.tensors.info import TensorInfo
 from mscvt.tensors.sources import Source, SourceTensor
 

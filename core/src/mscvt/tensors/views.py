@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mscvt.records import dataclass
 from mscvt.tensors.info import TensorInfo
 from mscvt.tensors.sources import Source, SourceTensor
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from mscvt.formats.megatron_dist.metadata import Place
 from mscvt.formats.torch_zip.archive import directory_bytes, opened, read_at, reading, without_checksums
 from mscvt.formats.torch_zip.reader import load
 from mscvt.formats.torch_zip.standins import StoredTensor, described
+from mscvt.records import dataclass
 from mscvt.tensors.info import TensorInfo
 
 if TYPE_CHECKING:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from math import prod
 from pathlib import Path
@@ -17,6 +16,7 @@ from mscvt.formats.torch_zip.native import unpickle_natively
 from mscvt.formats.torch_zip.standins import Global, Pairs, Recorded, Storage, described
 from mscvt.formats.torch_zip.unpickler import WORK, unpickle
 from mscvt.layout.boxes import Box, untiled
+from mscvt.records import dataclass
 from mscvt.tensors.info import TORCH_NAMES
 
 METADATA = ".metadata"

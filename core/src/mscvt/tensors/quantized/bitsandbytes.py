@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 from mscvt.errors import Faults
+from mscvt.records import dataclass
 from mscvt.tensors.info import TORCH_NAMES, TensorInfo
 from mscvt.tensors.quantized.matrix import Decode, DecodedMatrix, tiles
 from mscvt.tensors.quantized.weight import whole

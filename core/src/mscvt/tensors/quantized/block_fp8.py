@@ -7,10 +7,10 @@ partial. Scales come in f32, bf16, fp16 and E8M0 (OCP Microscaling Formats: a by
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
+from mscvt.records import dataclass
 from mscvt.tensors.info import TensorInfo
 from mscvt.tensors.quantized.matrix import DecodedMatrix, rows_of_a_tile, tiles
 from mscvt.tensors.quantized.weight import whole

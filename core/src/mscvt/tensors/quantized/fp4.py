@@ -6,10 +6,10 @@ but for the smallest scales, where it is rounded once. Code 8 is -0.0.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
+from mscvt.records import dataclass
 from mscvt.tensors.info import TensorInfo
 from mscvt.tensors.quantized.matrix import DecodedMatrix, tiles
 from mscvt.tensors.quantized.weight import whole

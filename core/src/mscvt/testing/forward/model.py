@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, TypeAlias
 
 from torch import Tensor
 
 from mscvt.errors import MscvtError
+from mscvt.records import dataclass
 from mscvt.testing.forward.roles import Roles
 
 

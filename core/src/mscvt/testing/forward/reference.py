@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+
+from mscvt.records import dataclass
 
 TOLERANCE = 1e-4
 """How far logits may be apart, as a share of the largest; float32 needs about 1e-6, a wrong tensor makes 1e-2."""

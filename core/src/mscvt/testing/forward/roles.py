@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import torch
 from torch import Tensor
 
 from mscvt.errors import MscvtError
+from mscvt.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)
