@@ -70,10 +70,10 @@ def load_torch() -> None:
     """Have torch ready for this thread."""
     if _PROCESS.is_loaded and not _THREAD.is_to_compute_alone:
         return
-    with _PROCESS.lock:
-        began = time.monotonic()
-        import torch
+    began = time.monotonic()
+    import torch
 
+    with _PROCESS.lock:  # not before: whoever is interrupted meanwhile needs it to end
         if not _PROCESS.is_loaded:
             _quiet()
             _PROCESS.is_loaded = True
