@@ -101,8 +101,9 @@ def make_plan(
 
     equal: list[tuple[Name, Name, int]] = []
     for kept, others in grouping.equal(replicas=replicas):
-        numel = source[kept].numel
-        equal += [(kept, other, numel) for other in others if other in source]
+        if there := [other for other in others if other in source]:
+            numel = source[kept].numel
+            equal += [(kept, other, numel) for other in there]
     return Plan(tuple(files(tensors)), len(work), units, tuple(equal), left_out)
 
 
