@@ -21,6 +21,8 @@ WORK = 4_000_000
 """Steps: as many as 60,000 tensors take, some seconds."""
 _COSTS = {bytes([code]): 4 for code in b"}]\x8f(tdl\x85\x86\x87\x91"}
 """What an opcode counts that makes a container: an empty dict is 64 bytes from one byte of pickle. Others count 1."""
+_STEPS = {code: (_COSTS.get(code, 1), handler) for code, handler in HANDLERS.items() if code != pickle.STOP}
+"""Opcode -> what it counts, and what to do for it."""
 _OBJECT_WORK = 8
 _TUPLE_KEY_WORK = 1000
 """Many different tuples can be made to have one hash, and are then compared each with each."""
@@ -77,17 +79,17 @@ class Unpickler(pickle._Unpickler):
         Raises:
             MscvtError: Where it ends before its end, or takes too much work.
         """
-        read = self.read
-        while code := read(1):
-            self._work_left -= _COSTS.get(code, 1)
+        read, steps = self.read, _STEPS
+        while found := steps.get(code := read(1)):
+            cost, handler = found
+            self._work_left -= cost
             if self._work_left < 0:
                 self.spend(0)
-            if code == pickle.STOP:
-                return self.stack.pop()
-            handler = HANDLERS.get(code)
-            if handler is None:
-                raise MscvtError(f"its pickle is damaged: there is no opcode {code!r}")
             handler(self)
+        if code == pickle.STOP:
+            return self.stack.pop()
+        if code:
+            raise MscvtError(f"its pickle is damaged: there is no opcode {code!r}")
         raise MscvtError("its pickle is damaged: it ends before its end")
 
     def spend(self, work: int) -> None:
