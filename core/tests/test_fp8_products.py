@@ -56,6 +56,16 @@ def test_both_ways_of_multiplying_give_the_same_bits(shape):
     assert np.array_equal(*found)
 
 
+def test_nan_has_the_same_bits_in_every_region():
+    codes = torch.full((5, 300), 0x7F, dtype=torch.uint8)
+    codes[:, ::3] = 0x38
+    source = block_fp8(codes.view(torch.float8_e4m3fn), torch.ones(1, 3))
+    whole = source.region(0, (5, 300), (300, 1)).copy()
+    assert len(np.unique(whole)) == 2
+    for left, right in ((0, 1), (1, 2), (7, 60), (100, 300)):
+        assert np.array_equal(source.region(left, (5, right - left), (300, 1)), whole[:, left:right])
+
+
 def test_machine_whose_other_way_differs_is_found_out():
     def way_with(shift, variance):
         def neutral(blocks):

@@ -33,6 +33,8 @@ _LARGE = 2.0**8
 
 Multiply = Callable[["torch.Tensor", "torch.Tensor", "torch.Tensor"], None]
 """Puts shrunken values `[rows, blocks, width]` times f32 factors `[blocks]` into bf16 elements, rounded once."""
+Way = tuple[Multiply, "torch.Tensor"]
+"""How values are multiplied, and by the factors of which blocks `[down, across]`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,28 +65,33 @@ def block_fp8(values: torch.Tensor, scales: torch.Tensor, block: tuple[int, int]
     """A matrix of e4m3 `[rows, columns]` and the scales of its blocks as a source of bf16."""
     import torch
 
-    codes, factors = values.view(torch.uint8).numpy(), scales.to(torch.float32)
-    multiply: Multiply = by_element
-    if float(factors.amin()) > 0 and float(factors.amax()) < _LARGE and is_exact():  # none is NaN
-        factors, multiply = factors * _INVERSE, by_channel
+    codes, scales = values.view(torch.uint8).numpy(), scales.to(torch.float32)
+    of_nan: Way = by_element, scales
+    usual = of_nan
+    if float(scales.amin()) > 0 and float(scales.amax()) < _LARGE and is_exact():  # none is NaN
+        usual = by_channel, scales * _INVERSE
 
     def decode(first: int, end: int, left: int, right: int) -> torch.Tensor:
-        return _decode(codes, factors, multiply, block, (first, end, left, right))
+        return _decode(codes, (usual, of_nan), block, (first, end, left, right))
 
     return DecodedMatrix(values.shape[1], decode)
 
 
 def _decode(
-    codes: Bits, factors: torch.Tensor, multiply: Multiply, block: tuple[int, int], box: tuple[int, int, int, int]
+    codes: Bits, ways: tuple[Way, Way], block: tuple[int, int], box: tuple[int, int, int, int]
 ) -> torch.Tensor:
-    """Decode a box; on the way there are all columns of its blocks, with anything in those that are not its own."""
+    """Decode a box; on the way there are all columns of its blocks, with anything in those that are not its own.
+
+    The second way is for what has NaN in it, to which the first one gives other bits at the end of a row.
+    """
     import torch
 
     first, end, left, right = box
     height, width = block
     above, skipped = first // height, left % width
-    factors = factors[above : -(-end // height), left // width : -(-right // width)]
-    blocks = factors.shape[1]
+    blocks = -(-right // width) - left // width
+    there = slice(above, -(-end // height)), slice(left // width, left // width + blocks)
+    here = [(multiply, factors[there]) for multiply, factors in ways]
     if blocks == 1:  # a part of one is as good as a whole
         width, skipped = right - left, 0
     columns, inside = blocks * width, slice(skipped, skipped + right - left)
@@ -93,7 +100,7 @@ def _decode(
     room = torch.empty((min(end - first, rows_of_a_tile(columns // 2)), blocks, width), dtype=torch.bfloat16)
     bits = room.view(torch.int16).numpy().reshape(-1, columns)[:, inside]
     for start, stop in tiles(first, end, columns // 2):
-        shrink(codes[start:stop, left:right], bits[: stop - start])
+        multiply, factors = here[shrink(codes[start:stop, left:right], bits[: stop - start])]
         wanted = decoded[start - first : stop - first]
         made = wanted.view(-1, blocks, width) if is_whole else torch.empty_like(room[: stop - start])
         for row in range(start // height, -(-stop // height)):
@@ -104,11 +111,14 @@ def _decode(
     return decoded
 
 
-def shrink(codes: Bits, bits: Bits) -> None:
+def shrink(codes: Bits, bits: Bits) -> bool:
     """Put the bits of bf16 values that are 2^-120 of e4m3 values, exactly, subnormal ones included.
 
     For that bits only move: of the exponent in bf16 the last four are e4m3's, of the mantissa the first three. It takes
     a tenth of the time of torch's conversion.
+
+    Returns:
+        Whether NaN is among them.
     """
     import numpy as np
 
@@ -116,8 +126,10 @@ def shrink(codes: Bits, bits: Bits) -> None:
     np.copyto(bits, signed)  # the sign is copied into all bits above
     np.multiply(bits, 1 << 4, out=bits)  # a fifth of a shift's time
     np.bitwise_and(bits, -0x7810, out=bits)  # sign, and seven bits from the 11th on
-    if signed.max() == _NAN or codes.max() == _NAN | 0x80:
+    has_nan = bool(signed.max() == _NAN or codes.max() == _NAN | 0x80)
+    if has_nan:
         bits[(codes & _NAN) == _NAN] |= 0x7800  # the largest exponent
+    return has_nan
 
 
 def by_element(shrunk: torch.Tensor, scales: torch.Tensor, into: torch.Tensor) -> None:
