@@ -132,3 +132,28 @@ def test_copies_are_equal(again):
     other = again(one)
     assert other is not one
     assert (other, other.seen, other.area) == (one, [3], 5.0)
+
+
+@pytest.mark.parametrize(
+    "bases", [(records.dataclass, dataclasses.dataclass), (dataclasses.dataclass, records.dataclass)]
+)
+@pytest.mark.parametrize("slots", [True, False])
+def test_records_and_dataclasses_inherit_from_each_other(bases, slots):
+    first, second = bases
+
+    @first(frozen=True, slots=slots)
+    class Base:
+        a: int
+        b: int = 2
+
+    @second(frozen=True, slots=slots)
+    class Heir(Base):
+        c: int = 3
+
+    heir = Heir(1)
+    assert heir == Heir(1, 2, 3)
+    assert (copy.copy(heir), dataclasses.astuple(heir)) == (heir, (1, 2, 3))
+    with pytest.raises(FrozenInstanceError):
+        heir.a = 4
+    with pytest.raises(TypeError, match="cannot inherit non-frozen dataclass from a frozen one"):
+        second()(type("Loose", (Base,), {}))

@@ -25,8 +25,17 @@ else:
         """Make dataclasses, the frozen ones quicker; to type checkers this is `dataclasses.dataclass`."""
         if not frozen:
             return dataclasses.dataclass(slots=slots, eq=eq, kw_only=kw_only)
-        made = dataclasses.dataclass(init=False, repr=False, eq=False, slots=slots, kw_only=kw_only)
-        return lambda cls: _with_methods(made(cls), slots=slots, eq=eq)
+
+        def made(cls: type[Any]) -> type[Any]:
+            # only what is frozen may inherit from what is frozen, and the other way round
+            is_heir = any(dataclasses.is_dataclass(base) for base in cls.__bases__)
+            plain = dataclasses.dataclass(
+                init=False, repr=False, eq=False, frozen=is_heir, slots=slots, kw_only=kw_only
+            )(cls)
+            plain.__dataclass_params__.frozen = True
+            return _with_methods(plain, slots=slots, eq=eq)
+
+        return made
 
 
 class _Made:

@@ -77,9 +77,7 @@ def block_fp8(values: torch.Tensor, scales: torch.Tensor, block: tuple[int, int]
     return DecodedMatrix(values.shape[1], decode)
 
 
-def _decode(
-    codes: Bits, ways: tuple[Way, Way], block: tuple[int, int], box: tuple[int, int, int, int]
-) -> torch.Tensor:
+def _decode(codes: Bits, ways: tuple[Way, Way], block: tuple[int, int], box: tuple[int, int, int, int]) -> torch.Tensor:
     """Decode a box; on the way there are all columns of its blocks, with anything in those that are not its own.
 
     The second way is for what has NaN in it, to which the first one gives other bits at the end of a row.
