@@ -71,6 +71,29 @@ def test_pages_stay_until_the_reader_has_seen_that_they_are_taken(tmp_path):
     assert path.stat().st_size == 0
 
 
+def test_of_many_files_few_are_open_and_one_that_is_read_stays_guarded(tmp_path, monkeypatch):
+    monkeypatch.setattr("mscvt.formats.files._MOST_MAPPED", 2)
+    paths = [tmp_path / str(number) for number in range(6)]
+    for number, path in enumerate(paths):
+        path.write_bytes(bytes([number]) * 2 * PAGES)
+    maps, before = MappedFiles(paths), len(os.listdir("/proc/self/fd"))
+    first = maps.tensor(TensorInfo("U8", (2 * PAGES,), 0, 0))
+    for _ in range(2):
+        for number in range(1, 6):
+            found = maps.tensor(TensorInfo("U8", (2 * PAGES,), number, 0)).region(0, (2 * PAGES,), (1,))
+            assert (found == number).all()
+    del found
+    assert len(os.listdir("/proc/self/fd")) == before + 3 * 2  # the first one, which is in use, and two
+    cutting = subprocess.Popen([sys.executable, "-c", f"import os; os.truncate({str(paths[0])!r}, 0)"])
+    time.sleep(0.5)
+    assert cutting.poll() is None
+    assert not first.region(0, (2 * PAGES,), (1,)).any()
+    del first
+    assert cutting.wait(20) == 0
+    maps.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_a_file_that_is_open_for_writing_is_read_without_a_lease(tmp_path):
     path = tmp_path / "weights"
     with path.open("wb") as file:

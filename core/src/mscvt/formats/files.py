@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import stat
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard
 
@@ -71,12 +71,30 @@ def refuse_pointer(path: Path, beginning: bytes) -> None:
         )
 
 
+_MOST_MAPPED = 128
+"""Files of one checkpoint that are mapped at once; more than a layer's weights lie in, as a rule."""
+
+
+def mapped_at_once(paths: Collection[object]) -> int:
+    """How many of a checkpoint's files are mapped at the same time, however many there are."""
+    return min(len(paths), _MOST_MAPPED)
+
+
+class _Mapped(mmap.mmap):
+    """A mapped file, which is guarded as long as anybody reads it."""
+
+    guard: Guard
+
+
 class MappedFiles:
-    """Files mapped read-only, whose tensors are views of the page cache; safe to use from many threads."""
+    """Files mapped read-only, whose tensors are views of the page cache; safe to use from many threads.
+
+    Of many files only those are kept open that were opened last.
+    """
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = paths
-        self._opened: dict[int, tuple[mmap.mmap, Guard]] = {}
+        self._opened: dict[int, _Mapped] = {}
         self._lock = threading.Lock()
 
     def tensor(self, info: TensorInfo) -> PlainTensor:
@@ -91,11 +109,12 @@ class MappedFiles:
         if not nbytes:
             return PlainTensor(b"", info.dtype)
         with self._lock:
-            opened = self._opened.get(info.file)
-            if opened is None:
-                opened = self._opened[info.file] = self._open(info.file)
-            mapped, guard = opened
-            guard.check()
+            mapped = self._opened.get(info.file)
+            if mapped is None:
+                if len(self._opened) >= _MOST_MAPPED:
+                    del self._opened[next(iter(self._opened))]
+                mapped = self._opened[info.file] = self._open(info.file)
+            mapped.guard.check()
         if info.offset + nbytes > len(mapped):
             raise MscvtError(f"{self.paths[info.file]}: has become shorter since its header was read")
         return PlainTensor(mapped, info.dtype, info.offset)
@@ -105,11 +124,13 @@ class MappedFiles:
         with self._lock:
             self._opened.clear()
 
-    def _open(self, number: int) -> tuple[mmap.mmap, Guard]:
+    def _open(self, number: int) -> _Mapped:
         path = self.paths[number]
         try:
             guard = Guard(path)
             with path.open("rb") as file:
-                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), guard
+                mapped = _Mapped(file.fileno(), 0, access=mmap.ACCESS_READ)
+            mapped.guard = guard
+            return mapped
         except (OSError, ValueError) as error:
             raise MscvtError(f"{path}: can't be mapped: {error}") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,7 +64,7 @@ def _equal_among(plan: Plan, wanted: Callable[[Name], bool]) -> list[tuple[Name,
     return [pair for pair in plan.equal if pair[0] in read or pair[0] not in others]
 
 
-def compare_written(conversion: Conversion, folder: Path, chosen: list[OutputFile], settings: Settings) -> None:
+def compare_written(conversion: Conversion, folder: Path, chosen: Sequence[OutputFile], settings: Settings) -> None:
     """Read everything again, from both sides, and compare it byte for byte.
 
     Raises:

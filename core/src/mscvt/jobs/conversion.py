@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mscvt.errors import MscvtError
+from mscvt.formats.files import mapped_at_once
 from mscvt.jobs.comparison import check_equal_sources, compare_written
 from mscvt.jobs.disk_errors import disk_error
 from mscvt.jobs.prepared import Conversion, Interrupted, Result, Settings
@@ -45,13 +46,36 @@ def run_conversion(conversion: Conversion, target: Path, settings: Settings) -> 
 
     began, loading = time.monotonic(), loading_seconds()
     chosen = select_files(conversion.plan.files, settings.only)
-    allow_open_files(read=len(conversion.identity["source"]["files"]), written=len(chosen))
+    at_once = allow_open_files(read=mapped_at_once(conversion.identity["source"]["files"]), written=len(chosen))
+    runs = [
+        _run(conversion, target, chosen, chosen[start : start + at_once], settings)
+        for start in range(0, len(chosen), at_once)
+    ]
+    missing = runs[-1].missing
+    return Result(
+        target=target,
+        staging=runs[-1].staging.root,
+        files=len(chosen),
+        nbytes=sum(file.nbytes for file in chosen),
+        written=sum(run.written for run in runs),
+        seconds=time.monotonic() - began - (loading_seconds() - loading),
+        is_complete=missing is None,
+        missing=tuple(missing or ()),
+        resumed_tensors=sum(run.resumed_tensors for run in runs),
+        verified=settings.verify,
+    )
+
+
+def _run(
+    conversion: Conversion, target: Path, chosen: Sequence[OutputFile], files: Sequence[OutputFile], settings: Settings
+) -> _Run:
+    """Write files that may be open at once, which are some of those that were chosen."""
     run: _Run | None = None
     try:
         staging = staging_of(conversion, target)
         check_apart(staging.target, conversion.sources)
-        run = _Run(conversion, staging, chosen, settings)
-        missing = run.run()
+        run = _Run(conversion, staging, chosen, files, settings)
+        run.run()
     except OSError as error:
         raise disk_error(error, target, is_begun=run is not None and run.leaves_work) from error
     except KeyboardInterrupt:
@@ -61,18 +85,7 @@ def run_conversion(conversion: Conversion, target: Path, settings: Settings) -> 
     finally:
         if run is not None:
             run.holding.release()
-    return Result(
-        target=target,
-        staging=staging.root,
-        files=len(chosen),
-        nbytes=sum(file.nbytes for file in chosen),
-        written=run.written,
-        seconds=time.monotonic() - began - (loading_seconds() - loading),
-        is_complete=missing is None,
-        missing=tuple(missing or ()),
-        resumed_tensors=run.resumed_tensors,
-        verified=settings.verify,
-    )
+    return run
 
 
 def staging_of(conversion: Conversion, target: Path) -> Staging:
@@ -105,40 +118,51 @@ def check_space(staging: Staging, files: Sequence[OutputFile]) -> None:
 
 
 class _Run:
-    """One run of a conversion.
+    """The writing of as many files as may be open at once.
 
     Attributes:
         holding: Closes locks and files when nobody uses them any more.
         is_begun: Whether there is work that the same command can go on with.
         written: Bytes of tensors that this run has written.
-        resumed_tensors: Tensors of the chosen files that were there before.
+        resumed_tensors: Tensors of its files that were there before.
+        missing: Files that still are to be written, by this conversion's other runs; None where the output is complete.
     """
 
-    def __init__(self, conversion: Conversion, staging: Staging, chosen: list[OutputFile], settings: Settings) -> None:
-        self.conversion, self.staging, self.chosen, self.settings = conversion, staging, chosen, settings
+    def __init__(
+        self,
+        conversion: Conversion,
+        staging: Staging,
+        chosen: Sequence[OutputFile],
+        files: Sequence[OutputFile],
+        settings: Settings,
+    ) -> None:
+        """Prepare to write some of the chosen files."""
+        self.conversion, self.staging, self.settings = conversion, staging, settings
+        self.chosen, self.files = chosen, files
         self.holding = Holding()
         self.holding.closing(staging.close)
         self.holding.closing(conversion.source.close)
         self.is_begun = False
         self.written = 0
-        self.resumed_tensors = sum(len(file.tensors) for file in chosen)
+        self.resumed_tensors = sum(len(file.tensors) for file in files)
+        self.missing: Sequence[str] | None = None
 
-    def run(self) -> list[str] | None:
-        """Write what is missing; returns the files that still are, or None where the output is complete."""
+    def run(self) -> None:
+        """Write what is not there."""
         conversion, staging, settings = self.conversion, self.staging, self.settings
         staging.open(
             overwrite=settings.overwrite,
             resume=settings.resume,
-            files=[file.path for file in self.chosen],
+            files=[file.path for file in self.files],
             again=settings.verify,
         )
         if staging.is_committed:
             if settings.verify:
-                compare_written(conversion, staging.target, self.chosen, settings)
-            return None
-        missing = [file for file in self.chosen if not staging.is_whole(file.path)]
+                compare_written(conversion, staging.target, self.files, settings)
+            return
+        missing = [file for file in self.files if not staging.is_whole(file.path)]
         if missing:
-            check_space(staging, missing)
+            check_space(staging, [file for file in self.chosen if not staging.is_whole(file.path)])
             among = {name for file in missing for name in file.tensors}
             is_part = len(missing) < len(conversion.plan.files)
             compared = (conversion.compared or conversion.source).tensor
@@ -148,15 +172,15 @@ class _Run:
             self._seal(missing)
         if settings.verify:
             try:
-                compare_written(conversion, staging.data, self.chosen, settings)
+                compare_written(conversion, staging.data, self.files, settings)
             except MscvtError:
-                staging.discard([file.path for file in self.chosen])
+                staging.discard([file.path for file in self.files])
                 raise
         check_unchanged(conversion.identity["source"])
         staging.mark_whole([file.path for file in missing])
         everything = [file.path for file in conversion.plan.files]
-        is_complete = staging.complete(everything, conversion.finish, settings.overwrite)
-        return None if is_complete else staging.missing(everything)
+        if not staging.complete(everything, conversion.finish, settings.overwrite):
+            self.missing = staging.missing(everything)
 
     def _fill(self, files: Sequence[OutputFile]) -> None:
         """Allocate files and run the plan into them."""
@@ -235,8 +259,9 @@ class _Run:
         kept = 0
         for file in self.chosen:
             record = self.staging.records.get(file.path)
+            is_whole = record is None and self.staging.is_whole(file.path)
             for index, (dtype, shape) in enumerate(file.tensors.values()):
-                if record is None or index in record.tensors:
+                if is_whole or (record is not None and index in record.tensors):
                     kept += prod(shape) * ITEM_SIZES[dtype]
         nbytes, root = sum(file.nbytes for file in self.chosen), self.staging.root
         return (

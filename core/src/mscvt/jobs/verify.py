@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from mscvt.dialects.options import Options
 from mscvt.errors import Faults
 from mscvt.executors.executor import Executor, Moved, Part, threads_of_part
+from mscvt.formats.files import mapped_at_once
 from mscvt.formats.huggingface.config import read_config
 from mscvt.jobs.comparison import check_equal_sources
 from mscvt.jobs.models import model_from_args
@@ -205,7 +206,7 @@ def prepare_comparison(request: Request, registry: Registry) -> Comparison:
     left_out = model.family.left_out(model.h)
     plan = plan_to_megatron(model.description, source.tensors, left_out=left_out, dtype=request.dtype_name)
     _check_same_tensors(plan, existing.tensors)
-    allow_open_files(read=len(opened.files) + len(existing.files))
+    allow_open_files(read=mapped_at_once(opened.files) + mapped_at_once(existing.files))
     return Comparison(plan, source, existing, model.notes)
 
 

@@ -12,24 +12,27 @@ _EACH = 2
 """How often a file is open: what is read is mapped and guarded, what is written has a record beside it."""
 
 
-def allow_open_files(*, read: int, written: int = 0) -> None:
-    """Raise the soft limit on open files, as far as the system allows it.
+def allow_open_files(*, read: int, written: int = 0) -> int:
+    """Raise the soft limit on open files, as far as the system allows it and it is needed.
 
     Args:
-        read: Files that are read.
-        written: Files that are written at the same time.
+        read: Files that are open for reading at the same time.
+        written: Files that are to be written.
+
+    Returns:
+        How many of them can be written at the same time: all, or one at the least.
 
     Raises:
-        MscvtError: Where it does not allow so many.
+        MscvtError: Where the system does not allow even that.
     """
-    count = _EACH * (read + written) + OTHER_FILES
+    least, count = (_EACH * (read + files) + OTHER_FILES for files in (min(written, 1), written))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= count:
-        return
-    if hard != resource.RLIM_INFINITY and hard < count:
-        can_be_parts = written > 1 and _EACH * (read + 1) + OTHER_FILES <= hard
+        return written
+    if hard != resource.RLIM_INFINITY and hard < least:
         raise MscvtError(
-            f"{count} files must be open at once, the system allows {hard}",
-            hint=f"Raise the limit (ulimit -Hn){', or write a part at a time with --only' if can_be_parts else ''}.",
+            f"{least} files must be open at once, the system allows {hard}", hint="Raise the limit (ulimit -Hn)."
         )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
+    allowed = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return min(written, (allowed - OTHER_FILES) // _EACH - read)

@@ -38,7 +38,7 @@ class ItemReader:
         self._paths = paths
         self._maps = MappedFiles(paths)
         self._forms: dict[bytes, _Form] = {}
-        self._opened: dict[tuple[int, Place, str, tuple[int, ...]], PlainTensor] = {}
+        self._starts: dict[tuple[int, Place, str, tuple[int, ...]], int] = {}
         self._lock = threading.Lock()
 
     def tensor(self, file: int, place: Place, dtype: str, shape: tuple[int, ...]) -> PlainTensor:
@@ -55,18 +55,16 @@ class ItemReader:
         """
         with self._lock:
             key = file, place, dtype, shape
-            found = self._opened.get(key)
-            if found is None:
-                start = self._data_start(self._paths[file], place, dtype, shape)
-                found = self._maps.tensor(TensorInfo(dtype, shape, file, start))
-                self._opened[key] = found
-            return found
+            start = self._starts.get(key)
+            if start is None:
+                start = self._starts[key] = self._data_start(self._paths[file], place, dtype, shape)
+        return self._maps.tensor(TensorInfo(dtype, shape, file, start))
 
     def close(self) -> None:
         """Let go of every open file."""
         with self._lock:
-            self._opened.clear()
-            self._maps.close()
+            self._starts.clear()
+        self._maps.close()
 
     def _data_start(self, path: Path, place: Place, dtype: str, shape: tuple[int, ...]) -> int:
         """Where the bytes of a chunk begin, in bytes from the file's start."""
