@@ -90,7 +90,7 @@ def test_as_many_files_are_written_at_once_as_the_hard_limit_allows(hard, monkey
 @pytest.mark.parametrize("mapped", [1, 3])
 def test_files_beyond_the_hard_limit_are_written_a_few_at_a_time(direction, mapped, sources, tmp_path, monkeypatch):
     convert(direction, sources, tmp_path / "alone")
-    most, opened, allowed = [0], [], allow_open_files
+    most, opened, asked = [0], [], []
 
     class Watched(OpenFiles):
         def __init__(self, paths):
@@ -98,7 +98,11 @@ def test_files_beyond_the_hard_limit_are_written_a_few_at_a_time(direction, mapp
             opened.append(len(paths))
             most[0] = max(most[0], open_files())
 
-    monkeypatch.setattr("mscvt.jobs.conversion.allow_open_files", lambda **wanted: min(3, allowed(**wanted)))
+    def allow(**wanted):
+        asked.append(wanted)
+        return min(3, allow_open_files(**wanted))
+
+    monkeypatch.setattr("mscvt.jobs.conversion.allow_open_files", allow)
     monkeypatch.setattr("mscvt.jobs.conversion.OpenFiles", Watched)
     monkeypatch.setattr("mscvt.formats.files._MOST_MAPPED", mapped)
     before = open_files()
@@ -106,6 +110,7 @@ def test_files_beyond_the_hard_limit_are_written_a_few_at_a_time(direction, mapp
     assert (result.is_complete, result.resumed_tensors, result.verified) == (True, 0, True)
     assert tree(tmp_path / "out") == tree(tmp_path / "alone")
     assert result.written == result.nbytes
+    assert asked == [{"read": 2 * mapped if direction == "mg2hf" else 1 + mapped, "written": result.files}]
     assert sum(opened) == result.files > 3 >= max(opened)
     assert most[0] <= before + 2 * 3 + 2 * mapped + 3  # with the folder's own locks
     assert open_files() == before

@@ -46,7 +46,8 @@ def run_conversion(conversion: Conversion, target: Path, settings: Settings) -> 
 
     began, loading = time.monotonic(), loading_seconds()
     chosen = select_files(conversion.plan.files, settings.only)
-    at_once = allow_open_files(read=mapped_at_once(conversion.identity["source"]["files"]), written=len(chosen))
+    read = [conversion.identity["source"]["files"], *([chosen] if settings.verify else [])]
+    at_once = allow_open_files(read=sum(map(mapped_at_once, read)), written=len(chosen))
     runs = [
         _run(conversion, target, chosen, chosen[start : start + at_once], settings)
         for start in range(0, len(chosen), at_once)
