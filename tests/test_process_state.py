@@ -110,7 +110,7 @@ def test_files_beyond_the_hard_limit_are_written_a_few_at_a_time(direction, mapp
     assert (result.is_complete, result.resumed_tensors, result.verified) == (True, 0, True)
     assert tree(tmp_path / "out") == tree(tmp_path / "alone")
     assert result.written == result.nbytes
-    assert asked == [{"read": 2 * mapped if direction == "mg2hf" else 1 + mapped, "written": result.files}]
+    assert asked == [{"read": 2 * mapped, "written": result.files}]  # as many of what is verified
     assert sum(opened) == result.files > 3 >= max(opened)
     assert most[0] <= before + 2 * 3 + 2 * mapped + 3  # with the folder's own locks
     assert open_files() == before
