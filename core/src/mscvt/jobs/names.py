@@ -24,7 +24,7 @@ class Names:
 
 
 def look_at_names(folder: Path, registry: Registry, model_type: str | None = None) -> Names:
-    """Fold the names of a checkpoint from its headers alone; torch is not needed where they are safetensors.
+    """Fold the names of a checkpoint from its headers alone.
 
     Args:
         folder: The checkpoint. `config.json` is only needed for a model type.

@@ -58,30 +58,12 @@ def _allocate(path: Path, file: OutputFile, allocate: Allocate) -> Mapping[Name,
         offsets = allocate(temporary, file)
         reserve(temporary)
         sync(temporary)
-    except RuntimeError as error:
-        _try_to_write(temporary)
-        raise MscvtError(f"{path}: can't be allocated: {error}") from error
     except OSError as error:
         temporary.unlink(missing_ok=True)  # it may hold the space that is needed
         error.filename = error.filename or str(path)
         raise
     temporary.replace(path)
     return offsets
-
-
-def _try_to_write(path: Path) -> None:
-    """Write a little more to a file that torch could not write: it doesn't tell why, the system does.
-
-    Raises:
-        OSError: Where the disk is full or broken.
-    """
-    try:
-        with path.open("ab") as file:
-            file.write(bytes(1 << 20))
-            file.flush()
-            os.fsync(file.fileno())
-    finally:
-        path.unlink(missing_ok=True)
 
 
 class OpenFiles:
