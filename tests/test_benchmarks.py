@@ -51,7 +51,7 @@ def test_speed_reports_every_figure_of_every_direction_for_a_tiny_model(tmp_path
 
 
 def test_sources_reports_every_kind_beside_a_copy(capsys):
-    benchmark("sources").main(["--rows", "128", "--columns", "64", "--rounds", "1"])
+    benchmark("sources").main(["--rows", "1024", "--columns", "512", "--rounds", "3"])
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
     assert [row[0] for row in rows] == ["copy", "FP8 to bf16", "FP4 to bf16", "fp32 to bf16", "bf16 to fp32", "compare"]
     assert all(float(speed) > 0 and float(ratio) > 0 for _, speed, ratio in rows)
