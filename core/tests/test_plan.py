@@ -181,6 +181,25 @@ def test_tensors_of_two_dtypes_in_one_are_refused_unless_a_dtype_is_asked_for():
     plan_to_megatron(described, source, dtype="BF16")
 
 
+@pytest.mark.parametrize("asked", [None, "BF16"])
+def test_experts_of_different_dtypes_keep_their_own_unless_one_is_asked_for(asked):
+    described = description(**{EP: 2})
+    source = source_of(described)
+    for part in ("gate", "up", "down"):
+        name = f"model.layers.1.experts.2.{part}.weight"
+        source[name] = source[name]._replace(dtype="F32")
+    plan = plan_to_megatron(described, source, dtype=asked)
+    key = "decoder.layers.1.mlp.experts.local_experts.{}.linear_fc{}.weight"
+    found = {
+        (rank, expert): {
+            plan.files[rank].tensors[Rank(0, 0, rank), "model", key.format(expert, fc)][0] for fc in (1, 2)
+        }
+        for rank in (0, 1)
+        for expert in (0, 1)
+    }
+    assert found == {(0, 0): {"BF16"}, (0, 1): {"BF16"}, (1, 0): {asked or "F32"}, (1, 1): {"BF16"}}
+
+
 def test_all_that_is_wrong_with_shards_is_shown_at_once():
     described = description(**{TP: 2})
     shards = shards_of(plan_to_megatron(described, source_of(described)))
