@@ -16,8 +16,8 @@ from mscvt.engine import DEFAULT_MEMORY
 from mscvt.engine.blocks import move
 from mscvt.tensors.adapted import AdaptedMatrix
 from mscvt.tensors.bits import KINDS
-from mscvt.tensors.computing import in_memory
 from mscvt.tensors.sources import SourceTensor, is_computed
+from mscvt.testing.in_memory import in_memory
 
 
 def gigabytes_per_second(nbytes: int, work: Callable[[], object], rounds: int) -> float:

@@ -19,11 +19,11 @@ from mscvt.engine.same_bytes import same_bytes
 from mscvt.layout.pairs import Loop, Pair
 from mscvt.plan.contents import Content, Copy
 from mscvt.tensors.bits import PlainTensor
-from mscvt.tensors.computing import in_memory
 from mscvt.tensors.info import ITEM_SIZES
 from mscvt.tensors.quantized.block_fp8 import BLOCK, block_fp8
 from mscvt.tensors.quantized.fp4 import GROUP, fp4
 from mscvt.tensors.sources import SourceTensor
+from mscvt.testing.in_memory import in_memory
 
 _CORES = 2
 """A conversion's buffers are divided among so many threads."""

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from mscvt.engine.blocks import move
 from mscvt.errors import MscvtError
 from mscvt.tensors.adapted import AdaptedMatrix, AdaptedSource, LowRank
-from mscvt.tensors.computing import as_bits, in_memory, values_of
+from mscvt.tensors.computing import as_bits, values_of
 from mscvt.tensors.info import TensorInfo
 from mscvt.tensors.merging import merge
+from mscvt.testing.in_memory import in_memory
 
 DTYPES = {"BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64, "U8": torch.uint8}
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mscvt.engine.blocks import Block, blocks_of, bytes_of
 from mscvt.layout.pairs import Loop, Pair, pair
 from mscvt.plan.contents import Content, Copy
-from mscvt.tensors.computing import in_memory
+from mscvt.testing.in_memory import in_memory
 
 DTYPES = {"BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64, "F8_E4M3": torch.float8_e4m3fn}
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}

@@ -7,7 +7,7 @@ import torch
 from mscvt.engine.blocks import Block
 from mscvt.engine.sinks import CompareSink
 from mscvt.plan.contents import Content
-from mscvt.tensors.computing import in_memory
+from mscvt.testing.in_memory import in_memory
 
 ELEMENTS = 40
 

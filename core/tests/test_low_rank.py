@@ -10,7 +10,8 @@ from mscvt.layout.layout import Run, resolve
 from mscvt.layout.low_rank import RANK, factor_layouts
 from mscvt.layout.rules import EXPERT, EXPERT_TENSOR, PADDING, TENSOR, Rule, Source, whole
 from mscvt.tensors.adapted import AdaptedMatrix
-from mscvt.tensors.computing import in_memory, values_of
+from mscvt.tensors.computing import values_of
+from mscvt.testing.in_memory import in_memory
 
 SIZES = {"queries": 2, "slot": 4, "half": 2, "state": 2, "nope": 2, "real": 7}
 HALVES = (Source("gate", "expert (half[0] ffn) hidden"), Source("up", "expert (half[1] ffn) hidden"))

@@ -117,7 +117,7 @@ class MappedFiles:
             mapped.guard.check()
         if info.offset + nbytes > len(mapped):
             raise MscvtError(f"{self.paths[info.file]}: has become shorter since its header was read")
-        return PlainTensor(mapped, info.dtype, info.offset)
+        return PlainTensor(memoryview(mapped)[info.offset : info.offset + nbytes], info.dtype)
 
     def close(self) -> None:
         """Let go of every file, whose writers wait while it is guarded; tensors that are in use stay readable."""

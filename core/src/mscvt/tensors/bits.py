@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from mmap import mmap
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ KINDS: Mapping[str, np.dtype[Any]] = {
 }
 """safetensors' name of a dtype -> what its bits are held as."""
 
-Memory = bytes | mmap | Bits
+Memory = bytes | memoryview | Bits
 """What elements lie in, byte after byte."""
 
 
@@ -29,11 +28,11 @@ class PlainTensor:
         dtype: safetensors' name.
     """
 
-    __slots__ = ("_buffer", "_kind", "_start", "dtype")
+    __slots__ = ("_buffer", "_kind", "dtype")
 
-    def __init__(self, buffer: Memory, dtype: str, start: int = 0) -> None:
-        """Take the memory, the elements' dtype, and the byte at which the first one begins."""
-        self.dtype, self._kind, self._buffer, self._start = dtype, KINDS[dtype], buffer, start
+    def __init__(self, buffer: Memory, dtype: str) -> None:
+        """Take the memory, and the elements' dtype."""
+        self.dtype, self._kind, self._buffer = dtype, KINDS[dtype], buffer
 
     def region(self, offset: int, extents: tuple[int, ...], strides: tuple[int, ...]) -> Bits:
         """A view of the elements at `offset + sum(index * stride)`, as an array of shape `extents`.
@@ -43,5 +42,5 @@ class PlainTensor:
         """
         width = self._kind.itemsize
         steps = tuple([stride * width for stride in strides])
-        view: Bits = np.ndarray(extents, self._kind, self._buffer, self._start + offset * width, steps)
+        view: Bits = np.ndarray(extents, self._kind, self._buffer, offset * width, steps)
         return view

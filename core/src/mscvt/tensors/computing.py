@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mscvt.tensors.bits import Bits, PlainTensor
+from mscvt.tensors.bits import Bits
 from mscvt.tensors.info import TORCH_NAMES
 
 if TYPE_CHECKING:
@@ -119,12 +119,6 @@ def as_bits(tensor: torch.Tensor) -> Bits:
 def values_of(tensor: SourceTensor, offset: int, extents: tuple[int, ...], strides: tuple[int, ...]) -> torch.Tensor:
     """The elements at `offset + sum(index * stride)`, as a tensor of shape `extents`."""
     return as_torch(tensor.region(offset, extents, strides), tensor.dtype)
-
-
-def in_memory(tensor: torch.Tensor) -> PlainTensor:
-    """A tensor's elements in row-major order, as something to copy from; they share its memory where they lie so."""
-    dtype = {name: dtype for dtype, name in TORCH_NAMES.items()}[str(tensor.dtype).removeprefix("torch.")]
-    return PlainTensor(as_bits(tensor.contiguous().view(-1)), dtype)
 
 
 def cast(target: Bits, dtype: str, source: Bits, from_dtype: str) -> None:
