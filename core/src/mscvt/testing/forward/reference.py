@@ -66,7 +66,7 @@ def random_reference(config: Mapping[str, Any], folder: Path, seed: int = 0, *, 
     model.save_pretrained(folder)
     tensors: dict[str, Tensor] = {}
     for path in sorted(folder.glob("*.safetensors")):
-        tensors |= load_file(path)
+        tensors |= {name: tensor.clone() for name, tensor in load_file(path).items()}  # aligned, and no part of a file
     saved = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return Reference(saved, tensors, tokens, logits)
 
