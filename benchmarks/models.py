@@ -232,7 +232,7 @@ SPEED: Mapping[str, Callable[[int], Model]] = MappingProxyType(
             split(2, 2, 4), layers=2 * scale, experts=64, vocab=14336, **_QWEN3_MOE
         ),
         "qwen3-8b": lambda scale: qwen3(
-            split(2, 2), layers=3 * scale, hidden=4096, ffn=12288, heads=32, groups=8, channels=128, vocab=8192
+            split(2, 3), layers=3 * scale, hidden=4096, ffn=12288, heads=32, groups=8, channels=128, vocab=8192
         ),
         "deepseek-v3": lambda scale: deepseek_v3(
             split(2, 1, 2), layers=scale, dense=0, mtp=0, experts=8, vocab=4096, **_V3
