@@ -22,7 +22,8 @@ import starts
 
 COMMITTED = Path(__file__).with_name("figures.json")
 _ROUNDS = 3
-_SPEED = ("--scenario", "qwen3-8b", "--rounds", str(_ROUNDS))
+_TINY = "tiny-tensors"
+_SPEED = ("--scenario", "qwen3-8b", "--scenario", _TINY, "--rounds", str(_ROUNDS))
 _PLANNING = ("--model", "deepseek-v3")
 
 
@@ -43,7 +44,9 @@ def measure(
     """Run all benchmarks; returns name -> figure."""
     at, output = ("--folder", str(folder)), folder / "report.json"
     speed.main([*speed_of, *at, "--output", str(output)])
-    ((_, scenario),) = json.loads(output.read_text())["scenarios"].items()
+    scenarios = json.loads(output.read_text())["scenarios"]
+    tiny = scenarios.pop(_TINY)
+    ((_, scenario),) = scenarios.items()
     found = {f"{way}, of cp": scenario[way]["ratio_processor"] for way in speed.DIRECTIONS}
     planning.main([*planning_of, *at, "--output", str(output)])
     report = json.loads(output.read_text())
@@ -51,6 +54,10 @@ def measure(
     output.unlink()
     started = starts.measure(folder, rounds)
     started |= {f"planning {way}": model[way]["processor"] for way in ("hf2mg", "mg2hf")}
+    started |= {
+        f"{way} of 10,000 tiny tensors": min(each["processor"] for each in tiny[way]["rounds"])
+        for way in speed.DIRECTIONS
+    }
     empty = started.pop(starts.EMPTY)
     found |= {f"{name}, of python's start": seconds / empty for name, seconds in started.items()}
     for main in (sources.main, merging.main):

@@ -66,7 +66,12 @@ def test_merging_reports_a_copy_and_every_rank(capsys):
 def test_figures_of_all_benchmarks_stand_beside_the_committed_ones(tmp_path, monkeypatch):
     figures, ways = benchmark("figures"), benchmark("speed").DIRECTIONS
     reports = {
-        "speed": {"scenarios": {"tiny": {"source_bytes": 1, **{way: {"ratio_processor": 1.5} for way in ways}}}},
+        "speed": {
+            "scenarios": {
+                "tiny": {"source_bytes": 1, **{way: {"ratio_processor": 1.5} for way in ways}},
+                "tiny-tensors": {way: {"rounds": [{"processor": 0.7}, {"processor": 0.6}]} for way in ways},
+            }
+        },
         "planning": {
             "models": {"tiny": {"hf2mg": {"processor": 4.0}, "mg2hf": {"processor": 5.0}}},
         },
@@ -82,6 +87,7 @@ def test_figures_of_all_benchmarks_stand_beside_the_committed_ones(tmp_path, mon
     assert not list(tmp_path.iterdir())
     assert (found["mg2hf, of cp"], found["planning mg2hf, of python's start"]) == (1.5, 10)
     assert found["plan hf2mg, of python's start"] == 5
+    assert found["mg2hf of 10,000 tiny tensors, of python's start"] == 1.2
     assert {"FP8 to bf16, of a copy", "merge, rank 16, of a copy"} <= found.keys()
     assert all(figure > 0 for figure in found.values())
     rows = figures.table({"a": 3.0, "b": 1.0}, {"a": 2.0}).splitlines()
