@@ -8,10 +8,13 @@ from walks import numbered, run, targets
 from mscvt.dialects.options import Options
 from mscvt.errors import Faults, MscvtError
 from mscvt.jobs.models import Model, model_from_config
+from mscvt.layout.pairs import Loop, Pair
 from mscvt.model.options import rows
 from mscvt.plan.by_huggingface import ByHuggingFace
 from mscvt.plan.by_shard import ByShard
-from mscvt.plan.joined import Joined
+from mscvt.plan.contents import Copy
+from mscvt.plan.joined import Joined, joined_form
+from mscvt.plan.targets import Form
 from mscvt.plugins.registry import load_registry
 from mscvt.testing.sources import features_of
 from random_models import WITH_EXPERTS, WITH_LATENT_ATTENTION, Case, cases
@@ -163,3 +166,10 @@ def test_models_of_different_tensors_can_not_be_joined():
     assert all("model.layers.1." in fault for fault in caught.value.faults)
     with pytest.raises(MscvtError, match=r"lm_head.weight is on one side only"):
         proven(whole, described(tie_word_embeddings=True)).raise_if_any("wrong")
+
+
+def test_what_lies_in_zeros_on_the_way_is_zeros_at_the_end():
+    half_empty = Form((4,), (Copy(0, Pair(0, 2, (Loop(2, 1, 1),))), Copy(None, Pair(2, 0, (Loop(2, 1, 0),)))), (0,))
+    turned = Form((4,), (Copy(0, Pair(0, 2, (Loop(2, 1, 1),))), Copy(0, Pair(2, 0, (Loop(2, 1, 1),)))), (0,))
+    copies = joined_form(turned, [half_empty], [7]).copies
+    assert copies == (Copy(None, Pair(0, 0, (Loop(2, 1, 0),))), Copy(0, Pair(2, 2, (Loop(2, 1, 1),))))

@@ -33,7 +33,7 @@ class Joined:
             numbers = tuple([sources.setdefault(name, len(sources)) for name in chain.from_iterable(shards)])
             kind = lot.forms, filling, numbers
             if kind not in self._forms:
-                self._forms[kind] = tuple(_joined(form, filling, numbers) for form in lot.forms)
+                self._forms[kind] = tuple(joined_form(form, filling, numbers) for form in lot.forms)
             yield lot._replace(forms=self._forms[kind], sources=tuple(sources))
 
     def equal(self, *, replicas: bool) -> Iterator[tuple[Name, Sequence[Name]]]:
@@ -49,7 +49,7 @@ class Joined:
             faults.add(f"{name} is on one side only")
 
 
-def _joined(form: Form, between: Sequence[Form], numbers: Sequence[int]) -> Form:
+def joined_form(form: Form, between: Sequence[Form], numbers: Sequence[int]) -> Form:
     """A form that is filled from tensors, filled from what these are filled from themselves.
 
     Args:
@@ -67,6 +67,9 @@ def _joined(form: Form, between: Sequence[Form], numbers: Sequence[int]) -> Form
         middle = form.wanted[source]
         for share, further in between[middle].copies:
             for joined in compose(walk, further):
-                number = numbers[starts[middle] + (share or 0)]
-                copies.append(Copy(wanted.setdefault(number, len(wanted)), joined))
+                if share is None:
+                    copies.append(Copy(None, joined))
+                else:
+                    number = numbers[starts[middle] + share]
+                    copies.append(Copy(wanted.setdefault(number, len(wanted)), joined))
     return Form(form.shape, tuple(copies), tuple(wanted))
