@@ -1,4 +1,4 @@
-"""What several modules of tests ask for: a hub to download from, and whole outputs to compare with."""
+"""What several modules of tests ask for: a hub to download from, a model, and whole outputs to compare with."""
 
 import os
 
@@ -8,7 +8,7 @@ import pytest
 from downloads import EXTRA, NAME, model_files
 from hub_server import Repository, serve_hub
 from mscvt.hubs import transfer
-from small_conversions import DIRECTIONS, convert, tree
+from small_conversions import DIRECTIONS, convert, make_sources, tree
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +35,21 @@ def hub(server, monkeypatch, tmp_path):
 
 
 @pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """The same small model in both formats."""
+    return make_sources(tmp_path_factory.mktemp("sources"))
+
+
+@pytest.fixture
+def no_sync(monkeypatch):
+    """Have nothing wait for the disk, which matters only where the power fails."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture(scope="module")
 def wholes(sources, tmp_path_factory):
     """What each direction makes of the module's sources."""
     folder = tmp_path_factory.mktemp("wholes")
     for direction in DIRECTIONS:
         convert(direction, sources, folder / direction, sync_seconds=60.0)
     return {direction: tree(folder / direction) for direction in DIRECTIONS}
-
-
-@pytest.fixture
-def no_sync(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)

@@ -12,17 +12,9 @@ import mscvt.engine.sinks
 from mscvt.errors import MscvtError
 from mscvt.jobs.conversion import Settings, run_conversion
 from mscvt.tensors.info import ITEM_SIZES
-from small_conversions import DIRECTIONS, make_sources, prepare, tree
+from small_conversions import DIRECTIONS, prepare, tree
 
-
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory):
-    return make_sources(tmp_path_factory.mktemp("sources"))
-
-
-@pytest.fixture(autouse=True)
-def _no_sync(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+pytestmark = pytest.mark.usefixtures("no_sync")
 
 
 def in_the_file(conversion, path, file):

@@ -13,15 +13,10 @@ from pathlib import Path
 import pytest
 
 from mscvt.errors import MscvtError
-from small_conversions import DIRECTIONS, convert, hidden, journalled, make_sources, prepare, tree
+from small_conversions import DIRECTIONS, convert, hidden, journalled, prepare, tree
 from small_disks import MOUNT, small_disks
 
 WORKER = Path(__file__).with_name("crash_worker.py")
-
-
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory):
-    return make_sources(tmp_path_factory.mktemp("sources"))
 
 
 @cache

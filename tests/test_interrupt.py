@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from mscvt.cli.main import app
 from mscvt.engine.sinks import FileSink
 from mscvt.errors import MscvtError
-from small_conversions import DIRECTIONS, convert, hidden, journalled, make_sources, tree
+from small_conversions import DIRECTIONS, convert, hidden, journalled, tree
 
 SLOW = """
 import os, sys, time
@@ -30,11 +30,6 @@ FileSink.put = slow_put
 sys.argv[0] = "mscvt"
 main()
 """
-
-
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory):
-    return make_sources(tmp_path_factory.mktemp("sources"))
 
 
 def command(direction, sources, target):

@@ -1,7 +1,6 @@
 """Private memory: bounded by what was asked for, whatever the size of the model. Nothing is timed."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,8 @@ from mscvt.jobs.prepare import prepare_to_huggingface, prepare_to_megatron
 from mscvt.jobs.request import Request
 from mscvt.jobs.verify import verify_checkpoints
 from mscvt.plugins.registry import load_registry
+
+pytestmark = pytest.mark.usefixtures("no_sync")
 
 HIDDEN = 512
 ROWS = {"small": 4_000, "large": 32_000}
@@ -67,11 +68,6 @@ def make_source(folder, rows):
         file.write(header)
         file.truncate(size)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _no_sync(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """`--only`: parts of one output, in any order and at the same time, and the result when all of them are there."""
 
 import errno
-import os
 import shutil
 
 import pytest
@@ -10,12 +9,9 @@ import mscvt.engine.sinks
 from mscvt.errors import MscvtError
 from mscvt.jobs.comparison import check_equal_sources
 from mscvt.plan.selection import divide_files, select_files
-from small_conversions import DIRECTIONS, PARTS, convert, hidden, make_sources, prepare, tree
+from small_conversions import DIRECTIONS, PARTS, convert, hidden, prepare, tree
 
-
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory):
-    return make_sources(tmp_path_factory.mktemp("sources"))
+pytestmark = pytest.mark.usefixtures("no_sync")
 
 
 @pytest.fixture(scope="module")
@@ -24,11 +20,6 @@ def wholes(sources, tmp_path_factory):
     for direction in DIRECTIONS:
         convert(direction, sources, folder / direction, sync_seconds=60.0)
     return {direction: tree(folder / direction) for direction in DIRECTIONS}
-
-
-@pytest.fixture(autouse=True)
-def _no_sync(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 def chosen(direction, sources, only):

@@ -13,17 +13,9 @@ from mscvt.jobs.verify import verify_checkpoints
 from mscvt.output.files import OpenFiles
 from mscvt.output.limits import OTHER_FILES, allow_open_files
 from mscvt.plugins.registry import load_registry
-from small_conversions import DIRECTIONS, convert, make_sources, tree
+from small_conversions import DIRECTIONS, convert, tree
 
-
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory):
-    return make_sources(tmp_path_factory.mktemp("sources"))
-
-
-@pytest.fixture(autouse=True)
-def _no_sync(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+pytestmark = pytest.mark.usefixtures("no_sync")
 
 
 def open_files():

@@ -9,12 +9,7 @@ import pytest
 
 import mscvt.engine.sinks
 from mscvt.errors import MscvtError
-from small_conversions import DIRECTIONS, PARTS, convert, hidden, journalled, make_sources, prepare, tree
-
-
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory):
-    return make_sources(tmp_path_factory.mktemp("sources"))
+from small_conversions import DIRECTIONS, PARTS, convert, hidden, journalled, prepare, tree
 
 
 def break_off(monkeypatch, sources, target, *, after, direction="hf2mg"):

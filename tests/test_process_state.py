@@ -20,20 +20,12 @@ from mscvt.plugins.registry import load_registry
 from mscvt.tensors.computing import _Process
 from mscvt.testing import save_huggingface, source_tensors
 from small_configurations import LLAMA
-from small_conversions import DIRECTIONS, PARTS, convert, make_sources, prepare, tree
+from small_conversions import DIRECTIONS, PARTS, convert, prepare, tree
+
+pytestmark = pytest.mark.usefixtures("no_sync")
 
 SMALL = Settings(workers=2, max_memory=1 << 17, sync_seconds=0.0)
 """Small buffers, and records that are written after every unit."""
-
-
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory):
-    return make_sources(tmp_path_factory.mktemp("sources"))
-
-
-@pytest.fixture(autouse=True)
-def _no_sync(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture(autouse=True)

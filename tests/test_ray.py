@@ -21,7 +21,7 @@ from mscvt.jobs.prepared import Interrupted, Settings
 from mscvt.jobs.request import Request
 from mscvt.plugins.registry import load_registry
 from ray_conversions import prepare_slow, prepare_small_files, reads
-from small_conversions import OPTIONS, convert, hidden, make_sources, tree
+from small_conversions import OPTIONS, convert, hidden, tree
 
 pytestmark = pytest.mark.xdist_group("ray")
 FLAGS = [*("--tp", "2"), *("--pp", "2"), *("--ep", "4"), "--moe-grouped-gemm"]
@@ -48,11 +48,6 @@ def cluster():
         with ray_cluster(cluster.address):
             yield cluster
         cluster.shutdown()
-
-
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory):
-    return make_sources(tmp_path_factory.mktemp("sources"))
 
 
 def on_ray(cluster, *words):

@@ -19,17 +19,9 @@ from mscvt.errors import MscvtError
 from mscvt.jobs.conversion import Settings, run_conversion
 from small_conversions import DIRECTIONS, convert, hidden, journalled, make_sources, prepare, tree
 
+pytestmark = pytest.mark.usefixtures("no_sync")
+
 OTHER_OPTIONS = {"hf2mg": {"noop_layers": (8, 9)}, "mg2hf": {"dtype": "fp32"}}
-
-
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory):
-    return make_sources(tmp_path_factory.mktemp("sources"))
-
-
-@pytest.fixture(autouse=True)
-def _no_sync(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture

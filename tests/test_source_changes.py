@@ -11,10 +11,7 @@ from mscvt.errors import MscvtError
 from mscvt.output.identity import check_unchanged, comparable, differences, source_identity
 from small_conversions import DIRECTIONS, convert, hidden, journalled, make_sources, tree
 
-
-@pytest.fixture(autouse=True)
-def _no_sync(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+pytestmark = pytest.mark.usefixtures("no_sync")
 
 
 def a_weight_file(direction, sources):

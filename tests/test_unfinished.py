@@ -10,17 +10,9 @@ import mscvt.engine.sinks
 from command_line import run_main
 from json_keys import check_object
 from mscvt.output.locks import open_lock
-from small_conversions import PARTS, convert, hidden, make_sources, tree
+from small_conversions import PARTS, convert, hidden, tree
 
-
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory):
-    return make_sources(tmp_path_factory.mktemp("sources"))
-
-
-@pytest.fixture(autouse=True)
-def _no_sync(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+pytestmark = pytest.mark.usefixtures("no_sync")
 
 
 @pytest.fixture

@@ -4,12 +4,7 @@ import pytest
 
 import mscvt.engine.sinks
 from mscvt.errors import MscvtError
-from small_conversions import DIRECTIONS, convert, hidden, make_sources, tree
-
-
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory):
-    return make_sources(tmp_path_factory.mktemp("sources"))
+from small_conversions import DIRECTIONS, convert, hidden, tree
 
 
 def wrong(runs, place):

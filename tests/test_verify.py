@@ -14,13 +14,7 @@ import mscvt.engine.sinks
 from mscvt.cli.main import app
 from mscvt.formats.huggingface.reader import HuggingFaceSource
 from mscvt.formats.torch_zip.reader import load, tensors_in
-from small_conversions import make_sources
 from verified import SHARD, failing, flip, flip_shard, places, verify
-
-
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory):
-    return make_sources(tmp_path_factory.mktemp("sources"))
 
 
 @pytest.fixture

@@ -123,15 +123,15 @@ def test_source_of_another_dtype_is_converted():
     assert torch.equal(torch.from_numpy(made).view(torch.bfloat16), source.to(torch.bfloat16))
 
 
+def in_turns(first, second):
+    """Three elements of one source, three of another, and so on; the last six of the first and the first six."""
+    loops = (Loop(2, 6, 3), Loop(3, 1, 1))
+    return Content(("t",), "BF16", (12,), (Copy(second, Pair(3, 0, loops)), Copy(first, Pair(0, 6, loops))), ("a", "b"))
+
+
 @pytest.mark.parametrize("least", [6, 100])
 def test_runs_of_another_dtype_are_converted_a_few_elements_at_a_time(least):
-    content = Content(
-        ("t",),
-        "BF16",
-        (12,),
-        (Copy(0, Pair(3, 0, (Loop(2, 6, 3), Loop(3, 1, 1)))), Copy(1, Pair(0, 6, (Loop(2, 6, 3), Loop(3, 1, 1))))),
-        ("a", "b"),
-    )
+    content = in_turns(1, 0)
     sources = {"a": torch.arange(6) + 0.123, "b": (torch.arange(12) * 3.21).half()}
     expected = torch.cat([sources["b"][6:9], sources["a"][:3], sources["b"][9:], sources["a"][3:]]).bfloat16()
     (block,) = blocks_of(content, 64)
@@ -143,13 +143,7 @@ def test_runs_of_another_dtype_are_converted_a_few_elements_at_a_time(least):
 
 
 def test_long_runs_are_taken_from_their_sources_in_order_and_short_ones_gathered():
-    content = Content(
-        ("t",),
-        "BF16",
-        (12,),
-        (Copy(1, Pair(3, 0, (Loop(2, 6, 3), Loop(3, 1, 1)))), Copy(0, Pair(0, 6, (Loop(2, 6, 3), Loop(3, 1, 1))))),
-        ("a", "b"),
-    )
+    content = in_turns(0, 1)
     sources = {"a": torch.arange(12).bfloat16(), "b": torch.arange(100, 106).bfloat16()}
     expected = torch.tensor([6, 7, 8, 100, 101, 102, 9, 10, 11, 103, 104, 105]).bfloat16()
     (block,) = blocks_of(content, 64)
