@@ -113,3 +113,12 @@ def test_the_signal_of_a_broken_lease_is_one_that_does_no_harm(tmp_path):
     with pytest.raises(BlockingIOError):
         os.open(path, os.O_WRONLY | os.O_NONBLOCK)
     assert fcntl.fcntl(guard._descriptor, fcntl.F_GETLEASE) == fcntl.F_UNLCK
+
+
+def test_a_tensor_ends_where_its_bytes_end_though_the_file_goes_on(path):
+    maps = MappedFiles([path])
+    tensor = maps.tensor(TensorInfo("BF16", (10,), 0, 6))
+    assert tensor.region(9, (1,), (1,)).tolist() == [0]
+    for offset, extents, strides in ((10, (1,), (1,)), (0, (11,), (1,)), (0, (4,), (4,)), (-1, (1,), (1,))):
+        with pytest.raises(ValueError, match=r"."):
+            tensor.region(offset, extents, strides)
