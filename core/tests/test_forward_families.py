@@ -1,5 +1,7 @@
 """The forward pass from roles gives the logits of transformers' own classes."""
 
+from copy import deepcopy
+
 import pytest
 
 from forward_families import FAMILIES
@@ -23,3 +25,10 @@ def test_names_of_the_family_take_every_tensor(family, tmp_path):
         len(tensor) if isinstance(tensor, list) else 1 for roles in (ends, *layers) for tensor in roles.values()
     )
     assert taken == len(reference.tensors)
+
+
+def test_configuration_stays_as_it_is_given(tmp_path):
+    config = FAMILIES["glm4_moe air"].config  # its class writes a default into the dictionary of rotary positions
+    given = deepcopy(config)
+    assert random_reference(config, tmp_path).config["rope_parameters"] != given["rope_parameters"]
+    assert config == given

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,8 @@ def random_reference(config: Mapping[str, Any], folder: Path, seed: int = 0, *, 
     """
     from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
-    given = {name: value for name, value in config.items() if name != "model_type"}
+    # A copy: some classes write their defaults into the dictionaries that they are given.
+    given = {name: deepcopy(value) for name, value in config.items() if name != "model_type"}
     config_class = CONFIG_MAPPING[config["model_type"]] if real is None else real[0]
     make: Any = AutoModelForCausalLM.from_config if real is None else real[1]._from_config
     # Eager experts: the grouped kernel takes no sizes that are not a multiple of four.
