@@ -11,7 +11,17 @@ import pytest
 
 from command_line import make_source, run_main
 
-HEAVY = {"torch", "numpy", "safetensors", "transformers", "pydantic", "rich", "huggingface_hub"}
+HEAVY = {
+    "torch",
+    "numpy",
+    "safetensors",
+    "transformers",
+    "pydantic",
+    "rich",
+    "huggingface_hub",
+    "importlib.metadata",
+    "email",
+}
 PROGRAM = """
 import sys
 from mscvt.cli.main import main

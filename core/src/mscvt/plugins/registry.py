@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from importlib.metadata import EntryPoint, entry_points
+from operator import attrgetter
 from types import FunctionType, MappingProxyType, MethodType, ModuleType
 from typing import Any
 
@@ -18,6 +18,7 @@ from mscvt.plugins import defaults, hookspecs
 from mscvt.plugins.answers import is_names, is_own, is_plain, is_table
 from mscvt.plugins.family import Family, Plugin
 from mscvt.plugins.flags import is_flags
+from mscvt.plugins.installed import EntryPoint, entry_points
 from mscvt.records import dataclass
 
 GROUP = "mscvt"
@@ -152,13 +153,12 @@ def load_registry(found: Iterable[EntryPoint] | None = None) -> Registry:
     Args:
         found: The entry points to load; those of the environment by default.
     """
-    points = entry_points(group=GROUP) if found is None else found
+    points = entry_points(GROUP) if found is None else found
     plugins: list[Plugin] = []
     loaded: dict[int, Plugin] = {}
     served: dict[str, list[Family]] = {}
-    named = ((_distribution(point), point.name, point) for point in points)
-    for distribution, name, point in sorted(named, key=lambda entry: entry[:2]):
-        plugin = Plugin(*distribution, f"{name} = {point.value}")
+    for point in sorted(points, key=attrgetter("distribution", "version", "name")):
+        plugin = Plugin(point.distribution, point.version, f"{point.name} = {point.value}")
         try:
             module = point.load()
             first = loaded.setdefault(id(module), plugin)
@@ -189,16 +189,6 @@ def load_registry(found: Iterable[EntryPoint] | None = None) -> Registry:
         MappingProxyType(families),
         MappingProxyType(contested),
     )
-
-
-def _distribution(point: EntryPoint) -> tuple[str, str]:
-    """Name and version of the distribution that declares an entry point, as far as its metadata says."""
-    try:
-        said = point.dist.metadata if point.dist else None  # parsed anew each time that it is asked for
-        name, version = (said["Name"], said["Version"]) if said else (None, None)
-    except Exception:  # a half-removed distribution has entry points and no METADATA
-        name = version = None
-    return name or "(unknown)", version or "?"
 
 
 def _with_clashes(plugin: Plugin, contested: Mapping[str, tuple[str, ...]]) -> Plugin:
