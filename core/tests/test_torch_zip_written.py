@@ -1,19 +1,16 @@
 """Files laid out before their tensors are known: byte for byte what `torch.save` makes of the same tensors."""
 
 import io
-import mmap
 import subprocess
 import sys
-import warnings
 import zipfile
 import zlib
 from argparse import Namespace
-from collections import OrderedDict
 
 import pytest
 import torch
 from torch.utils.serialization import config as serialization_config
-from torch_shards import ARGS, RANK, fill, plan, raw, state_of, tensors, write_shard
+from torch_shards import ARGS, RANK, fill, plan, raw, state_of, tensors, unbacked, write_shard
 
 from mscvt.errors import MscvtError
 from mscvt.formats.megatron_torch.writer import Allocator
@@ -22,7 +19,6 @@ from mscvt.formats.torch_zip.pickler import EmptyTensor, pickled
 from mscvt.formats.torch_zip.reader import load, read_headers, tensors_in
 from mscvt.formats.torch_zip.skeleton import build_skeleton, write_skeleton
 from mscvt.parallel.grid import Rank
-from mscvt.tensors.info import TORCH_NAMES
 
 
 @pytest.fixture
@@ -186,14 +182,6 @@ def test_space_for_tensors_is_not_written(tmp_path):
     assert Allocator(ARGS, 7).offsets(path, wanted, ["model"]) == dict.fromkeys(wanted, offset)
 
 
-def unbacked(count):
-    """A tensor of any size that takes no memory."""
-    mapped = mmap.mmap(-1, count, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        return torch.frombuffer(mapped, dtype=torch.uint8)
-
-
 @pytest.mark.parametrize(
     "sizes",
     [(10, 5 << 30, 20, 0, 30), ((1 << 32) - 1, 1), ((1 << 32) - 2, 1), (1 << 32, 1 << 32, 1), ((1 << 32) - 960, 0, 1)],
@@ -226,13 +214,3 @@ def test_records_at_and_beyond_4_gib_are_laid_out_as_torch_does(sizes, tmp_path)
     assert [tensor.offset for tensor in found.values()] == list(skeleton.starts)
     with zipfile.ZipFile(ours) as archive:
         assert [entry.file_size for entry in archive.infolist() if "/data/" in entry.filename] == list(sizes)
-
-
-@pytest.mark.parametrize("dtype", TORCH_NAMES)
-def test_pickle_is_what_torch_makes_of_a_tensor(dtype):
-    (tensor,) = tensors([dtype]).values()
-    buffer = io.BytesIO()
-    torch.save(OrderedDict(a=tensor), buffer)
-    with zipfile.ZipFile(buffer) as archive:
-        expected = archive.read("archive/data.pkl")
-    assert pickled(OrderedDict(a=EmptyTensor(dtype, tuple(tensor.shape), 0))) == expected

@@ -1,5 +1,7 @@
 """Shards laid out and filled, and the tensors in them."""
 
+import mmap
+import warnings
 import zlib
 from argparse import Namespace
 
@@ -67,3 +69,11 @@ def write_shard(tmp_path):
     path, made = tmp_path / "model_optim_rng.pt", tensors()
     fill(path, made, plan(made))
     return path, made
+
+
+def unbacked(count):
+    """Bytes of any number that take no memory."""
+    mapped = mmap.mmap(-1, count, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.frombuffer(mapped, dtype=torch.uint8)
