@@ -13,7 +13,7 @@ import torch
 
 from merging import gigabytes_per_second
 from mscvt.engine import DEFAULT_MEMORY
-from mscvt.engine.blocks import blocks_of, bytes_of
+from mscvt.engine.blocks import Gatherer, blocks_of
 from mscvt.engine.freed import keep_freed_memory
 from mscvt.engine.same_bytes import same_bytes
 from mscvt.layout.pairs import Loop, Pair
@@ -41,10 +41,12 @@ def moved(source: SourceTensor, numel: int, dtype: str) -> Callable[[], object]:
     limit, width = DEFAULT_MEMORY // _CORES, ITEM_SIZES[dtype]
     buffer, written = (np.zeros(nbytes, np.uint8) for nbytes in (limit, numel * width))
 
+    gatherer = Gatherer(buffer, lambda name: source)
+
     def work() -> None:
         for block in blocks_of(content, limit):
             at = block.start * width
-            for run in bytes_of(block, buffer, lambda name: source):
+            for run in gatherer.bytes_of(block):
                 written[at : at + len(run)] = run
                 at += len(run)
 

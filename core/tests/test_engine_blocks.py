@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mscvt.engine.blocks import Block, blocks_of, bytes_of
+from mscvt.engine.blocks import Block, Gatherer, blocks_of
 from mscvt.layout.pairs import Loop, Pair, pair
 from mscvt.plan.contents import Content, Copy
 from mscvt.testing.in_memory import in_memory
@@ -77,7 +77,7 @@ def test_blocks_of_any_size_make_the_whole_content(drawn, limit, least_run, long
         filled[block.start : end] += 1
         buffer = np.full(block.numel * width + 3, 0x77, np.uint8)
         with patch("mscvt.engine.blocks._LONGEST_RUN", longest_run):
-            runs = list(bytes_of(block, buffer, opened.__getitem__, least_run))
+            runs = list(Gatherer(buffer, opened.__getitem__, least_run).bytes_of(block))
         result[block.start * width : end * width] = np.concatenate(runs)
         assert (buffer[block.numel * width :] == 0x77).all(), "bytes behind the block were written"
     assert (filled == 1).all()
@@ -111,7 +111,7 @@ def test_block_that_begins_in_the_middle_of_a_copy_reads_from_there():
     expected = torch.arange(12, dtype=torch.float32).view(4, 3).T.flatten()
     for start in range(12):
         for numel in range(1, 13 - start):
-            (made,) = bytes_of(Block(content, start, numel), np.empty(48, np.uint8), lambda _: source)
+            (made,) = Gatherer(np.empty(48, np.uint8), lambda _: source).bytes_of(Block(content, start, numel))
             assert torch.equal(torch.from_numpy(made).view(torch.float32), expected[start : start + numel])
 
 
@@ -119,7 +119,7 @@ def test_source_of_another_dtype_is_converted():
     content = of("BF16", (2,), (2, 1, 1))
     (block,) = blocks_of(content, 64)
     source = torch.tensor([1.00390625, -3.0])
-    (made,) = bytes_of(block, np.empty(64, np.uint8), lambda _: in_memory(source))
+    (made,) = Gatherer(np.empty(64, np.uint8), lambda _: in_memory(source)).bytes_of(block)
     assert torch.equal(torch.from_numpy(made).view(torch.bfloat16), source.to(torch.bfloat16))
 
 
@@ -136,7 +136,7 @@ def test_runs_of_another_dtype_are_converted_a_few_elements_at_a_time(least):
     expected = torch.cat([sources["b"][6:9], sources["a"][:3], sources["b"][9:], sources["a"][3:]]).bfloat16()
     (block,) = blocks_of(content, 64)
     with patch("mscvt.engine.blocks._LONGEST_RUN", 4):
-        runs = bytes_of(block, np.empty(24, np.uint8), lambda name: in_memory(sources[name]), least)
+        runs = Gatherer(np.empty(24, np.uint8), lambda name: in_memory(sources[name]), least).bytes_of(block)
         made = [run.copy() for run in runs]  # each is there until the next
     assert len(made) == (8 if least == 6 else 1)
     assert torch.equal(torch.from_numpy(np.concatenate(made)).view(torch.bfloat16), expected)
@@ -150,8 +150,25 @@ def test_long_runs_are_taken_from_their_sources_in_order_and_short_ones_gathered
     buffer = np.empty(64, np.uint8)
     for least, longest, count in ((6, 6, 4), (7, 9, 4), (8, 6, 1), (6, 4, 8), (6, 2, 12)):  # in bytes; a run has 6
         with patch("mscvt.engine.blocks._LONGEST_RUN", longest):
-            runs = list(bytes_of(block, buffer, lambda name: in_memory(sources[name]), least))
+            runs = list(Gatherer(buffer, lambda name: in_memory(sources[name]), least).bytes_of(block))
         assert len(runs) == count
         assert torch.equal(torch.from_numpy(np.concatenate(runs)).view(torch.bfloat16), expected)
         held = [source.view(torch.uint8).numpy() for source in sources.values()] if count > 1 else [buffer]
         assert all(any(np.shares_memory(run, memory) for memory in held) for run in runs)
+
+
+@pytest.mark.parametrize("most", [1, 1024])
+def test_contents_that_are_filled_alike_have_elements_of_their_own(most):
+    copies = in_turns(0, 1).copies
+    others = in_turns(1, 0).copies
+    sources = {"a": torch.arange(12), "b": torch.arange(100, 112), "c": torch.arange(200, 212)}
+    buffer = np.empty(96, np.uint8)
+    gatherer = Gatherer(buffer, lambda name: in_memory(sources[name].to(dtype)), 100)
+    for dtype in (torch.bfloat16, torch.float32, torch.bfloat16):
+        for filled, names in ((copies, "ab"), (copies, "cb"), (others, "ab"), (copies, "ac")):
+            content = Content(("t",), {2: "BF16", 4: "F32"}[dtype.itemsize], (12,), filled, tuple(names))
+            with patch("mscvt.engine.blocks._MOST_WAYS", most):
+                (made,) = gatherer.bytes_of(Block(content, 0, 12))
+            last, first = (sources[name] for name in (names if filled is copies else names[::-1]))
+            expected = torch.cat([last[6:9], first[:3], last[9:], first[3:6]]).to(dtype)
+            assert torch.equal(torch.from_numpy(made).view(dtype), expected)

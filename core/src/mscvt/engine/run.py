@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 
-from mscvt.engine.blocks import Block, blocks_of, bytes_of
+from mscvt.engine.blocks import Block, Gatherer, blocks_of
 from mscvt.engine.freed import keep_freed_memory
 from mscvt.engine.sinks import Sink
 from mscvt.plan.contents import Content, Name, Plan, Unit
@@ -20,11 +20,13 @@ from mscvt.tensors.sources import SourceTensor
 DEFAULT_MEMORY = 64 << 20
 """Bytes of all buffers together. Larger ones are not faster: a block should stay in the processor's cache."""
 _LEAST_BUFFER = 1 << 16
+_TAKEN = 1 << 17
+"""Bytes that a worker takes at once, if it takes more than one block."""
 _LAST_BLOCKS = 0.5
 """Seconds that an interrupted run waits for the blocks in work."""
 
 Progress = Callable[[int], None]
-"""Called with the bytes that have just been written."""
+"""Called with the number of bytes that have just been written."""
 
 
 @dataclass(slots=True)
@@ -44,7 +46,7 @@ class _Queue:
         plan: Plan,
         limit: int,
         wanted: Callable[[Name], bool] | None,
-        finished: Callable[[Unit], None],
+        finished: Callable[[Sequence[Unit]], None],
         release: Callable[[], None],
         workers: int,
     ) -> None:
@@ -75,16 +77,22 @@ class _Queue:
             pending.is_complete = True
             self._report(pending)
 
-    def take(self) -> tuple[_Pending, Block] | None:
+    def take(self) -> list[tuple[_Pending, Block]]:
+        """The next blocks: one, or as many small ones as are worth the locks; none where the work is over."""
+        taken: list[tuple[_Pending, Block]] = []
+        room = _TAKEN
         with self._lock:
-            taken = None if self.stopped.is_set() else next(self._blocks, None)
+            while room > 0 and not self.stopped.is_set() and (one := next(self._blocks, None)) is not None:
+                taken.append(one)
+                room -= one[1].nbytes
         self._announce()
         return taken
 
-    def release(self, pending: _Pending) -> None:
+    def release(self, taken: Sequence[tuple[_Pending, Block]]) -> None:
         with self._lock:
-            pending.blocks -= 1
-            self._report(pending)
+            for pending, _ in taken:
+                pending.blocks -= 1
+                self._report(pending)
         self._announce()
 
     def _report(self, pending: _Pending) -> None:
@@ -93,11 +101,10 @@ class _Queue:
 
     def _announce(self) -> None:
         """Report units outside of the lock: whoever notes them may wait for the disk, the others go on."""
-        while self._reported:
+        if self._reported:
             with self._lock:
-                unit = self._reported.pop() if self._reported else None
-            if unit is not None:
-                self._finished(unit)
+                reported, self._reported = self._reported, []
+            self._finished(reported)
 
     def fail(self, error: BaseException) -> None:
         with self._lock:
@@ -155,20 +162,17 @@ def _narrowed(unit: Unit, wanted: Callable[[Name], bool]) -> Unit:
     for content in unit.contents:
         targets = tuple(filter(wanted, content.targets))
         if targets:
-            contents.append(content if len(targets) == len(content.targets) else replace(content, targets=targets))
-    return replace(unit, contents=tuple(contents))
+            contents.append(content if len(targets) == len(content.targets) else content._replace(targets=targets))
+    return unit._replace(contents=tuple(contents))
 
 
 def interleaved(contents: tuple[Content, ...], limit: int) -> list[Block]:
     """The blocks of contents that share sources, those that lie at the same place next to each other."""
-    if len(contents) == 1:
-        return list(blocks_of(contents[0], limit))
-    blocks = [
-        (block.start / max(1, content.numel), number, block)
-        for number, content in enumerate(contents)
-        for block in blocks_of(content, limit)
-    ]
-    return [block for _, _, block in sorted(blocks, key=lambda entry: entry[:2])]
+    divided = [blocks_of(content, limit) for content in contents]
+    blocks = list(chain.from_iterable(divided))
+    if len(contents) == 1 or len(blocks) <= len(contents):
+        return blocks
+    return sorted(blocks, key=lambda block: block.start / block.content.numel)
 
 
 def run_plan(
@@ -179,7 +183,7 @@ def run_plan(
     workers: int | None = None,
     max_memory: int = DEFAULT_MEMORY,
     wanted: Callable[[Name], bool] | None = None,
-    finished: Callable[[Unit], None] = lambda unit: None,
+    finished: Callable[[Sequence[Unit]], None] = lambda units: None,
     progress: Progress = lambda nbytes: None,
     hold: Callable[[], None] = lambda: None,
     release: Callable[[], None] = lambda: None,
@@ -193,8 +197,8 @@ def run_plan(
         workers: Threads; by default one for each core.
         max_memory: Bytes for the buffers of all workers together.
         wanted: Whether a target is wanted; None for all of them.
-        finished: Called with each unit when it is finished, from any thread; it has the wanted targets only.
-        progress: Called with the bytes of each block when it is finished, from any thread.
+        finished: Called with units that are finished, each once, from any thread; they have the wanted targets only.
+        progress: Called with the bytes of blocks when they are finished, from any thread.
         hold: Called before any worker begins.
         release: Called once when no worker is at work any more. Where a run is interrupted while a worker waits for
             the disk, that is after this function has raised.
@@ -212,11 +216,18 @@ def run_plan(
             return
         try:
             compute_alone()
-            buffer = np.empty(limit, np.uint8)
-            while (taken := queue.take()) is not None:
-                pending, block = taken
-                progress(sink.put(block, bytes_of(block, buffer, open_source)))
-                queue.release(pending)
+            gatherer = Gatherer(np.empty(limit, np.uint8), open_source)
+            while taken := queue.take():
+                done = nbytes = 0
+                try:
+                    for _, block in taken:
+                        nbytes += sink.put(block, gatherer.bytes_of(block))
+                        done += 1
+                        if queue.stopped.is_set():
+                            break
+                finally:
+                    queue.release(taken[:done])
+                progress(nbytes)
         except BaseException as error:
             queue.fail(error)
         finally:

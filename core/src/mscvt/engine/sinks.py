@@ -67,6 +67,8 @@ class FileSink:
         self._descriptors, self._paths, self._checksums = descriptors, paths, checksums
         self._blocks: dict[Name, list[tuple[int, int, int]]] = {}
         """First target of a content -> start, CRC-32 and bytes of each of its blocks so far."""
+        self._whole: dict[Name, int] = {}
+        """The same, for contents of a single block -> its CRC-32."""
         self._lock = threading.Lock()
 
     def put(self, block: Block, runs: Iterable[Bits]) -> int:
@@ -87,12 +89,22 @@ class FileSink:
                 for place in places:
                     self._write(place, offset, view)
                 offset += len(view)
-        for place in places:
-            _send(self._descriptors[place.file], place.offset + begin, offset - begin)
+        nbytes = offset - begin
+        if nbytes >= _WORTH_SENDING:
+            for place in places:
+                _send(self._descriptors[place.file], place.offset + begin, nbytes)
         if self._checksums:
-            with self._lock:
-                self._blocks.setdefault(block.content.targets[0], []).append((begin, checksum, offset - begin))
-        return (offset - begin) * len(places)
+            self._note(block, checksum, begin, nbytes)
+        return nbytes * len(places)
+
+    def _note(self, block: Block, checksum: int, begin: int, nbytes: int) -> None:
+        """Keep the checksum of a block until its content is finished."""
+        target = block.content.targets[0]
+        if block.numel == block.content.numel:
+            self._whole[target] = checksum
+            return
+        with self._lock:
+            self._blocks.setdefault(target, []).append((begin, checksum, nbytes))
 
     def _write(self, place: Place, offset: int, view: memoryview) -> None:
         position, done = place.offset + offset, 0
@@ -103,21 +115,24 @@ class FileSink:
             error.filename = error.filename or str(self._paths[place.file])
             raise
 
-    def finished(self, unit: Unit) -> list[tuple[int, int, int | None]]:
-        """The tensors of a unit of which all blocks were put.
+    def finished(self, units: Iterable[Unit]) -> list[tuple[int, int, int | None]]:
+        """The tensors of units of which all blocks were put.
 
         Returns:
             For each the number of its file, its own number in the file, and its CRC-32 or None.
         """
         found: list[tuple[int, int, int | None]] = []
-        for content in unit.contents:
-            checksum = self._checksum(content.targets[0]) if self._checksums else None
-            for target in content.targets:
-                place = self.places[target]
-                found.append((place.file, place.number, checksum))
+        for unit in units:
+            for content in unit.contents:
+                checksum = self._checksum(content.targets[0]) if self._checksums else None
+                for target in content.targets:
+                    place = self.places[target]
+                    found.append((place.file, place.number, checksum))
         return found
 
     def _checksum(self, target: Name) -> int:
+        if target in self._whole:
+            return self._whole.pop(target)
         with self._lock:
             blocks = self._blocks.pop(target, [])
         whole = 0
@@ -132,7 +147,7 @@ def _send(descriptor: int, offset: int, nbytes: int) -> None:
     Linux does so where pages that are not written yet are said to be needed no more; they stay until they are. On a
     disk that takes 0.45 GB/s, converting 1.7 GB took 3.8 s in place of 4.05, and `cp` with `sync` 3.7.
     """
-    if nbytes >= _WORTH_SENDING and hasattr(os, "posix_fadvise"):
+    if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(descriptor, offset, nbytes, os.POSIX_FADV_DONTNEED)
 
 

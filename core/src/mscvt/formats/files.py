@@ -5,9 +5,9 @@ from __future__ import annotations
 import mmap
 import stat
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
 from mscvt.errors import MscvtError, shown
 from mscvt.formats.guard import Guard
@@ -86,6 +86,17 @@ class _Mapped(mmap.mmap):
     guard: Guard
 
 
+class _Opened(NamedTuple):
+    """What a file's tensors are made with."""
+
+    check: Callable[[], None]
+    """Sees that the file is as it was."""
+    memory: memoryview
+    """All its bytes."""
+    view: type[PlainTensor]
+    """Imported as late as a file is opened, since that takes numpy."""
+
+
 class MappedFiles:
     """Files mapped read-only, whose tensors are views of the page cache; safe to use from many threads.
 
@@ -94,7 +105,7 @@ class MappedFiles:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = paths
-        self._opened: dict[int, _Mapped] = {}
+        self._opened: dict[int, _Opened] = {}
         self._lock = threading.Lock()
 
     def tensor(self, info: TensorInfo) -> PlainTensor:
@@ -103,34 +114,34 @@ class MappedFiles:
         Raises:
             MscvtError: Where its file can't be read, or is not as it was when its header was read.
         """
-        from mscvt.tensors.bits import PlainTensor
-
         nbytes = info.nbytes
-        if not nbytes:
-            return PlainTensor(b"", info.dtype)
-        with self._lock:
-            mapped = self._opened.get(info.file)
-            if mapped is None:
-                if len(self._opened) >= _MOST_MAPPED:
-                    del self._opened[next(iter(self._opened))]
-                mapped = self._opened[info.file] = self._open(info.file)
-            mapped.guard.check()
-        if info.offset + nbytes > len(mapped):
+        opened = self._opened.get(info.file) or self._open(info.file)
+        opened.check()
+        memory = opened.memory[info.offset : info.offset + nbytes]
+        if len(memory) != nbytes:
             raise MscvtError(f"{self.paths[info.file]}: has become shorter since its header was read")
-        return PlainTensor(memoryview(mapped)[info.offset : info.offset + nbytes], info.dtype)
+        return opened.view(memory, info.dtype)
 
     def close(self) -> None:
         """Let go of every file, whose writers wait while it is guarded; tensors that are in use stay readable."""
         with self._lock:
             self._opened.clear()
 
-    def _open(self, number: int) -> _Mapped:
+    def _open(self, number: int) -> _Opened:
+        from mscvt.tensors.bits import PlainTensor
+
         path = self.paths[number]
-        try:
-            guard = Guard(path)
-            with path.open("rb") as file:
-                mapped = _Mapped(file.fileno(), 0, access=mmap.ACCESS_READ)
+        with self._lock:
+            if number in self._opened:
+                return self._opened[number]
+            if len(self._opened) >= _MOST_MAPPED:
+                del self._opened[next(iter(self._opened))]
+            try:
+                guard = Guard(path)
+                with path.open("rb") as file:
+                    mapped = _Mapped(file.fileno(), 0, access=mmap.ACCESS_READ)
+            except (OSError, ValueError) as error:
+                raise MscvtError(f"{path}: can't be mapped: {error}") from None
             mapped.guard = guard
-            return mapped
-        except (OSError, ValueError) as error:
-            raise MscvtError(f"{path}: can't be mapped: {error}") from None
+            opened = self._opened[number] = _Opened(guard.check, memoryview(mapped), PlainTensor)
+        return opened

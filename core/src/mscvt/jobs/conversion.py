@@ -210,7 +210,7 @@ class _Run:
                 workers=settings.workers,
                 max_memory=settings.max_memory or DEFAULT_MEMORY,
                 wanted=None if is_everything else places.__contains__,
-                finished=lambda unit: journal.add(sink.finished(unit)),
+                finished=lambda units: journal.add(sink.finished(units)),
                 progress=settings.progress,
                 hold=self.holding.hold,
                 release=self.holding.release,

@@ -31,8 +31,7 @@ class Copy(NamedTuple):
     """Left is the target, right the source."""
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+class Content(NamedTuple):
     """One tensor and everything it is made from."""
 
     targets: tuple[Name, ...]
@@ -49,8 +48,7 @@ class Content:
         return prod(self.shape)
 
 
-@dataclass(frozen=True, slots=True)
-class Unit:
+class Unit(NamedTuple):
     """Contents that share sources; the smallest piece of work that is finished or not."""
 
     number: int

@@ -155,10 +155,11 @@ class MegatronSource:
             MscvtError: Where its file is not what its headers say.
         """
         info = self.tensors[name]
-        with self._lock:  # headers beside the data, which is about to be read in any case
-            if storages := self._unchecked.get(info.file):
-                check_places(self.files[info.file], storages)
-                del self._unchecked[info.file]
+        if info.file in self._unchecked:
+            with self._lock:  # headers beside the data, which is about to be read in any case
+                if storages := self._unchecked.get(info.file):
+                    check_places(self.files[info.file], storages)
+                    del self._unchecked[info.file]
         return self._maps.tensor(info)
 
     def close(self) -> None:
