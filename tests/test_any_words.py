@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from golden_cases import CASES, build_source, load_case
-from mscvt.cli.main import app
+from mscvt.cli.app import app
 from mscvt.dialects.options import Options
 from mscvt.errors import MscvtError
 from mscvt.model.options import rows

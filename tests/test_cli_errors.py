@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from command_line import make_source, run_main
 from json_keys import check_object
-from mscvt.cli.main import app
+from mscvt.cli.app import app
 from mscvt.cli.report import show_error
 from mscvt.errors import MscvtError
 
@@ -240,3 +240,13 @@ def test_conversion_is_refused_when_the_source_is_of_the_wanted_kind(checkpoints
     assert f"error: {mg}: has latest_checkpointed_iteration.txt, so it is a Megatron checkpoint" in outcome.err
     assert "hint: mscvt mg2hf converts" in outcome.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_command_that_nobody_reads_ends_without_a_word():
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "mscvt", "plugins"], stdout=writing, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")

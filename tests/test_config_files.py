@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from golden_cases import CASES, build_source, load_case
-from mscvt.cli import main
+from mscvt.cli.app import app
 from mscvt.errors import MscvtError
 from mscvt.formats.huggingface.config_files import find_config_files
 
@@ -46,13 +46,13 @@ def test_files_of_a_hub_cache_are_found_behind_their_links(tmp_path):
 def test_configuration_of_another_family_is_refused(tmp_path):
     case = load_case(CASES / "qwen3_tp1_tied.json")
     hf = build_source(case, tmp_path / "hf")
-    app = CliRunner()
-    done = app.invoke(main.app, ["hf2mg", "--load-dir", str(hf), "--save-dir", str(tmp_path / "mg")])
+    runner = CliRunner()
+    done = runner.invoke(app, ["hf2mg", "--load-dir", str(hf), "--save-dir", str(tmp_path / "mg")])
     assert done.exit_code == 0
     config = json.loads((hf / "config.json").read_text())
     (hf / "config.json").write_text(json.dumps(config | {"model_type": "llama"}))
     back = ["mg2hf", "--load-dir", str(tmp_path / "mg"), "--save-dir", str(tmp_path / "back")]
-    refused = app.invoke(main.app, [*back, "--hf-cfg-dir", str(hf), "--debug"])
+    refused = runner.invoke(app, [*back, "--hf-cfg-dir", str(hf), "--debug"])
     assert isinstance(refused.exception, MscvtError)
     assert "'llama', the checkpoint is qwen3" in refused.exception.message
     assert not (tmp_path / "back").exists()

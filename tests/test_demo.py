@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from mscvt.cli.main import app
+from mscvt.cli.app import app
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "demo.py"
 

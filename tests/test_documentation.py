@@ -14,8 +14,8 @@ import json_keys
 import options_page
 import support_table
 from command_line import run_main
+from mscvt.cli.app import app
 from mscvt.cli.command_table import BY_NAME, COMMANDS
-from mscvt.cli.main import app
 from mscvt.cli.original import ORIGINAL
 from mscvt.cli.words import read_words
 from mscvt.plugins.registry import load_registry

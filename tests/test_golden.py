@@ -4,7 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from golden_cases import CASES, build_source, huggingface_digests, load_case, megatron_digests
-from mscvt.cli.main import app
+from mscvt.cli.app import app
 
 FILES = sorted(CASES.glob("*.json"))
 

@@ -6,12 +6,12 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from golden_cases import CASES, build_source, load_case
-from mscvt.cli import main
+from mscvt.cli.app import app
 from mscvt.testing import save_huggingface
 
 
 def run(*arguments):
-    done = CliRunner().invoke(main.app, [str(argument) for argument in arguments], catch_exceptions=False)
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.output
 
@@ -65,6 +65,6 @@ def test_index_entry_that_the_model_needs_is_missing(tmp_path):
     save_huggingface(tmp_path / "fewer", config, kept)
     (tmp_path / "fewer" / "model.safetensors").rename(sharded / "model-00001-of-00002.safetensors")
     arguments = ["hf2mg", "--load-dir", str(sharded), "--save-dir", str(tmp_path / "mg"), "--dry-run"]
-    refused = CliRunner().invoke(main.app, arguments)
+    refused = CliRunner().invoke(app, arguments)
     assert refused.exit_code == 1
     assert f"missing: {list(tensors)[len(tensors) // 2 - 1]}" in refused.output

@@ -17,7 +17,7 @@ from lora_cases import CASES, build
 
 PROGRAM = """
 import sys
-from mscvt.cli.main import app
+from mscvt.cli.app import app
 try:
     app()
 finally:

@@ -12,7 +12,7 @@ import time
 import pytest
 from typer.testing import CliRunner
 
-from mscvt.cli.main import app
+from mscvt.cli.app import app
 from mscvt.engine.sinks import FileSink
 from mscvt.errors import MscvtError
 from small_conversions import DIRECTIONS, convert, hidden, journalled, tree

@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from megatron_cases import CASES, DISTRIBUTED, FAMILIES, OLDER, VOCABULARY, Case, Family
-from mscvt.cli.main import app
+from mscvt.cli.app import app
 from mscvt.testing import contents_in
 
 pytestmark = pytest.mark.xdist_group("megatron-core")  # one process makes the models and shards for all of them

@@ -17,7 +17,7 @@ from small_configurations import MIXTURE
 
 PROGRAM = """
 import sys
-from mscvt.cli.main import app
+from mscvt.cli.app import app
 try:
     app()
 finally:

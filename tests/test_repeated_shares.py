@@ -4,7 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from golden_cases import CASES, build_source, load_case
-from mscvt.cli.main import app
+from mscvt.cli.app import app
 from mscvt.errors import MscvtError
 from mscvt.formats.megatron_torch.reader import MegatronSource
 from mscvt.parallel.grid import Rank

@@ -14,7 +14,7 @@ from torch.utils.serialization import config as serialization_config
 from typer.testing import CliRunner
 
 import mscvt.engine.sinks
-from mscvt.cli.main import app
+from mscvt.cli.app import app
 from mscvt.errors import MscvtError
 from mscvt.jobs.conversion import Settings, run_conversion
 from small_conversions import DIRECTIONS, convert, hidden, journalled, make_sources, prepare, tree

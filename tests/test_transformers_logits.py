@@ -5,7 +5,7 @@ import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 from typer.testing import CliRunner
 
-from mscvt.cli.main import app
+from mscvt.cli.app import app
 
 DENSE = {
     "vocab_size": 88,

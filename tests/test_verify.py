@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import mscvt.engine.run
 import mscvt.engine.sinks
-from mscvt.cli.main import app
+from mscvt.cli.app import app
 from mscvt.formats.huggingface.reader import HuggingFaceSource
 from mscvt.formats.torch_zip.reader import load, tensors_in
 from verified import SHARD, failing, flip, flip_shard, places, verify

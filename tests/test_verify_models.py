@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 import mscvt.engine.run
 import mscvt.engine.sinks
 from golden_cases import CASES, build_source, load_case
-from mscvt.cli.main import app
+from mscvt.cli.app import app
 from mscvt.formats.torch_zip.reader import load, tensors_in
 from mscvt.testing import content
 from verified import SHARD, convert_case, failing, failing_hint, flip, flip_shard, places, verify

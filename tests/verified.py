@@ -7,7 +7,7 @@ import torch
 from typer.testing import CliRunner
 
 from golden_cases import CASES, build_source, load_case
-from mscvt.cli.main import app
+from mscvt.cli.app import app
 from mscvt.errors import MscvtError
 from mscvt.formats.torch_zip.reader import load, tensors_in
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from golden_cases import CASES, load_case, megatron_digests
-from mscvt.cli.main import app
+from mscvt.cli.app import app
 from mscvt.errors import MscvtError
 from mscvt.formats.huggingface.reader import open_source
 from mscvt.tensors.computing import values_of

@@ -10,7 +10,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from mscvt.cli.main import app
+from mscvt.cli.app import app
 from mscvt.errors import MscvtError
 from mscvt.plugins.registry import get_plugin_manager, load_registry
 

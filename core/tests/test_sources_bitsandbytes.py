@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from golden_cases import CASES as GOLDEN
 from golden_cases import build_source, load_case, megatron_digests
-from mscvt.cli.main import app
+from mscvt.cli.app import app
 from mscvt.errors import MscvtError
 from mscvt.formats.huggingface.reader import HuggingFaceSource, open_source
 from mscvt.tensors.computing import values_of

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from types import MappingProxyType
-
-import typer
 
 from mscvt.cli import folder_commands, results
 from mscvt.cli.folders import HF, MG, check_folder, check_kind
@@ -200,7 +199,7 @@ def run_verify(given: Given) -> None:
     else:
         results.print_report(report, notes)
     if not report.is_equal:
-        raise typer.Exit(FAILED)
+        sys.exit(FAILED)
 
 
 def run_recipes(given: Given) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import typer
 
 from mscvt.cli import folder_results
 from mscvt.cli.folders import check_folder
@@ -80,7 +79,7 @@ def run_check(given: Given) -> None:
     else:
         folder_results.print_check(check)
     if not check.is_whole:
-        raise typer.Exit(FAILED)
+        sys.exit(FAILED)
 
 
 def run_status(given: Given) -> None:

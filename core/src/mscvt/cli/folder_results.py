@@ -6,9 +6,8 @@ import shlex
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from mscvt.cli.results import print_notes
+from mscvt.cli.screen import say
 from mscvt.errors import printable
 from mscvt.views.sizes import counted, size_text
 
@@ -47,14 +46,12 @@ def print_download(done: Download, go_on: str) -> None:
     whole = f"{counted(len(origin.files), 'file')}, {done.nbytes:,} bytes"
     if done.fetched:
         speed = size_text(done.fetched / max(done.seconds, 1e-9))
-        typer.echo(
-            f"fetched {done.fetched:,} bytes in {done.seconds:.1f} s ({speed}/s); all of it is what the hub states"
-        )
+        say(f"fetched {done.fetched:,} bytes in {done.seconds:.1f} s ({speed}/s); all of it is what the hub states")
     else:
-        typer.echo(f"nothing was left to be fetched; mscvt check {target} compares checksums")
-    typer.echo(f"{target} holds {origin.repository} at {origin.revision}: {whole}")
+        say(f"nothing was left to be fetched; mscvt check {target} compares checksums")
+    say(f"{target} holds {origin.repository} at {origin.revision}: {whole}")
     print_notes(done.notes)
-    typer.echo(go_on)
+    say(go_on)
 
 
 def check_object(check: Check) -> dict[str, Any]:
@@ -79,25 +76,23 @@ def print_check(check: Check) -> None:
     """Say what is wrong, file by file, and what to do about it."""
     bad = [file for file in check.files if file.problems]
     for file in bad:
-        typer.echo(f"bad: {printable(file.path)}: {printable('; '.join(file.problems))}")
+        say(f"bad: {printable(file.path)}: {printable('; '.join(file.problems))}")
     for problem in check.problems:
-        typer.echo(f"bad: {printable(problem)}")
+        say(f"bad: {printable(problem)}")
     wrong = counted(len(bad), "bad file") if bad else counted(len(check.problems), "problem")
     verdict = "whole" if check.is_whole else f"NOT whole: {wrong}"
-    typer.echo(
-        f"{verdict}; looked at {counted(len(check.files), 'file')}, {check.nbytes:,} bytes, in {check.seconds:.1f} s"
-    )
+    say(f"{verdict}; looked at {counted(len(check.files), 'file')}, {check.nbytes:,} bytes, in {check.seconds:.1f} s")
     compared = Counter(what for file in check.files for what in file.compared)
     compared_texts = [f"{what} of {counted(count, 'file')}" for what, count in compared.items()]
     if compared_texts:
-        typer.echo(f"compared: {', '.join(compared_texts)}")
+        say(f"compared: {', '.join(compared_texts)}")
     if check.is_whole and check.model_type:
-        typer.echo(f"{counted(check.tensors, 'tensor')}, all that {check.model_type} needs and config.json describes")
+        say(f"{counted(check.tensors, 'tensor')}, all that {check.model_type} needs and config.json describes")
     print_notes(check.notes)
     if bad and check.origin:
         _print_repair(check, check.origin)
     if check.is_whole and check.model_type:
-        typer.echo(f"go on with: mscvt plan hf2mg --load-dir {shlex.quote(str(check.folder))}")
+        say(f"go on with: mscvt plan hf2mg --load-dir {shlex.quote(str(check.folder))}")
 
 
 def _print_repair(check: Check, origin: Origin) -> None:
@@ -105,4 +100,4 @@ def _print_repair(check: Check, origin: Origin) -> None:
     folder = check.folder
     spoilt = [shlex.quote(str(folder / file.path)) for file in check.files if file.problems and file.nbytes]
     removed = f"rm {' '.join(spoilt)} && " if spoilt else ""
-    typer.echo(f"to fetch these anew: {removed}{shlex.join(origin.command(folder))}")
+    say(f"to fetch these anew: {removed}{shlex.join(origin.command(folder))}")

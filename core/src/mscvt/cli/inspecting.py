@@ -5,11 +5,10 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-import typer
-
 from mscvt.cli.folders import check_folder
 from mscvt.cli.results import print_json, print_notes
 from mscvt.cli.running import chosen_model_type, interruptible, watched
+from mscvt.cli.screen import say
 from mscvt.cli.tables import Folders, Inspecting, Model, Output, Resources
 from mscvt.cli.words import Given
 from mscvt.plugins.registry import load_registry
@@ -50,4 +49,4 @@ def run_inspect(given: Given) -> None:
     print_lines(inspection_text(found, columns()))
     print_notes(found.notes)
     if found.next:
-        typer.echo(f"go on with: {found.next}")
+        say(f"go on with: {found.next}")

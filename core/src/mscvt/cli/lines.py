@@ -12,9 +12,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-import typer
-
-from mscvt.cli.report import shows_colours
+from mscvt.cli.screen import BLACK, YELLOW, say, shows_colours, styled
 from mscvt.views.lines import ASIDE, HEADING, WARNING, Line
 from mscvt.views.pipeline import DENSE, EMBEDDING, EXPERTS, HEAD, NOOP, NORM, OTHER, PREDICTION
 
@@ -35,10 +33,10 @@ _LOOKS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         HEADING: {"bold": True},
         ASIDE: {"dim": True},
         NOOP: {"dim": True},
-        WARNING: {"bold": True, "fg": typer.colors.YELLOW},
+        WARNING: {"bold": True, "colour": YELLOW},
     }
 )
-"""Style -> arguments of `typer.style`."""
+"""Style -> arguments of `styled`."""
 _STEPS = (0, 95, 135, 175, 215, 255)
 """How much red, green or blue the usual 6 * 6 * 6 colours have, as xterm defines them."""
 
@@ -47,7 +45,7 @@ def print_lines(lines: Iterable[Line]) -> None:
     """Print lines as they are, whatever the terminal's width."""
     is_coloured = shows_colours(sys.stdout)
     for line in lines:
-        typer.echo("".join(_styled(*part) if is_coloured else part.text for part in line), color=is_coloured)
+        say("".join(_styled(*part) if is_coloured else part.text for part in line))
 
 
 def columns() -> int:
@@ -57,8 +55,8 @@ def columns() -> int:
 
 def _styled(text: str, style: str) -> str:
     if style in _BACKGROUNDS:
-        return typer.style(text, fg=typer.colors.BLACK, bg=_shown(_BACKGROUNDS[style]))
-    return typer.style(text, **_LOOKS[style]) if style else text
+        return styled(text, colour=BLACK, background=_shown(_BACKGROUNDS[style]))
+    return styled(text, **_LOOKS[style]) if style else text
 
 
 def _shown(colour: tuple[int, int, int]) -> tuple[int, int, int] | int:

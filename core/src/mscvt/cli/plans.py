@@ -8,10 +8,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
 from mscvt.cli.lines import columns, print_lines
 from mscvt.cli.results import print_notes
+from mscvt.cli.screen import say
 from mscvt.cli.tables import Folders, Planned
 from mscvt.cli.training import print_training_flags, print_training_meanings, training_flags
 from mscvt.cli.words import Given, take_texts
@@ -44,9 +43,9 @@ def print_plan(conversion: Conversion, given: Given, preview: Preview, notes: It
         return
     print_preview(conversion, target, preview, notes)
     if planned.html:
-        typer.echo(f"wrote {shlex.quote(str(planned.html))}")
+        say(f"wrote {shlex.quote(str(planned.html))}")
     if planned.direction and preview.fits and not preview.is_detail:
-        typer.echo(f"go on with: {shlex.join(planned_command(given))}")
+        say(f"go on with: {shlex.join(planned_command(given))}")
 
 
 def planned_command(given: Given) -> list[str]:

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from mscvt.cli.command_table import BY_NAME
 from mscvt.cli.plugin_tables import RecipeShown
 from mscvt.cli.prepared_options import options_of
 from mscvt.cli.results import print_json, print_notes
+from mscvt.cli.screen import say
 from mscvt.cli.tables import Output
 from mscvt.cli.words import Given
 from mscvt.dialects.options import Options
@@ -50,7 +49,7 @@ def print_recipes(given: Given) -> None:
         print_json(given.command.name, {"recipes": [*map(recipe_object, found)], "notes": [*map(str, wrong)]})
         return
     for line in _shown(found[0]) if asked.recipe else _listed(found):
-        typer.echo(printable(line))
+        say(printable(line))
     print_notes(map(str, wrong))
 
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
-
-import typer
 
 from mscvt.cli.results import error_object
+from mscvt.cli.screen import CYAN, RED, say, shows_colours, styled
 from mscvt.cli.words import UsageError
 from mscvt.errors import MscvtError
 
@@ -24,13 +21,13 @@ def reported(*, as_json: bool = False, debug: bool = False) -> Iterator[None]:
     """Show whatever goes wrong inside, and end the program with the exit code that belongs to it."""
     try:
         yield
-    except (typer.Exit, KeyboardInterrupt, BrokenPipeError):
+    except BrokenPipeError:
         raise
     except Exception as error:
         if debug:
             raise
         show_error(worded(error), as_json=as_json)
-        raise typer.Exit(MISUSED if isinstance(error, UsageError) else FAILED) from None
+        raise SystemExit(MISUSED if isinstance(error, UsageError) else FAILED) from None
 
 
 def worded(error: Exception) -> MscvtError:
@@ -55,23 +52,14 @@ def worded(error: Exception) -> MscvtError:
 
 def show_error(error: MscvtError, *, as_json: bool = False) -> None:
     """Write an error to stderr, the hint before a list that may be long; as JSON to stdout, too."""
-    _write(f"{_coloured('error:', typer.colors.RED)} {error.message}")
+    say(f"{_coloured('error:', RED)} {error.message}", to=sys.stderr)
     if error.hint:
-        _write(f"{_coloured('hint:', typer.colors.CYAN)} {error.hint}")
+        say(f"{_coloured('hint:', CYAN)} {error.hint}", to=sys.stderr)
     for line in error.fault_lines():
-        _write(line)
+        say(line, to=sys.stderr)
     if as_json:
-        typer.echo(json.dumps({"error": error_object(error)}, indent=2))
+        say(json.dumps({"error": error_object(error)}, indent=2))
 
 
-def _write(line: str) -> None:
-    typer.echo(line, err=True, color=True)  # colours are decided on here
-
-
-def _coloured(word: str, colour: str) -> str:
-    return typer.style(word, fg=colour, bold=True) if shows_colours(sys.stderr) else word
-
-
-def shows_colours(stream: TextIO) -> bool:
-    """Whether a stream is a terminal that shows colours, and NO_COLOR is not set (https://no-color.org)."""
-    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and stream.isatty()
+def _coloured(word: str, colour: int) -> str:
+    return styled(word, colour=colour, bold=True) if shows_colours(sys.stderr) else word

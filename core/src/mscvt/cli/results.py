@@ -11,8 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
+from mscvt.cli.screen import say
 from mscvt.cli.training import print_training_flags, training_flags
 from mscvt.errors import MscvtError, printable
 from mscvt.views.sizes import counted, size_text
@@ -31,7 +30,7 @@ _ORIGINS = 3
 
 def print_json(command: str, shown: Mapping[str, Any]) -> None:
     """Print a result as one JSON object, which begins with the name of the command."""
-    typer.echo(json.dumps({"command": command, **shown}, indent=2))
+    say(json.dumps({"command": command, **shown}, indent=2))
 
 
 def plan_object(
@@ -129,37 +128,37 @@ def print_result(conversion: Conversion, result: Result, notes: Iterable[str], p
     where = target if result.is_complete else shlex.quote(str(result.staging))
     if result.written:
         speed = size_text(result.written / max(result.seconds, 1e-9))
-        typer.echo(
+        say(
             f"wrote {counted(result.files, 'file')}, {result.written:,} bytes in {result.seconds:.1f} s "
             f"({speed}/s, memory at most {size_text(peak_memory())}) to {where}"
         )
     else:
-        typer.echo(f"nothing was left to be written of {counted(result.files, 'file')} in {where}")
+        say(f"nothing was left to be written of {counted(result.files, 'file')} in {where}")
     if result.resumed_tensors and result.written:
-        typer.echo(f"went on with earlier work: {counted(result.resumed_tensors, 'tensor')} were there already")
+        say(f"went on with earlier work: {counted(result.resumed_tensors, 'tensor')} were there already")
     if result.verified:
-        typer.echo("verified: every byte was read again and is what was planned")
+        say("verified: every byte was read again and is what was planned")
     print_notes(notes)
     if not result.is_complete and not result.missing:
-        typer.echo(f"another run is completing {target}")
+        say(f"another run is completing {target}")
     elif not result.is_complete:
         rest = ", ".join(result.missing[:5]) + (", ..." if len(result.missing) > 5 else "")
-        typer.echo(
+        say(
             f"{counted(len(result.missing), 'file')} still to be written: {rest}; {target} appears when all of them are"
         )
     else:
         print_training_flags(training_flags(conversion, result.target))
         if proof and not result.verified:
-            typer.echo(f"to compare every byte: {shlex.join(proof)}")
+            say(f"to compare every byte: {shlex.join(proof)}")
 
 
 def print_report(report: Report, notes: Iterable[str]) -> None:
     """Say what differs."""
     for difference in report.differences:
-        typer.echo(f"differs: {_differing(difference)}")
+        say(f"differs: {_differing(difference)}")
     count = len(report.differences)
     verdict = "equal" if report.is_equal else f"NOT equal: {counted(count, 'differing tensor')}"
-    typer.echo(f"{verdict}; compared {report.tensors} tensors, {report.nbytes:,} bytes in {report.seconds:.1f} s")
+    say(f"{verdict}; compared {report.tensors} tensors, {report.nbytes:,} bytes in {report.seconds:.1f} s")
     print_notes(notes)
 
 
@@ -177,12 +176,12 @@ def _differing(found: Differing) -> str:
 def print_plugins(plugins: Sequence[Plugin]) -> None:
     """Say what each plugin serves, or why it can't be used."""
     if not plugins:
-        typer.echo("no plugins are installed; each family of models has one, named mscvt-FAMILY")
+        say("no plugins are installed; each family of models has one, named mscvt-FAMILY")
     for plugin in plugins:
         served = ", ".join(plugin.model_types)
-        typer.echo(f"{plugin.distribution} {plugin.version}: {served or plugin.entry_point}")
+        say(f"{plugin.distribution} {plugin.version}: {served or plugin.entry_point}")
         if plugin.error:
-            typer.echo(f"  error: {plugin.error}")
+            say(f"  error: {plugin.error}")
 
 
 def print_names(names: Names, notes: Iterable[str]) -> None:
@@ -190,21 +189,21 @@ def print_names(names: Names, notes: Iterable[str]) -> None:
     from mscvt.views.names import lines_of
 
     for line in lines_of(names.table):
-        typer.echo(printable(line))
+        say(printable(line))
     print_notes((*notes, *names.notes))
 
 
 def print_new_plugin(written: NewPlugin) -> None:
     """Say what was written, what could not be placed, and how to go on."""
     where = shlex.quote(str(written.target))
-    typer.echo(f"wrote {counted(len(written.paths), 'file')} to {where}")
+    say(f"wrote {counted(len(written.paths), 'file')} to {where}")
     for line in written.unplaced:
-        typer.echo(f"not placed: {printable(line)}")
+        say(f"not placed: {printable(line)}")
     print_notes(written.notes)
-    typer.echo(f"go on with: python -m pip install --editable {where} && python -m pytest {where}")
+    say(f"go on with: python -m pip install --editable {where} && python -m pytest {where}")
 
 
 def print_notes(notes: Iterable[str]) -> None:
     """Say what should be known."""
     for note in notes:
-        typer.echo(f"note: {note}")
+        say(f"note: {note}")

@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING
 
-import typer
-
 from mscvt.cli.model_types import match_model_type
 from mscvt.cli.progress import Lines, Moved, Started, json_line, plain_line, show_progress
 from mscvt.cli.report import INTERRUPTED, worded
+from mscvt.cli.screen import say
 from mscvt.cli.tables import Machines, Model, Output, Progress
 from mscvt.cli.words import Given
 from mscvt.errors import MscvtError
@@ -111,7 +110,7 @@ def interruptible(what: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        typer.echo(f"\ninterrupted; {str(interrupt) or what}", err=True)
+        say(f"\ninterrupted; {str(interrupt) or what}", to=sys.stderr)
         if any(thread.name.startswith("mscvt-") for thread in threading.enumerate()):
             os._exit(INTERRUPTED)  # a slow disk holds a worker up; an interpreter that ends around it would crash
-        raise typer.Exit(INTERRUPTED) from None
+        raise SystemExit(INTERRUPTED) from None

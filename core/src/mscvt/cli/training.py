@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
 from mscvt.cli.plugin_tables import Prepared
+from mscvt.cli.screen import say
 from mscvt.cli.words import Given
 from mscvt.errors import MscvtError
 
@@ -40,8 +39,8 @@ def print_training_flags(words: Sequence[str]) -> None:
     """Show what to pass to the training script, if there is anything."""
     if not words:
         return
-    typer.echo(f"pass to the training script ({_YOURS}):")
-    typer.echo(" \\\n".join(f"    {line}" for line in _lines(words)))
+    say(f"pass to the training script ({_YOURS}):")
+    say(" \\\n".join(f"    {line}" for line in _lines(words)))
 
 
 def print_training_meanings(words: Sequence[str]) -> None:
@@ -58,11 +57,11 @@ def print_training_meanings(words: Sequence[str]) -> None:
             hint="It goes with `mscvt plan hf2mg` and `mscvt plan mg2mg`.",
         )
     print_training_flags(words)
-    typer.echo("\nwhat they are for:")
+    say("\nwhat they are for:")
     names = [word for word in words if word.startswith("--")]
     width = max(map(len, names))
     for name in names:
-        typer.echo(f"    {name:<{width}}  {MEANINGS.get(name, FAMILYS)}")
+        say(f"    {name:<{width}}  {MEANINGS.get(name, FAMILYS)}")
 
 
 def _lines(words: Iterable[str]) -> Iterator[str]:

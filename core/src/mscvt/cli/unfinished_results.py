@@ -6,8 +6,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import typer
-
+from mscvt.cli.screen import say
 from mscvt.cli.tables import Values
 from mscvt.dialects.options import Options
 from mscvt.errors import printable
@@ -93,33 +92,33 @@ def print_status(status: Status) -> None:
         _print_download(status.download, where)
     if not status.conversion and not status.download:
         said = f"; it holds {status.finished.repository} at {status.finished.revision}" if status.finished else ""
-        typer.echo(f"{where}: nothing is unfinished{printable(said)}")
+        say(f"{where}: nothing is unfinished{printable(said)}")
 
 
 def _print_conversion(work: UnfinishedConversion, where: str) -> None:
     identity = work.identity
     if work.is_committed:
-        typer.echo(f"{where}: is complete; a run ended before it had removed {shlex.quote(str(work.root))}")
+        say(f"{where}: is complete; a run ended before it had removed {shlex.quote(str(work.root))}")
         _print_ways(
             f"the command that made it does that, and so does mscvt discard {where}", is_running=work.is_running
         )
         return
     of = f" of {shlex.quote(printable(_source(work)))}" if _source(work) else ""
-    typer.echo(f"{where}: unfinished {printable(identity.get('direction', 'conversion'))}{of}")
+    say(f"{where}: unfinished {printable(identity.get('direction', 'conversion'))}{of}")
     if words := list(_options(identity)):
-        typer.echo(f"options: {printable(' '.join(words))}")
+        say(f"options: {printable(' '.join(words))}")
     whole = sum(each.is_whole for each in work.files)
     written, tensors = (
         sum(numbers) for numbers in zip(*((f.tensors, f.file.tensors) for f in work.files), strict=True)
     )
-    typer.echo(
+    say(
         f"{whole:,} of {counted(len(work.files), 'file')} are whole, {written:,} of {counted(tensors, 'tensor')} are "
         f"written, of {sum(each.file.nbytes for each in work.files):,} bytes"
     )
     if whole and (parts := _parts(work)):
         more = f" and {len(parts) - _SHOWN} others" if len(parts) > _SHOWN else ""
-        typer.echo(f"missing: {', '.join(f'--only {part}' for part in parts[:_SHOWN])}{more}")
-    typer.echo(f"it takes {work.nbytes:,} bytes in {shlex.quote(str(work.root))}")
+        say(f"missing: {', '.join(f'--only {part}' for part in parts[:_SHOWN])}{more}")
+    say(f"it takes {work.nbytes:,} bytes in {shlex.quote(str(work.root))}")
     _print_ways(f"the command that began it goes on, mscvt discard {where} gives it up", is_running=work.is_running)
 
 
@@ -143,27 +142,27 @@ def _said(value: Any) -> str:
 def _print_download(work: UnfinishedDownload, where: str) -> None:
     origin = work.origin
     total = sum(file.nbytes for file in origin.files.values())
-    typer.echo(f"{where}: unfinished download of {origin.repository} at {origin.revision} from {origin.source}")
-    typer.echo(
+    say(f"{where}: unfinished download of {origin.repository} at {origin.revision} from {origin.source}")
+    say(
         f"{len(origin.files) - len(work.missing):,} of {counted(len(origin.files), 'file')} are whole, "
         f"{work.arrived:,} of {total:,} bytes have arrived"
     )
     more = f" and {len(work.missing) - _SHOWN} others" if len(work.missing) > _SHOWN else ""
-    typer.echo(f"missing: {', '.join(work.missing[:_SHOWN])}{more}")
+    say(f"missing: {', '.join(work.missing[:_SHOWN])}{more}")
     command = shlex.join(origin.command(work.folder))
     _print_ways(f"{command} goes on, mscvt discard {where} gives it up", is_running=work.is_running)
 
 
 def _print_ways(ways: str, *, is_running: bool) -> None:
-    typer.echo("a run is at work on it" if is_running else ways)
+    say("a run is at work on it" if is_running else ways)
 
 
 def print_discarded(status: Status) -> None:
     """Say what was removed."""
     where = shlex.quote(str(status.target))
     if status.conversion:
-        typer.echo(f"{where}: removed an unfinished conversion, {status.conversion.nbytes:,} bytes")
+        say(f"{where}: removed an unfinished conversion, {status.conversion.nbytes:,} bytes")
     if status.download:
         origin = status.download.origin
         kept = f"; what was there before stays: {', '.join(origin.kept[:_SHOWN])}" if origin.kept else ""
-        typer.echo(f"{where}: removed an unfinished download, {status.download.arrived:,} bytes{kept}")
+        say(f"{where}: removed an unfinished download, {status.download.arrived:,} bytes{kept}")
