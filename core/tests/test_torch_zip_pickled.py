@@ -83,7 +83,7 @@ def test_pickle_is_what_torch_makes_of_texts_and_tensors_that_stand_there_again(
     tensors = [torch.empty(2, 3) for _ in range(50)]
     again = {"cpu": tensors[1], "storage": tensors[20], "Grüße \ud800": "cpu", "": "storage", "long": "x" * 70_000}
     model = {f"{number}.weight": tensor for number, tensor in enumerate(tensors)}
-    digits = [str(number) for number in range(12)]  # Python has one object for each text of one digit
+    digits = [str(number) for number in range(12)]  # as keys of storages are, but no objects that stand there again
     assert_same({"storage": values, "args": digits[::2], "model": model, "again": again, "digits": digits})
 
 

@@ -121,7 +121,7 @@ def test_file_with_checksums_of_its_tensors_is_what_was_made_and_one_with_anothe
     path, made = write_shard(tmp_path)
     offsets = Allocator(ARGS, 7).offsets(path, plan(made), ["model"])
     written, ends = path.read_bytes(), {offset + made[name[2]].nbytes for name, offset in offsets.items()}
-    tried = [0, 70, *offsets.values(), *(end + 20 for end in ends), len(written) - 1]
+    tried = [0, 70, *offsets.values(), *(end + step for end in ends for step in (3, 8, 20)), len(written) - 1]
     for at in tried:
         path.write_bytes(written[:at] + bytes([written[at] ^ 1]) + written[at + 1 :])
         if at in offsets.values() and at not in ends:  # a tensor's own

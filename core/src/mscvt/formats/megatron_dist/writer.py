@@ -21,8 +21,8 @@ from mscvt.formats.torch_zip.skeleton import (
     ALIGNMENT,
     Skeleton,
     build_skeleton,
-    checksum_pieces,
     is_laid_out,
+    write_checksums,
     write_pieces,
     write_skeleton,
 )
@@ -96,7 +96,7 @@ class DistAllocator:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
             for name, item in self._items(file):
-                write_pieces(descriptor, checksum_pieces(item.skeleton, 0, checksums[name], item.offset))
+                write_checksums(descriptor, item.skeleton, [checksums[name]], item.offset)
         finally:
             os.close(descriptor)
 

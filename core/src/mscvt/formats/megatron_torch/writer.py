@@ -115,13 +115,13 @@ class Allocator:
         Raises:
             OSError: Where the disk is full or broken.
         """
-        from mscvt.formats.torch_zip.skeleton import checksum_pieces, write_pieces
+        from mscvt.formats.torch_zip.skeleton import write_checksums
 
         skeleton, numbers = self._laid(tensors, chunks)
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
-            for name, number in zip(tensors, numbers, strict=True):
-                write_pieces(descriptor, checksum_pieces(skeleton, number, checksums[name]))
+            by_number = dict(zip(numbers, tensors, strict=True))
+            write_checksums(descriptor, skeleton, (checksums[by_number[n]] for n in range(len(by_number))))
         finally:
             os.close(descriptor)
 

@@ -139,7 +139,7 @@ class _Pickler(pickle._Pickler):
         """Write the call that rebuilds a tensor."""
         kind, key = (tensor.dtype, tensor.shape), str(tensor.key)
         copy = self._copies.get(kind)
-        if copy is None or len(key) == 1:  # a text of one character is the same object wherever it stands
+        if copy is None:
             form = _form(*kind)
             self._save_form(form, key)
             if self._numbered >= _LONG:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mscvt.formats.torch_zip.archive import (
@@ -33,6 +32,12 @@ ALIGNMENT = 64
 """Bytes; each record's data begins at a multiple."""
 _MADE_BY, _NEEDS = 0x031E, 0x2D
 """Versions that the end record of 64 bits states."""
+_PADDING = [b"FB" + struct.pack("<H", count) + b"Z" * count for count in range(ALIGNMENT)]
+"""What aligns a record's data, by its bytes beyond the first four."""
+_SIZES, _WIDE_SIZES = struct.Struct("<4s3I"), struct.Struct("<4sI2Q")
+"""Behind data: signature, crc, stored bytes, bytes."""
+_SUM, _SUM_BEHIND, _BEHIND_SUM = struct.Struct("<I"), 4, 8
+"""A checksum, and where it begins and ends in what is behind data."""
 UNKNOWN = MAX32
 """What the directory says of a checksum that is not known yet, while the record says 0."""
 
@@ -42,7 +47,7 @@ class Skeleton:
     """What is written of a file before its tensors, and where those go. Offsets are bytes from the file's start."""
 
     pieces: tuple[tuple[int, bytes], ...]
-    """(offset, bytes)."""
+    """(offset, bytes), in order: all before the first storage with bytes, between these, and behind the last."""
     starts: tuple[int, ...]
     """Where the data of each storage begins, by the storage's number."""
     checksums: tuple[tuple[int, int], ...]
@@ -76,22 +81,21 @@ def build_skeleton(pickled: bytes, sizes: Sequence[int], root: str = "archive") 
     places: list[tuple[int, int]] = []
     directory, piece, begun = bytearray(), bytearray(), 0
     for name, size, data in records:
-        at = begun + len(piece)
+        full, at, entry = f"{root}/{name}".encode(), begun + len(piece), len(directory)
         known = 0 if data is None else crc32(data)
-        entry = len(directory)
-        piece += _header(f"{root}/{name}".encode(), at, size)
-        directory += _entry(f"{root}/{name}".encode(), at, size, UNKNOWN if data is None else known)
-        if name.startswith("data/"):
-            starts.append(begun + len(piece))
-            places.append((0, 0))
+        piece += _header(full, at, size)
+        directory += _entry(full, at, size, UNKNOWN if data is None else known)
+        begin = begun + len(piece)
         if data is None:
             pieces.append((begun, bytes(piece)))
-            begun, piece = begun + len(piece) + size, bytearray()
-            places[-1] = begun + 4, entry + ENTRY_CRC
+            begun, piece = begin + size, bytearray()
         else:
             piece += data
+        if name.startswith("data/"):
+            starts.append(begin)
+            places.append((begun + _SUM_BEHIND, entry + ENTRY_CRC) if size else (0, 0))
         if size:
-            piece += struct.pack("<4sI2Q" if max(at, size) >= MAX32 else "<4s3I", b"PK\7\b", known, size, size)
+            piece += (_WIDE_SIZES if at >= MAX32 or size >= MAX32 else _SIZES).pack(b"PK\7\b", known, size, size)
     end = begun + len(piece)
     piece += _end(end, directory, len(records))
     checksums = tuple((behind, end + entry if behind else 0) for behind, entry in places)
@@ -100,19 +104,21 @@ def build_skeleton(pickled: bytes, sizes: Sequence[int], root: str = "archive") 
 
 def _header(name: bytes, at: int, size: int) -> bytes:
     """The header before a record, padded so that the data behind it is aligned."""
-    wide = _wide([size, 0] if size >= MAX32 else [], at)
-    padding = -(at + HEADER.size + len(name) + len(wide) + 4) % ALIGNMENT
-    extra = wide + b"FB" + struct.pack("<H", padding) + b"Z" * padding
-    flags = UTF8 | (DEFERRED if size else 0)
+    wide = b"" if at < MAX32 > size else _wide([size, 0] if size >= MAX32 else [], at)
+    extra = wide + _PADDING[-(at + HEADER.size + len(name) + len(wide) + 4) % ALIGNMENT]
+    flags = UTF8 | DEFERRED if size else UTF8
     return HEADER.pack(b"PK\3\4", 0, flags, 0, 0, 0, 0, 0, 0, len(name), len(extra)) + name + extra
 
 
 def _entry(name: bytes, at: int, size: int, checksum: int) -> bytes:
     """What the directory says of a record."""
-    wide = _wide([size, size] if size >= MAX32 else [], at)
-    flags, short = UTF8 | (DEFERRED if size else 0), min(size, MAX32)
-    fixed = (0, 0, flags, 0, 0, 0, checksum, short, short, len(name), len(wide), 0, 0, 0, 0, min(at, MAX32))
-    return ENTRY.pack(b"PK\1\2", *fixed) + name + wide
+    wide = b""
+    if at >= MAX32 or size >= MAX32:
+        wide = _wide([size, size] if size >= MAX32 else [], at)
+        at, size = min(at, MAX32), min(size, MAX32)
+    flags = UTF8 | DEFERRED if size else UTF8
+    fixed = ENTRY.pack(b"PK\1\2", 0, 0, flags, 0, 0, 0, checksum, size, size, len(name), len(wide), 0, 0, 0, 0, at)
+    return fixed + name + wide
 
 
 def _wide(sizes: list[int], at: int) -> bytes:
@@ -156,32 +162,44 @@ def is_laid_out(descriptor: int, skeleton: Skeleton, at: int = 0) -> bool:
     Raises:
         MscvtError: Where the file is shorter.
     """
-    places = sorted(place for pair in skeleton.checksums for place in pair if place)
-    for offset, data in skeleton.pieces:
+    for number, (offset, data) in enumerate(skeleton.pieces):
         there = bytearray(read_at(descriptor, at + offset, len(data)))
-        for place in places[bisect_left(places, offset) : bisect_left(places, offset + len(data))]:
-            checksum = slice(place - offset, place - offset + 4)
-            there[checksum] = data[checksum]
+        if number:
+            there[_SUM_BEHIND:_BEHIND_SUM] = data[_SUM_BEHIND:_BEHIND_SUM]
+        if data is skeleton.pieces[-1][1]:
+            for _, entry in skeleton.checksums:
+                if entry:
+                    there[entry - offset : entry - offset + 4] = data[entry - offset : entry - offset + 4]
         if there != data:
             return False
     return True
 
 
-def checksum_pieces(skeleton: Skeleton, number: int, checksum: int, at: int = 0) -> Iterator[tuple[int, bytes]]:
-    """Yield the checksum of a storage's data, of which there are two, as (offset, bytes).
+def write_checksums(descriptor: int, skeleton: Skeleton, checksums: Iterable[int], at: int = 0) -> None:
+    """Write the checksum of every storage's data behind the data, and all of them into the directory at once.
 
     Args:
+        descriptor: An open file.
         skeleton: What was laid out.
-        number: The storage.
-        checksum: The CRC-32 of its data.
+        checksums: The CRC-32 of each storage's data, by the storage's number.
         at: Where what was laid out begins, in bytes from the file's start.
+
+    Raises:
+        OSError: Where the disk is full or broken.
     """
-    for place in skeleton.checksums[number]:
-        if place:
-            yield at + place, struct.pack("<I", checksum)
+    offset, data = skeleton.pieces[-1]
+    last = bytearray(data)
+    for (behind, entry), checksum in zip(skeleton.checksums, checksums, strict=True):
+        if behind >= offset:
+            _SUM.pack_into(last, behind - offset, checksum)
+        elif behind:
+            os.pwrite(descriptor, _SUM.pack(checksum), at + behind)
+        if behind:
+            _SUM.pack_into(last, entry - offset, checksum)
+    write_pieces(descriptor, [(at + offset, last)])
 
 
-def write_pieces(descriptor: int, pieces: Iterable[tuple[int, bytes]]) -> None:
+def write_pieces(descriptor: int, pieces: Iterable[tuple[int, bytes | bytearray]]) -> None:
     """Write bytes to their places in an open file.
 
     Raises:
