@@ -38,10 +38,7 @@ def registry_of(model_type=ACME, names=DECODER, **hooks):
         given = answer if callable(answer) else lambda answer=answer: answer
         setattr(module, hook, hookimpl(function_without_arguments(given)))
     point = SimpleNamespace(
-        name="acme",
-        value="acme_plugin",
-        load=lambda: module,
-        dist=SimpleNamespace(metadata={"Name": "mscvt-acme", "Version": "1.2"}),
+        name="acme", value="acme_plugin", distribution="mscvt-acme", version="1.2", load=lambda: module
     )
     return load_registry([point])
 
