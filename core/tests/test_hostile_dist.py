@@ -13,6 +13,7 @@ import torch
 from dist_checkpoints import pieces, write_folder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch.distributed.checkpoint.metadata import MetadataIndex
 
 from mscvt.errors import MscvtError
 from mscvt.formats.megatron_dist.checkpoint import DistCheckpoint
@@ -252,6 +253,23 @@ def test_offsets_of_one_hash_take_no_longer_than_others(tmp_path):
     began = time.process_time()
     Metadata(tmp_path, Recorded("", (), {"state_dict_metadata": {}, "storage_data": Pairs(chain.from_iterable(items))}))
     assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize(("twice", "said"), [("a", "one chunk of 'a'"), ("x", "the object 'x'")])
+def test_items_that_are_the_same_are_refused(twice, said, tmp_path):
+    def repeat(metadata):
+        index, place = next(item for item in metadata.storage_data.items() if item[0].fqn == twice)
+        metadata.storage_data[Index(index.fqn, index.offset)] = place
+
+    class Index(MetadataIndex):
+        __hash__, __eq__ = object.__hash__, object.__eq__
+
+        def __reduce__(self):
+            return MetadataIndex, (), vars(self)
+
+    chunks = {"a": [((0, 0), WEIGHTS["a"])], "b": [((0,), WEIGHTS["b"])]}
+    with pytest.raises(MscvtError, match=rf"\.metadata: two of its items are {said}"):
+        GlobalSource(write_folder(tmp_path, chunks, {"x": [None]}, change=repeat), lambda name: True).object("x")
 
 
 @pytest.mark.parametrize("which", ["chunk", "item"])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
 
 from mscvt.errors import MscvtError
+from mscvt.formats.megatron_dist.items import ItemReader
 from mscvt.formats.megatron_dist.reader import GlobalSource
 from mscvt.formats.megatron_dist.writer import DistAllocator
 from mscvt.formats.torch_zip.checksums import crc32
@@ -168,6 +169,32 @@ def test_item_that_holds_something_else_is_refused(value, tmp_path):
     (tmp_path / ".metadata").write_bytes((tmp_path / "right" / ".metadata").read_bytes())
     with pytest.raises(MscvtError, match=r"__0_0\.distcp: the item at byte 0"):
         read(GlobalSource(tmp_path, everything), "a")
+
+
+def test_item_is_not_trusted_since_its_neighbour_was_right(tmp_path):
+    """Each byte of the second of two items is changed: it is read, or refused, as if there were no other one."""
+    parts = list(pieces(torch.randn(2, 5, generator=GENERATOR), [[1], []]))
+    folder = write_folder(tmp_path, {"a": parts}, files=1)
+    first, second = [place for _, place in GlobalSource(folder, everything).chunks("a")]
+    path = folder / "__0_0.distcp"
+    content = path.read_bytes()
+    outcomes = set()
+    for at in range(second.offset, second.offset + second.length):
+        path.unlink()  # whoever writes to a file that is being read waits for its reader
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        found = []
+        for before in ([], [first]):
+            reader = ItemReader([path])
+            for place in before:
+                reader.tensor(0, place, "F32", (1, 5))
+            try:
+                found.append(reader.tensor(0, second, "F32", (1, 5)).region(0, (5,), (1,)).tobytes())
+            except MscvtError as error:
+                found.append(str(error))
+            reader.close()
+        assert found[0] == found[1]
+        outcomes.add(type(found[0]))
+    assert outcomes == {bytes, str}
 
 
 SLOTS = {

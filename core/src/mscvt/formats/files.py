@@ -114,13 +114,23 @@ class MappedFiles:
         Raises:
             MscvtError: Where its file can't be read, or is not as it was when its header was read.
         """
-        nbytes = info.nbytes
         opened = self._opened.get(info.file) or self._open(info.file)
+        return opened.view(self._part(opened, info.file, info.offset, info.nbytes), info.dtype)
+
+    def memory(self, number: int, offset: int, nbytes: int) -> memoryview:
+        """Some of a file's bytes, without copying them: to be looked at at once, as the file is seen to be whole now.
+
+        Raises:
+            MscvtError: Where the file can't be read, or is not as it was when its header was read.
+        """
+        return self._part(self._opened.get(number) or self._open(number), number, offset, nbytes)
+
+    def _part(self, opened: _Opened, number: int, offset: int, nbytes: int) -> memoryview:
         opened.check()
-        memory = opened.memory[info.offset : info.offset + nbytes]
+        memory = opened.memory[offset : offset + nbytes]
         if len(memory) != nbytes:
-            raise MscvtError(f"{self.paths[info.file]}: has become shorter since its header was read")
-        return opened.view(memory, info.dtype)
+            raise MscvtError(f"{self.paths[number]}: has become shorter since its header was read")
+        return memory
 
     def close(self) -> None:
         """Let go of every file, whose writers wait while it is guarded; tensors that are in use stay readable."""

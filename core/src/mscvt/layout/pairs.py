@@ -46,6 +46,12 @@ class Pair:
         """One more than the last element that is met on the left."""
         return self.left + _span(self.loops)
 
+    @property
+    def is_run(self) -> bool:
+        """Whether the elements lie side by side in both."""
+        loops = self.loops
+        return not loops or (len(loops) == 1 and loops[0].left == loops[0].right == 1)
+
     def inverse(self) -> Pair:
         """The same walk with its sides swapped."""
         return pair(self.right, self.left, [Loop(loop.extent, loop.right, loop.left) for loop in self.loops])
@@ -74,6 +80,11 @@ def pair(left: int, right: int, loops: Sequence[Loop]) -> Pair:
     return Pair(left, right, tuple(joined))
 
 
+def run_of(left: int, right: int, count: int) -> Pair:
+    """A walk through so many elements that lie side by side in both."""
+    return Pair(left, right, (Loop(count, 1, 1),) if count > 1 else ())
+
+
 def compose(first: Pair, second: Pair) -> Iterator[Pair]:
     """Walk from the left of `first` to the right of `second`, where its right and the other's left meet.
 
@@ -91,7 +102,7 @@ def clip(walk: Pair, start: int, end: int) -> Iterator[Pair]:
     if start <= walk.left and walk.left_end <= end:
         yield walk.moved(-start) if start else walk
     elif max(start, walk.left) < min(end, walk.left_end):
-        yield from compose(Pair(0, start, (Loop(end - start, 1, 1),) if end - start > 1 else ()), walk)
+        yield from compose(run_of(0, start, end - start), walk)
 
 
 def uncovered(numel: int, walks: Sequence[Pair]) -> str | None:

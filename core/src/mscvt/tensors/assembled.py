@@ -25,12 +25,6 @@ class Part:
     open: Callable[[], SourceTensor]
     """Gives the part's elements."""
 
-    @property
-    def is_run(self) -> bool:
-        """Whether the elements lie side by side in both."""
-        loops = self.walk.loops
-        return not loops or (len(loops) == 1 and loops[0].left == loops[0].right == 1)
-
 
 class Assembled:
     """A tensor made of parts, which hold each of its elements once.
@@ -56,7 +50,7 @@ class Assembled:
         end = offset + 1 + sum((extent - 1) * stride for extent, stride in zip(extents, strides, strict=True))
         met = self._parts[bisect_right(self._reach, offset) : bisect_left(self._starts, end)]
         for part in met:
-            if part.is_run and part.walk.left <= offset and end <= part.walk.left_end:
+            if part.walk.is_run and part.walk.left <= offset and end <= part.walk.left_end:
                 return part.open().region(offset - part.walk.left + part.walk.right, extents, strides)
         return self._copied(met, offset, extents, strides)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from mscvt.formats.megatron_torch.folder import find_iteration
 from mscvt.formats.megatron_torch.recorded import RankRecord, read_record
 from mscvt.formats.torch_zip.reader import load
 from mscvt.formats.torch_zip.standins import described
-from mscvt.layout.pairs import Loop, pair
+from mscvt.layout.pairs import run_of
 from mscvt.parallel.grid import Rank, ShardName
 from mscvt.tensors.assembled import Assembled, Part
 from mscvt.tensors.info import TensorInfo
@@ -102,11 +103,13 @@ class DistCheckpoint:
 
     def tensor(self, name: ShardName) -> SourceTensor:
         """The elements of a tensor."""
+        runs = self._runs[name]
+        if len(runs) == 1:
+            return self._source.run(*runs[0])
         if name not in self._joined:
             parts, at = [], 0
-            for other, start, count in self._runs[name]:
-                walk = pair(at, start, [Loop(count, 1, 1)])
-                parts.append(Part(walk, lambda other=other: self._source.tensor(other)))  # type: ignore[misc]
+            for other, start, count in runs:
+                parts.append(Part(run_of(at, 0, count), partial(self._source.run, other, start, count)))
                 at += count
             self._joined[name] = Assembled(self.tensors[name].dtype, parts)
         return self._joined[name]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +9,7 @@ from typing import TYPE_CHECKING
 from mscvt.errors import MscvtError
 from mscvt.formats.files import MappedFiles
 from mscvt.formats.megatron_dist.metadata import Place
-from mscvt.formats.torch_zip.archive import directory_bytes, opened, read_at, reading, without_checksums
+from mscvt.formats.torch_zip.archive import bits_but_checksums, directory_bytes, opened, read_at
 from mscvt.formats.torch_zip.reader import load
 from mscvt.formats.torch_zip.standins import StoredTensor, described
 from mscvt.records import dataclass
@@ -23,12 +21,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """What items of one dtype and shape have in common. Offsets are bytes from the item's start."""
+    """All of an item but its tensor's bytes, as far as it says what those are. Offsets are bytes from its start."""
 
     head: bytes
     """All that lies before the tensor's bytes."""
-    dtype: str
-    shape: tuple[int, ...]
+    directory: int
+    """Where its directory begins."""
+    mask: int
+    """Those bits from there to the item's end that are in no checksum."""
+    closing: int
+    """Their values."""
+
+    def is_that_of(self, item: memoryview) -> bool:
+        """Whether another item, of as many bytes, says the same of its tensor."""
+        closing = int.from_bytes(item[self.directory :], "little")
+        return closing & self.mask == self.closing and item[: len(self.head)].tobytes() == self.head
 
 
 class ItemReader:
@@ -37,9 +44,8 @@ class ItemReader:
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
         self._maps = MappedFiles(paths)
-        self._forms: dict[bytes, _Form] = {}
+        self._forms: dict[tuple[int, str, tuple[int, ...]], _Form] = {}
         self._starts: dict[tuple[int, Place, str, tuple[int, ...]], int] = {}
-        self._lock = threading.Lock()
 
     def tensor(self, file: int, place: Place, dtype: str, shape: tuple[int, ...]) -> PlainTensor:
         """The elements of a chunk, once its item proved to be what it should be.
@@ -53,43 +59,43 @@ class ItemReader:
         Raises:
             MscvtError: Where the item is damaged, contradicts itself, or holds something else.
         """
-        with self._lock:
-            key = file, place, dtype, shape
-            start = self._starts.get(key)
-            if start is None:
-                start = self._starts[key] = self._data_start(self._paths[file], place, dtype, shape)
+        key = file, place, dtype, shape
+        start = self._starts.get(key)
+        if start is None:
+            start = self._starts[key] = place.offset + len(self._form(file, place, dtype, shape).head)
         return self._maps.tensor(TensorInfo(dtype, shape, file, start))
 
     def close(self) -> None:
         """Let go of every open file."""
-        with self._lock:
-            self._starts.clear()
+        self._starts.clear()
         self._maps.close()
 
-    def _data_start(self, path: Path, place: Place, dtype: str, shape: tuple[int, ...]) -> int:
-        """Where the bytes of a chunk begin, in bytes from the file's start."""
-        with opened(path) as descriptor:
-            offset, count, raw = directory_bytes(descriptor, place.offset, place.length)
-            said = f"{offset - place.offset} {count} ".encode() + without_checksums(raw)
-            mark = hashlib.sha256(said).digest()
-            form = self._forms.get(mark)
-            if form is None or read_at(descriptor, place.offset, len(form.head)) != form.head:
-                form = self._forms[mark] = _form(path, descriptor, place)
-        if (form.dtype, form.shape) != (dtype, shape):
-            raise MscvtError(
-                f"{path}: the item at byte {place.offset:,} is {form.dtype} {list(form.shape)}, "
-                f".metadata says {dtype} {list(shape)}"
-            )
-        return place.offset + len(form.head)
+    def _form(self, file: int, place: Place, dtype: str, shape: tuple[int, ...]) -> _Form:
+        """The form of an item; that of the last one of its size is taken if all the item's own bytes say the same."""
+        key = place.length, dtype, shape
+        form = self._forms.get(key)
+        if form is None or not form.is_that_of(self._maps.memory(file, place.offset, place.length)):
+            form = self._forms[key] = _parsed(self._paths[file], place, dtype, shape)
+        return form
 
 
-def _form(path: Path, descriptor: int, place: Place) -> _Form:
+def _parsed(path: Path, place: Place, dtype: str, shape: tuple[int, ...]) -> _Form:
+    """The form of an item that is read as any file of torch is."""
     tensor = load(path, place.offset, place.length)
-    with reading(path):
+    with opened(path) as descriptor:
         where = f"the item at byte {place.offset:,}"
         if not isinstance(tensor, StoredTensor):
             raise MscvtError(f"{where} holds {described(tensor)}, expected a tensor")
         if not tensor.is_contiguous:
             raise MscvtError(f"{where} is a view with strides {tensor.strides}")
+        if (tensor.dtype, tensor.shape) != (dtype, shape):
+            raise MscvtError(
+                f"the item at byte {place.offset:,} is {tensor.dtype} {list(tensor.shape)}, "
+                f".metadata says {dtype} {list(shape)}"
+            )
         head = read_at(descriptor, place.offset, tensor.offset - place.offset)
-        return _Form(head, tensor.dtype, tensor.shape)
+        start, _, raw = directory_bytes(descriptor, place.offset, place.length)
+        size = place.offset + place.length - start
+        mask = bits_but_checksums(raw) | (1 << 8 * size) - (1 << 8 * len(raw))
+        closing = int.from_bytes(read_at(descriptor, start, size), "little") & mask
+        return _Form(head, start - place.offset, mask, closing)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from math import prod
+from operator import eq, itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
@@ -56,7 +58,7 @@ class GlobalTensor:
     """safetensors' name."""
     shape: tuple[int, ...]
     chunks: tuple[Chunk, ...]
-    """They cover it, each element once. Those without elements are left out."""
+    """They cover it, each element once, in the order of their first ones. Those without elements are left out."""
 
 
 class Metadata:
@@ -79,13 +81,15 @@ class Metadata:
             self._entries[name] = entry
         self.tensors = [name for name, entry in self._entries.items() if entry.kind == TENSOR]
         self.objects = [name for name, entry in self._entries.items() if entry.kind == OBJECT]
-        self._places = _places(_items(places))
+        self._objects: dict[str, Recorded] = {}
+        self._placed: dict[str, list[tuple[tuple[int, ...], Recorded]]] = {}
+        self._places = [*self._read_places(_items(places))]
         self._chunks_left = _FEW_CHUNKS + len(self._places)
 
     @property
     def files(self) -> set[str]:
         """The files that items lie in, as far as they are named."""
-        said = (place.values(*_PLACE)[0] for place in self._places.values())
+        said = (place.values(*_PLACE)[0] for place in self._places)
         return {file for file in said if isinstance(file, str)}
 
     def object(self, name: str) -> Place:
@@ -95,7 +99,9 @@ class Metadata:
             MscvtError: Where nobody says.
         """
         with reading(self._path):
-            return self._place(name, None)
+            if name not in self._objects:
+                raise MscvtError(f"does not say where {name[:200]!r} lies")
+            return _place(name, self._objects[name])
 
     def tensor(self, name: str) -> GlobalTensor:
         """What is said of a tensor.
@@ -117,8 +123,9 @@ class Metadata:
                 raise MscvtError(f"a chunk of {name[:200]!r} is {described(strange[0])}")
             said = [chunk.values("offsets", "sizes") for chunk in chunks]
             _check_numbers([numbers for both in said for numbers in both], name)
-            boxes = [Box(*both) for both in said if prod(both[1])]
-            found = [Chunk(box, self._place(name, box.offsets)) for box in boxes]
+            boxes = sorted(Box(*both) for both in said if prod(both[1]))
+            places = self._places_of(name, boxes)
+            found = [Chunk(box, _place(name, place)) for box, place in zip(boxes, places, strict=True)]
             if fault := untiled(shape, boxes):
                 raise MscvtError(
                     f"the chunks of {name[:200]!r} don't cover it: {fault}",
@@ -126,20 +133,53 @@ class Metadata:
                 )
             return GlobalTensor(dtype, shape, tuple(found))
 
-    def _place(self, name: str, offset: tuple[int, ...] | None) -> Place:
-        place = self._places.get((name, str(offset)))
-        if place is None:
-            at = "" if offset is None else f"the chunk at {list(offset)} of "
-            raise MscvtError(f"does not say where {at}{name[:200]!r} lies")
-        file, start, length, transformed = place.values(*_PLACE)
-        if transformed:
-            raise MscvtError(
-                f"{name[:200]!r} is stored transformed, by {_said(transformed)}",
-                hint="Save it without compression or other extensions.",
-            )
-        if not isinstance(file, str) or not _is_number(start) or not _is_number(length):
-            raise MscvtError(f"does not say in which file and where {name[:200]!r} lies")
-        return Place(file, start, length)
+    def _read_places(self, said: Iterable[tuple[Any, Any]]) -> Iterator[Recorded]:
+        """Note the place of each item by its name and, where it is a chunk, its offsets; yield the place.
+
+        No hash is made of offsets, as any number of tuples can be made to have one.
+        """
+        every: list[Any] = []
+        for index, place in said:
+            if not isinstance(index, Recorded) or index.kind != INDEX:
+                raise MscvtError(f"one of its items is named by {described(index)}")
+            if not isinstance(place, Recorded) or place.kind != PLACE:
+                raise MscvtError(f"the place of one of its items is {described(place)}")
+            name, _, offsets = index.values("fqn", "index", "offset")
+            if type(name) is not str:
+                raise MscvtError(f"one of its items has a name that is {described(name)}")
+            if offsets is not None:
+                every.append(offsets)
+                self._placed.setdefault(name, []).append((offsets, place))
+            elif name in self._objects:
+                raise MscvtError(f"two of its items are the object {name[:200]!r}")
+            else:
+                self._objects[name] = place
+            yield place
+        _check_numbers(every, "one of its items")
+
+    def _places_of(self, name: str, boxes: Iterable[Box]) -> Iterator[Recorded]:
+        """Yield where the chunks of a tensor lie."""
+        placed = sorted(self._placed.get(name, ()), key=itemgetter(0))
+        there = [offsets for offsets, _ in placed]
+        if any(map(eq, there, there[1:])):
+            raise MscvtError(f"two of its items are one chunk of {name[:200]!r}")
+        for offsets, _ in boxes:
+            at = bisect_left(there, offsets)
+            if there[at : at + 1] != [offsets]:
+                raise MscvtError(f"does not say where the chunk at {list(offsets)} of {name[:200]!r} lies")
+            yield placed[at][1]
+
+
+def _place(name: str, said: Recorded) -> Place:
+    file, start, length, transformed = said.values(*_PLACE)
+    if transformed:
+        raise MscvtError(
+            f"{name[:200]!r} is stored transformed, by {_said(transformed)}",
+            hint="Save it without compression or other extensions.",
+        )
+    if not isinstance(file, str) or not _is_number(start) or not _is_number(length):
+        raise MscvtError(f"does not say in which file and where {name[:200]!r} lies")
+    return Place(file, start, length)
 
 
 def read_metadata(folder: Path) -> Metadata:
@@ -178,31 +218,6 @@ def _items(said: Any) -> Iterable[tuple[Any, Any]]:
     if not isinstance(said, Pairs) or len(said) % 2:
         raise MscvtError("has no list of tensors, or none of their places")
     return zip(said[::2], said[1::2], strict=True)
-
-
-def _places(said: Iterable[tuple[Any, Any]]) -> dict[tuple[str, str], Recorded]:
-    """The place of each item by its tensor's name and its offsets in it.
-
-    Those are text, as any number of tuples can be made to have one hash.
-    """
-    named: list[tuple[Any, Any, Recorded]] = []
-    for index, place in said:
-        if not isinstance(index, Recorded) or index.kind != INDEX:
-            raise MscvtError(f"one of its items is named by {described(index)}")
-        if not isinstance(place, Recorded) or place.kind != PLACE:
-            raise MscvtError(f"the place of one of its items is {described(place)}")
-        name, _, offset = index.values("fqn", "index", "offset")
-        if type(name) is not str:
-            raise MscvtError(f"one of its items has a name that is {described(name)}")
-        named.append((name, offset, place))
-    _check_numbers([offset for _, offset, _ in named if offset is not None], "one of its items")
-    found: dict[tuple[str, str], Recorded] = {}
-    for name, offset, place in named:
-        key = name, str(offset)
-        if key in found:
-            raise MscvtError(f"two of its items are one chunk of {name[:200]!r}")
-        found[key] = place
-    return found
 
 
 def _dtype(properties: Any, name: str) -> str:

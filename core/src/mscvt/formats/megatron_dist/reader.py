@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from operator import itemgetter
+from math import prod
+from operator import mul
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from mscvt.formats.files import file_inside, refuse_pointer
 from mscvt.formats.megatron_dist.items import ItemReader
 from mscvt.formats.megatron_dist.metadata import METADATA, Chunk, GlobalTensor, read_metadata
 from mscvt.formats.torch_zip.reader import load
-from mscvt.layout.boxes import walk_of
+from mscvt.layout.boxes import Box, walk_of
+from mscvt.layout.pairs import Pair, run_of
 from mscvt.tensors.assembled import Assembled, Part
 from mscvt.tensors.info import TensorInfo
 from mscvt.tensors.sources import SourceTensor
@@ -53,13 +55,15 @@ class GlobalSource:
         self._numbers: dict[str, int] = {}
         self._sizes: dict[str, int] = {}
         self._said: dict[str, GlobalTensor] = {}
-        self._starts: dict[str, list[tuple[int, int, int]]] = {}
+        self._firsts: dict[str, list[int]] = {}
+        self._walks: dict[tuple[tuple[int, ...], tuple[int, ...]], Pair] = {}
         self._opened: dict[str, Assembled] = {}
         self._lock = threading.Lock()
         for name in sorted(filter(wanted, self.metadata.tensors)):
             said = self._said[name] = self.metadata.tensor(name)
-            for chunk in said.chunks:
-                self._check(chunk)
+            self._check(said.chunks)
+            strides = [prod(said.shape[at + 1 :]) for at in range(len(said.shape))]
+            self._firsts[name] = [sum(map(mul, box.offsets, strides)) for box, _ in said.chunks]
             self.tensors[name] = TensorInfo(said.dtype, said.shape, *(self.begins(name, 0) if said.chunks else (0, 0)))
         self._items = ItemReader(tuple(self.files))
         self.files.append(path)
@@ -74,25 +78,44 @@ class GlobalSource:
             if name not in self._opened:
                 said = self._said[name]
                 parts = [
-                    Part(
-                        walk_of(said.shape, box),
-                        partial(self._items.tensor, self._numbers[place.file], place, said.dtype, box.sizes),
-                    )
-                    for box, place in said.chunks
+                    Part(self._walk(said.shape, chunk.box).moved(first), partial(self._item, said.dtype, chunk))
+                    for chunk, first in zip(said.chunks, self._firsts[name], strict=True)
                 ]
                 self._opened[name] = Assembled(said.dtype, parts)
             return self._opened[name]
 
+    def run(self, name: str, start: int, count: int) -> SourceTensor:
+        """So many elements of a tensor from one on: to be asked for anew each time, as most are a chunk of a file.
+
+        Raises:
+            MscvtError: As `tensor`.
+        """
+        said = self._said[name]
+        at = self._chunk_of(name, start)
+        if at >= 0 and self._firsts[name][at] == start:
+            walk = self._walk(said.shape, said.chunks[at].box)
+            if walk.is_run and walk.numel == count:
+                return self._item(said.dtype, said.chunks[at])
+        return Assembled(said.dtype, [Part(run_of(0, start, count), partial(self.tensor, name))])
+
     def begins(self, name: str, element: int) -> tuple[int, int]:
         """The file and the byte in it from which on an element of a tensor lies, roughly: work is ordered by it."""
-        starts = self._starts.get(name)
-        if starts is None:
-            said, numbers = self._said[name], self._numbers
-            starts = self._starts[name] = sorted(
-                (walk_of(said.shape, box).left, numbers[place.file], place.offset) for box, place in said.chunks
-            )
-        _, file, offset = starts[max(0, bisect_right(starts, element, key=itemgetter(0)) - 1)]
-        return file, offset
+        place = self._said[name].chunks[max(0, self._chunk_of(name, element))].place
+        return self._numbers[place.file], place.offset
+
+    def _chunk_of(self, name: str, element: int) -> int:
+        """The number of the last chunk that begins at an element or before; -1 where there is none."""
+        return bisect_right(self._firsts[name], element) - 1
+
+    def _walk(self, shape: tuple[int, ...], box: Box) -> Pair:
+        """A walk through a box of a tensor as if it began where the tensor does; most boxes differ in that alone."""
+        key = shape, box.sizes
+        if key not in self._walks:
+            self._walks[key] = walk_of(shape, Box((0,) * len(shape), box.sizes))
+        return self._walks[key]
+
+    def _item(self, dtype: str, chunk: Chunk) -> SourceTensor:
+        return self._items.tensor(self._numbers[chunk.place.file], chunk.place, dtype, chunk.box.sizes)
 
     def chunks(self, name: str) -> tuple[Chunk, ...]:
         """What a tensor consists of, and where that lies."""
@@ -113,17 +136,16 @@ class GlobalSource:
         place = self.metadata.object(name)
         return load(file_inside(self.folder, place.file, METADATA), place.offset, place.length)
 
-    def _check(self, chunk: Chunk) -> None:
-        """See that an item lies inside of a file of the folder."""
-        place = chunk.place
-        if place.file not in self._numbers:
-            path = file_inside(self.folder, place.file, METADATA)
-            self._numbers[place.file] = len(self.files)
-            self._sizes[place.file] = path.stat().st_size
-            self.files.append(path)
-        if place.offset + place.length > (size := self._sizes[place.file]):
-            raise MscvtError(
-                f"{self.folder / place.file}: has {size:,} bytes, {METADATA} speaks of byte "
-                f"{place.offset + place.length:,}",
-                hint="Is the copy complete?",
-            )
+    def _check(self, chunks: Sequence[Chunk]) -> None:
+        """See that items lie inside of files of the folder."""
+        for _, (file, offset, length) in chunks:
+            if file not in self._numbers:
+                path = file_inside(self.folder, file, METADATA)
+                self._numbers[file] = len(self.files)
+                self._sizes[file] = path.stat().st_size
+                self.files.append(path)
+            if offset + length > (size := self._sizes[file]):
+                raise MscvtError(
+                    f"{self.folder / file}: has {size:,} bytes, {METADATA} speaks of byte {offset + length:,}",
+                    hint="Is the copy complete?",
+                )

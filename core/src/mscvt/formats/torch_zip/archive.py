@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -145,20 +145,16 @@ def directory_bytes(descriptor: int, start: int, length: int) -> tuple[int, int,
     return start + offset, entries, read_at(descriptor, start + offset, size)
 
 
-def without_checksums(raw: bytes) -> bytes:
-    """A directory's bytes with all checksums zero: what is the same in files that differ in data alone.
+def bits_but_checksums(raw: bytes) -> int:
+    """A mask of a directory, in little-endian order: what is the same in files that differ in data alone.
 
     Raises:
         MscvtError: Where it is no directory.
     """
-    return _zeroed(raw, _entries(raw))
-
-
-def _zeroed(raw: bytes, entries: Iterable[int]) -> bytes:
-    masked, zeros = bytearray(raw), bytes(4)
-    for at in entries:
-        masked[at + ENTRY_CRC : at + ENTRY_CRC + 4] = zeros
-    return bytes(masked)
+    mask, zeros = bytearray(b"\xff" * len(raw)), bytes(4)
+    for at in _entries(raw):
+        mask[at + ENTRY_CRC : at + ENTRY_CRC + 4] = zeros
+    return int.from_bytes(mask, "little")
 
 
 def _entries(raw: bytes) -> Iterator[int]:
@@ -229,7 +225,7 @@ class Directories:
             if (directory := alike.get(bits & mask)) is not None:  # then its entries begin where those of that one do
                 return directory
         directory = parse_directory(raw, count, offset, start)
-        mask = int.from_bytes(_zeroed(b"\xff" * len(raw), _entries(raw)), "little")
+        mask = bits_but_checksums(raw)
         masks.setdefault(mask, {})[bits & mask] = directory
         return directory
 
