@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
 
 import numpy as np
 
@@ -168,11 +167,12 @@ def _narrowed(unit: Unit, wanted: Callable[[Name], bool]) -> Unit:
 
 def interleaved(contents: tuple[Content, ...], limit: int) -> list[Block]:
     """The blocks of contents that share sources, those that lie at the same place next to each other."""
-    divided = [blocks_of(content, limit) for content in contents]
-    blocks = list(chain.from_iterable(divided))
-    if len(contents) == 1 or len(blocks) <= len(contents):
-        return blocks
-    return sorted(blocks, key=lambda block: block.start / block.content.numel)
+    if len(contents) == 1:
+        return blocks_of(contents[0], limit)
+    blocks = [block for content in contents for block in blocks_of(content, limit)]
+    return (
+        sorted(blocks, key=lambda block: block.start / block.content.numel) if len(blocks) > len(contents) else blocks
+    )
 
 
 def run_plan(

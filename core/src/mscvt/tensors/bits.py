@@ -28,11 +28,11 @@ class PlainTensor:
         dtype: safetensors' name.
     """
 
-    __slots__ = ("_buffer", "_kind", "dtype")
+    __slots__ = ("_buffer", "dtype")
 
     def __init__(self, buffer: Memory, dtype: str) -> None:
         """Take the memory, and the elements' dtype."""
-        self.dtype, self._kind, self._buffer = dtype, KINDS[dtype], buffer
+        self.dtype, self._buffer = dtype, buffer
 
     def region(self, offset: int, extents: tuple[int, ...], strides: tuple[int, ...]) -> Bits:
         """A view of the elements at `offset + sum(index * stride)`, as an array of shape `extents`.
@@ -40,7 +40,7 @@ class PlainTensor:
         Raises:
             ValueError: Where it would reach beyond the memory.
         """
-        width = self._kind.itemsize
+        width = ITEM_SIZES[self.dtype]
         steps = tuple([stride * width for stride in strides])
-        view: Bits = np.ndarray(extents, self._kind, self._buffer, offset * width, steps)
+        view: Bits = np.ndarray(extents, KINDS[self.dtype], self._buffer, offset * width, steps)
         return view
