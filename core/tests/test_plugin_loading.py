@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from mscvt.cli.app import app
 from mscvt.errors import MscvtError
-from mscvt.plugins.registry import get_plugin_manager, load_registry
+from mscvt.plugins.managers import get_plugin_manager
+from mscvt.plugins.registry import load_registry
 
 GOOD = """
 from mscvt import DECODER, ModelType, hookimpl
@@ -255,3 +256,35 @@ plugin = Acme()
     install("mscvt-acme", as_object, entry_points="it = mscvt_acme:plugin")
     family = load_registry().family("acme")
     assert (family.plugin.entry_point, family.plugin.error) == ("it = mscvt_acme:plugin", None)
+
+
+def test_plugins_that_are_called_the_same_serve_side_by_side(install):
+    as_class = """
+from mscvt import DECODER, ModelType, hookimpl
+
+
+class Plugin:
+    MSCVT_API = 2
+
+    @staticmethod
+    @hookimpl
+    def mscvt_model_types():
+        return [ModelType("{name}", ("{name}_config",), names=DECODER)]
+"""
+    for name in ("acme", "zenith"):
+        install(f"mscvt-{name}", as_class.format(name=name), entry_points=f"it = mscvt_{name}:Plugin")
+    registry = load_registry()
+    for name in ("acme", "zenith"):
+        assert registry.family(name).plugin.distribution == f"mscvt-{name}"
+        assert registry.family(name).names(("model",), {})["head"] == "lm_head.weight"
+
+
+def test_hooks_of_a_plugin_do_not_reach_another(install):
+    install("mscvt-acme", ACME)
+    install("mscvt-zenith", GOOD.format(name="zenith") + "\n@hookimpl\ndef mscvt_split_rules():\n    return 7\n")
+    registry = load_registry()
+    assert registry.family("acme").rules({}, None, ()) == ()
+    with pytest.raises(MscvtError, match=r"plugin mscvt-zenith 1\.2, mscvt_split_rules for zenith: it returned 7"):
+        registry.family("zenith").rules({}, None, ())
+    assert sorted(registry.family("acme").hooks) == sorted(registry.family("zenith").hooks)
+    assert len(registry.family("acme").hooks) == 5

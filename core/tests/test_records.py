@@ -112,6 +112,23 @@ def test_record_refuses_what_a_dataclass_refuses(name, given):
     assert outcomes[0] == outcomes[1]
 
 
+def test_way_of_making_a_record_is_compiled_for_the_first_one_alone():
+    @records.dataclass(frozen=True, slots=True)
+    class Late:
+        a: int
+
+    class Heir(Late):
+        """What is no record itself."""
+
+    before = vars(Late)["__init__"]
+    assert not inspect.isfunction(before)
+    assert Heir(1).a == 1
+    made = vars(Late)["__init__"]
+    assert inspect.isfunction(made)
+    assert Late(2).a == 2
+    assert vars(Late)["__init__"] is made
+
+
 def test_fields_are_set_by_defaults_factories_and_post_init():
     one, other = Point(2), Point(2, tags={"a": 1})
     assert (one.y, one.tags, one.seen, one.area) == (2.5, {}, [], 5.0)

@@ -5,27 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from operator import attrgetter
-from types import FunctionType, MappingProxyType, MethodType, ModuleType
+from types import MappingProxyType
 from typing import Any
-
-import pluggy
 
 from mscvt.errors import MscvtError
 from mscvt.model.family import ModelType, matches_every
 from mscvt.model.fields import Field
 from mscvt.model.hyperparameters import model_fields
-from mscvt.plugins import defaults, hookspecs
 from mscvt.plugins.answers import is_names, is_own, is_plain, is_table
 from mscvt.plugins.family import Family, Plugin
 from mscvt.plugins.flags import is_flags
 from mscvt.plugins.installed import EntryPoint, entry_points
+from mscvt.plugins.managers import PROJECT, Hooks, check_hooks, get_plugin_manager
 from mscvt.records import dataclass
 
 GROUP = "mscvt"
-PROJECT = "mscvt"
-_HOOKABLE = FunctionType, MethodType, staticmethod, classmethod
-"""All that pluggy takes for a hook."""
-_HOOKS = frozenset(name for name in dir(hookspecs) if name.startswith("mscvt_"))
 
 
 @dataclass(frozen=True)
@@ -119,34 +113,6 @@ def _plain(name: str) -> str:
     return name.lower().replace("_", "-")
 
 
-class _Manager(pluggy.PluginManager):
-    """Knows what of a module is marked; pluggy looks closely at every name in it, two milliseconds for each plugin."""
-
-    def parse_hookspec_opts(self, module_or_class: Any, name: str) -> Any:
-        """What a specification is marked with, or None."""
-        return (
-            super().parse_hookspec_opts(module_or_class, name) if self._may_be_marked(module_or_class, name) else None
-        )
-
-    def parse_hookimpl_opts(self, plugin: Any, name: str) -> Any:
-        """What an implementation is marked with, or None."""
-        return super().parse_hookimpl_opts(plugin, name) if self._may_be_marked(plugin, name) else None
-
-    def _may_be_marked(self, owner: Any, name: str) -> bool:
-        if not isinstance(owner, ModuleType):
-            return True
-        value = vars(owner).get(name)
-        return isinstance(value, _HOOKABLE) and any(hasattr(value, f"{PROJECT}_{kind}") for kind in ("impl", "spec"))
-
-
-def get_plugin_manager() -> pluggy.PluginManager:
-    """A plugin manager that knows the hooks and the core's defaults, and no family."""
-    manager = _Manager(PROJECT)
-    manager.add_hookspecs(hookspecs)
-    manager.register(defaults, name="mscvt-defaults")
-    return manager
-
-
 def load_registry(found: Iterable[EntryPoint] | None = None) -> Registry:
     """Load every plugin of the group `mscvt`; those that can't be used are reported, not raised.
 
@@ -155,6 +121,7 @@ def load_registry(found: Iterable[EntryPoint] | None = None) -> Registry:
     """
     points = entry_points(GROUP) if found is None else found
     plugins: list[Plugin] = []
+    checking = get_plugin_manager()  # one for all plugins, as nothing is called on it
     loaded: dict[int, Plugin] = {}
     served: dict[str, list[Family]] = {}
     for point in sorted(points, key=attrgetter("distribution", "version", "name")):
@@ -166,8 +133,7 @@ def load_registry(found: Iterable[EntryPoint] | None = None) -> Registry:
                 raise MscvtError(
                     f"{first.distribution} {first.version} ({first.entry_point}) has loaded the same module already"
                 )
-            hooks = _hooks_of(module)
-            types = _model_types(hooks, names_hook=hasattr(module, "mscvt_names"))
+            types = _model_types(check_hooks(module, checking), names_hook=hasattr(module, "mscvt_names"))
         except MscvtError as error:
             plugins.append(replace(plugin, error=str(error)))
             continue
@@ -176,6 +142,7 @@ def load_registry(found: Iterable[EntryPoint] | None = None) -> Registry:
             continue
         plugin = replace(plugin, model_types=tuple(model_type.name for model_type in types))
         plugins.append(plugin)
+        hooks = Hooks(module)
         for model_type in types:
             served.setdefault(model_type.name, []).append(Family(model_type, plugin, hooks))
     contested = {
@@ -198,40 +165,9 @@ def _with_clashes(plugin: Plugin, contested: Mapping[str, tuple[str, ...]]) -> P
     return replace(plugin, error=f"model type claimed by more than one distribution: {'; '.join(clashes)}")
 
 
-def _hooks_of(module: Any) -> Mapping[str, Any]:
-    """The hook callers that reach one plugin and the core's defaults; no other plugin can get between them.
-
-    Raises:
-        MscvtError: Where the plugin is made for another version, or has hooks that nothing would ever call.
-    """
-    made_for = getattr(module, "MSCVT_API", None)
-    if made_for != hookspecs.API_VERSION:
-        stated = "states no version" if made_for is None else f"made for version {made_for}"
-        raise MscvtError(
-            f"{stated} of mscvt's plugin interface, this is version {hookspecs.API_VERSION}; "
-            f"a plugin states it as MSCVT_API = {hookspecs.API_VERSION}"
-        )
-    manager = get_plugin_manager()
-    try:
-        manager.register(module)
-    except pluggy.PluginValidationError as error:
-        *_, reason = str(error).splitlines()
-        raise MscvtError(f"has a hook with a wrong signature: {reason}") from None
-    hooks = {caller.name for caller in manager.get_hookcallers(module) or ()}
-    written = {name for name in dir(module) if name.startswith("mscvt_") and callable(getattr(module, name))}
-    if unknown := sorted((hooks | written) - _HOOKS):
-        raise MscvtError(f"has unknown hooks: {', '.join(unknown)}; the hooks are {', '.join(sorted(_HOOKS))}")
-    if unmarked := sorted(written - hooks):
-        raise MscvtError(f"has hooks that are not marked with @hookimpl: {', '.join(unmarked)}")
-    if "mscvt_model_types" not in hooks:
-        raise MscvtError("must implement mscvt_model_types")
-    return {name: getattr(manager.hook, name) for name in sorted(_HOOKS)}
-
-
-def _model_types(hooks: Mapping[str, Any], *, names_hook: bool) -> tuple[ModelType, ...]:
+def _model_types(hook: Callable[[], Any], *, names_hook: bool) -> tuple[ModelType, ...]:
     """What a plugin serves."""
-    answers = hooks["mscvt_model_types"]()
-    types = answers[0] if answers else None
+    types = hook()
     if not types or not isinstance(types, (list, tuple)) or not all(isinstance(t, ModelType) for t in types):
         raise MscvtError(f"mscvt_model_types must return a list of mscvt.ModelType, it returned {types!r}")
     names = [model_type.name for model_type in types]
