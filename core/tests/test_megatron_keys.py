@@ -159,7 +159,7 @@ def _indices(counts):
 def _places(slots):
     places = {}
     for slot in slots.values():
-        places.setdefault(slot.name, []).append(slot.index)
+        places.setdefault(slot.name, []).append(slot.indices)
     return places
 
 

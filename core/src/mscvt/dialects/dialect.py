@@ -78,9 +78,12 @@ class Distributed(Protocol):
         """The names of the objects that loaders expect, for the keys of modules' states."""
 
     def readings(
-        self, keys: Collection[str], factors: Collection[str] = ()
-    ) -> Mapping[str, tuple[tuple[Slot, ...], ...]]:
-        """The ways in which checkpoints have tensors and factors: each is what lies one behind the other."""
+        self, keys: Collection[str], there: Collection[str], factors: Collection[str] = ()
+    ) -> Mapping[str, Sequence[tuple[Slot, ...]]]:
+        """The ways in which a checkpoint has tensors and factors, by the names that are there.
+
+        Each is what lies one behind the other.
+        """
 
 
 class Dialect(Protocol):

@@ -84,7 +84,7 @@ def open_tensors(source: MegatronCheckpoint, model: Model) -> None:
         described = replace(model.description, parameters=(*weights, *parts))
         every = [key for _, _, key in ByHuggingFace(described).expected]
         factors = [factor for weight in every for factor in lora.factor_keys(weight) or ()]
-    source.open(names.readings(keys, factors), topology.first.name)
+    source.open(names.readings(keys, source.names, factors), topology.first.name)
     for name in source.tensors:
         if lora.is_halved(name[2]) and (count := source.cuts(name)) > _HALVES:
             raise MscvtError(

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from mscvt.records import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(NamedTuple):
     """Where a tensor lies in a global one, as one of its chunks."""
 
     name: str
     """The global tensor's."""
-    index: tuple[int, ...] = ()
-    """Its index in the leading dimensions that the global tensor has more than it."""
+    indices: tuple[int, ...] = ()
+    """Its indices in the leading dimensions that the global tensor has more than it."""
     counts: tuple[int, ...] = ()
     """The sizes of those dimensions."""
     dimensions: int | None = None

@@ -16,8 +16,9 @@ from mscvt.dialects.options import TORCH_DIST, Options
 from mscvt.model.options import flag
 from mscvt.tensors.slots import Slot
 
-_LAYER = re.compile(r"(decoder\.layers\.)(\d+)\.(.+)")
-_EXPERT = re.compile(r"(.*\.experts\.)local_experts\.(\d+)\.(.+)")
+_LAYERS = "decoder.layers."
+_KEY = re.compile(r"(?:decoder\.layers\.(\d+)\.)?((?:(.*\.experts\.)local_experts\.(\d+)\.)?(.+))")
+"""The numbers in a key: of its layer, what follows, and in that how its experts' names begin, its number, the rest."""
 _NAMES = "0.16"
 """A version whose names these are in one piece; here they did not change."""
 _ONE_PIECE: dict[str, Any] = {
@@ -50,6 +51,7 @@ _ONCE = (
     ("self_attention.linear_kv_up_proj.layer_norm_weight", "self_attention.kv_layernorm.weight"),
 )
 """Names of today -> those of 0.10."""
+_ALL_RENAMED = tuple(f".{ours}" for ours, _ in (*_ALSO, *_ONCE))
 _HALVES = ("linear_fc1.weight", "linear_fc1.bias", "linear_fc1.adapter.linear_out.weight")
 """Tensors that `singleton_local_shards` divides into `_w` and `_v`."""
 
@@ -68,16 +70,6 @@ def in_vain(options: Options) -> str | None:
     return f"{', '.join(given)}: decide args, flags and padding alone, a {TORCH_DIST} checkpoint loads at any sizes"
 
 
-def is_uniform(shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Whether all decoder layers have the same tensors, so that each kind of them is one tensor."""
-    layers: dict[int, dict[str, tuple[int, ...]]] = {}
-    for key, shape in shapes.items():
-        if match := _LAYER.fullmatch(key):
-            layers.setdefault(int(match[2]), {})[match[3]] = shape
-    kinds = list(layers.values())
-    return all(kind == kinds[0] for kind in kinds)
-
-
 def slots(options: Options, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, Slot]:
     """Where each tensor of a model lies.
 
@@ -85,16 +77,17 @@ def slots(options: Options, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[st
         options: With defaults.
         shapes: Key -> shape of every tensor.
     """
-    counts = _counts(shapes)
-    is_stacked = is_uniform(shapes) and not options.non_homogeneous_layers
-    found = {key: _slot(key, counts, is_stacked=is_stacked) for key in shapes}
-    return {key: replace(slot, others=tuple(_renamed(slot.name, _ALSO))) for key, slot in found.items()}
+    numbering = _Numbering(shapes)
+    is_stacked = not options.non_homogeneous_layers and _is_uniform(shapes)
+    found = {key: numbering.slot(key, is_stacked=is_stacked) for key in shapes}
+    also = {key: slot._replace(others=others) for key, slot in found.items() if (others := _renamed(slot.name, _ALSO))}
+    return {**found, **also}
 
 
 def content(slots: Mapping[str, Slot]) -> Mapping[str, bool]:
     """What `content_metadata` says of these places."""
     said = {"singleton_local_shards": False, "chained_optim_avoid_prefix": True}
-    is_single = any(_LAYER.fullmatch(slot.name) for slot in slots.values())
+    is_single = any(_numbers(name)[0] for name in {slot.name for slot in slots.values()})
     return {**said, "non_homogeneous_layers": True} if is_single else said
 
 
@@ -105,70 +98,104 @@ def objects(slots: Mapping[str, Slot], states: Sequence[str]) -> Iterator[str]:
         slots: Where each tensor lies.
         states: Their keys in one piece.
     """
-    counts = _counts(slots)
+    numbering = _Numbering(slots)
     is_stacked = not content(slots).get("non_homogeneous_layers", False)
     for state in states:
-        slot = _slot(state, counts, is_stacked=is_stacked)
-        index, sizes = (".".join(map(str, numbers)) for numbers in (slot.index or (0,), slot.counts or (1,)))
+        slot = numbering.slot(state, is_stacked=is_stacked)
+        index, sizes = ".".join(map(str, slot.indices or (0,))), ".".join(map(str, slot.counts or (1,)))
         yield f"{slot.name}/shard_{index}_{sizes}"
 
 
-def readings(keys: Collection[str], factors: Collection[str] = ()) -> Mapping[str, tuple[tuple[Slot, ...], ...]]:
-    """The ways in which checkpoints have tensors: each is what lies one behind the other, the first way that is there.
+def readings(
+    keys: Collection[str], there: Collection[str], factors: Collection[str] = ()
+) -> Mapping[str, Sequence[tuple[Slot, ...]]]:
+    """The ways in which a checkpoint has tensors: each is what lies one behind the other, the usual ones first.
 
     Args:
         keys: The key of every tensor.
+        there: The names of its global tensors.
         factors: Keys of factors of LoRA, which experts may have in common.
     """
-    counts = _counts(keys)
-    found = {key: tuple(_ways(key, counts)) for key in keys}
-    return {**found, **{key: tuple(_ways_of_factor(key, counts)) for key in factors}}
+    numbering = _Numbering(keys)
+    found = {key: numbering.ways(key, there) for key in keys}
+    return {**found, **{key: [*_ways_of_factor(key, numbering, there)] for key in factors}}
 
 
-def _ways_of_factor(key: str, counts: Mapping[str, int]) -> Iterator[tuple[Slot, ...]]:
+def _ways_of_factor(key: str, numbering: _Numbering, there: Collection[str]) -> Iterator[tuple[Slot, ...]]:
     """The ways of a matrix, and those of one that all experts of a layer have."""
-    for way in _ways(key, counts):
-        yield tuple(replace(slot, dimensions=2) for slot in way)
-        if _EXPERT.fullmatch(key) and way[0].counts:
-            yield tuple(replace(slot, index=slot.index[:-1], counts=slot.counts[:-1], dimensions=2) for slot in way)
+    is_of_expert = bool(_numbers(key)[3])
+    for way in numbering.ways(key, there):
+        yield tuple(slot._replace(dimensions=2) for slot in way)
+        if is_of_expert and way[0].counts:
+            yield tuple(slot._replace(indices=slot.indices[:-1], counts=slot.counts[:-1], dimensions=2) for slot in way)
 
 
-def _ways(key: str, counts: Mapping[str, int]) -> Iterator[tuple[Slot, ...]]:
-    for is_stacked in (True, False):
-        slot = _slot(key, counts, is_stacked=is_stacked)
-        yield (slot,)
-        for name in (*_renamed(slot.name, _ALSO), *_renamed(slot.name, _ONCE)):
-            yield (replace(slot, name=name),)
-    match = _EXPERT.fullmatch(key)
-    single = f"{match[1]}experts.{match[2]}.{match[3]}" if match else key
-    yield (Slot(single),)
-    if single.endswith(_HALVES):
-        yield Slot(f"{single}_w"), Slot(f"{single}_v")
+def _numbers(key: str) -> tuple[str, str, str, str, str]:
+    """What `_KEY` finds in a key, with nothing for what it does not have."""
+    found: tuple[str, str, str, str, str] = _KEY.findall(key)[0]
+    return found
 
 
-def _counts(keys: Collection[str]) -> Mapping[str, int]:
-    """Prefix -> how many layers or experts have keys that begin with it."""
-    counts: dict[str, int] = {}
-    for key in keys:
-        for pattern in (_LAYER, _EXPERT):
-            if match := pattern.fullmatch(key):
-                counts[match[1]] = max(counts.get(match[1], 0), int(match[2]) + 1)
-    return counts
+class _Numbering:
+    """How many layers and experts a model has, and where its tensors lie by their numbers."""
+
+    def __init__(self, keys: Collection[str]) -> None:
+        """Count what the keys of all tensors name."""
+        self._layers = 0
+        self._experts: dict[tuple[str, str], int] = {}
+        for layer, _, experts, expert, _ in map(_numbers, keys):
+            if layer:
+                self._layers = max(self._layers, int(layer) + 1)
+            if experts:
+                self._experts[layer, experts] = max(self._experts.get((layer, experts), 0), int(expert) + 1)
+
+    def slot(self, key: str, *, is_stacked: bool) -> Slot:
+        """Where a tensor lies."""
+        layer, inside, experts, expert, rest = _numbers(key)
+        name = f"{experts}experts.{rest}" if experts else inside
+        if layer:
+            name = f"{_LAYERS}{name}" if is_stacked else f"{_LAYERS}{layer}.{name}"
+        return self._slot(name, layer if is_stacked else "", (layer, experts), expert)
+
+    def ways(self, key: str, there: Collection[str]) -> list[tuple[Slot, ...]]:
+        """The ways in which a checkpoint with global tensors of these names has a tensor."""
+        layer, inside, experts, expert, rest = _numbers(key)
+        front = f"{_LAYERS}{layer}." if layer else ""
+        name = f"{experts}experts.{rest}" if experts else inside
+        names = [(f"{_LAYERS}{name}", layer), (f"{front}{name}", "")] if layer else [(name, "")]
+        if key.endswith(_ALL_RENAMED):
+            names = [(way, at) for name, at in names for way in (name, *_renamed(name, (*_ALSO, *_ONCE)))]
+        ways: list[tuple[Slot, ...]] = [
+            (self._slot(name, at, (layer, experts), expert),) for name, at in names if name in there
+        ]
+        single = key
+        if experts and (single := f"{front}{experts}experts.{expert}.{rest}") in there:
+            ways.append((Slot(single),))
+        if key.endswith(_HALVES) and f"{single}_w" in there and f"{single}_v" in there:
+            ways.append((Slot(f"{single}_w"), Slot(f"{single}_v")))
+        return ways
+
+    def _slot(self, name: str, layer: str, experts: tuple[str, str], expert: str) -> Slot:
+        if not expert:
+            return Slot(name, (int(layer),), (self._layers,)) if layer else Slot(name)
+        count = self._experts[experts]
+        if not layer:
+            return Slot(name, (int(expert),), (count,))
+        return Slot(name, (int(layer), int(expert)), (self._layers, count))
 
 
-def _slot(key: str, counts: Mapping[str, int], *, is_stacked: bool) -> Slot:
-    """Where a tensor lies."""
-    name = key
-    index: tuple[int, ...] = ()
-    sizes: tuple[int, ...] = ()
-    if match := _EXPERT.fullmatch(name):
-        name, index, sizes = f"{match[1]}experts.{match[3]}", (int(match[2]),), (counts[match[1]],)
-    if is_stacked and (match := _LAYER.fullmatch(name)):
-        name, index, sizes = f"{match[1]}{match[3]}", (int(match[2]), *index), (counts[match[1]], *sizes)
-    return Slot(name, index, sizes)
+def _is_uniform(shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether all decoder layers have the same tensors, so that each kind of them is one tensor."""
+    layers: dict[str, dict[str, tuple[int, ...]]] = {}
+    for key, shape in shapes.items():
+        layer, inside, *_ = _numbers(key)
+        if layer:
+            layers.setdefault(layer, {})[inside] = shape
+    kinds = list(layers.values())
+    return all(kind == kinds[0] for kind in kinds)
 
 
-def _renamed(name: str, table: Sequence[tuple[str, str]]) -> Iterator[str]:
-    for ours, theirs in table:
-        if name.endswith(f".{ours}"):
-            yield name.removesuffix(ours) + theirs
+def _renamed(name: str, table: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    if not name.endswith(_ALL_RENAMED):
+        return ()
+    return tuple(name.removesuffix(ours) + theirs for ours, theirs in table if name.endswith(f".{ours}"))

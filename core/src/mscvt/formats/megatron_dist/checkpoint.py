@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -75,11 +75,16 @@ class DistCheckpoint:
         """Name -> shape of its global tensors, enough to tell whose names they are."""
         return {name: info.shape for name, info in self._source.tensors.items() if not _INNER.fullmatch(name)}
 
+    @property
+    def names(self) -> Collection[str]:
+        """The names of its global tensors."""
+        return self._source.tensors.keys()
+
     def open(self, readings: Mapping[str, Sequence[Sequence[Slot]]], chunk: str) -> None:
         """Find the tensors of a model among the global ones; those that are left over keep their names.
 
         Args:
-            readings: Key -> the ways in which a checkpoint may have it.
+            readings: Key -> the ways in which the checkpoint has it, by the names that are there.
             chunk: How the only chunk is called.
 
         Raises:
@@ -87,10 +92,9 @@ class DistCheckpoint:
         """
         there, used, faults = self._source.tensors, set[str](), Faults()
         for key, ways in readings.items():
-            found = [way for way in ways if all(slot.name in there for slot in way)]
-            used |= {slot.name for way in found for slot in way}
-            if found and self._are_equal(key, found, faults):
-                self._add((_ALONE, chunk, key), next(filter(self._fits, found), found[0]), faults)
+            used.update([slot.name for way in ways for slot in way])
+            if len(ways) == 1 or (ways and self._are_equal(key, ways, faults)):
+                self._add((_ALONE, chunk, key), next(filter(self._fits, ways), ways[0]), faults)
         faults.raise_if_any(f"{self.folder}: its tensors are not those of the model that its args describe")
         for name in there.keys() - used:
             self.tensors[_ALONE, chunk, name] = there[name]
@@ -153,28 +157,32 @@ class DistCheckpoint:
         return True
 
     def _add(self, name: ShardName, way: Sequence[Slot], faults: Faults) -> None:
-        runs, shapes, places = [], [], []
-        for slot in way:
-            info = self._source.tensors[slot.name]
-            if info.shape[: len(slot.counts)] != slot.counts:
+        runs: list[tuple[str, int, int]] = []
+        shapes: list[tuple[int, ...]] = []
+        for there, index, counts, *_ in way:
+            shape = self._source.tensors[there].shape
+            if shape[: len(counts)] != counts:
                 faults.add(
-                    f"{slot.name} has the shape {list(info.shape)}, expected it to begin with {list(slot.counts)}",
+                    f"{there} has the shape {list(shape)}, expected it to begin with {list(counts)}",
                     hint="Do the checkpoint's args say how many layers and experts it has?",
                 )
                 return
-            shape = info.shape[len(slot.counts) :]
+            shape = shape[len(counts) :]
             number = 0
-            for index, count in zip(slot.index, slot.counts, strict=True):
-                number = number * count + index
+            for one, count in zip(index, counts, strict=True):
+                number = number * count + one
             numel = prod(shape)
-            runs.append((slot.name, number * numel, numel))
+            runs.append((there, number * numel, numel))
             shapes.append(shape)
-            places.append(self._source.begins(slot.name, number * numel) if numel else (0, 0))
-        if any(shape[1:] != shapes[0][1:] for shape in shapes) or (not all(shapes) and len(shapes) > 1):
-            faults.add(f"{way[0].name} and {way[1].name} have shapes that don't belong together")
-            return
-        whole = shapes[0] if len(shapes) == 1 else (sum(shape[0] for shape in shapes), *shapes[0][1:])
-        self.tensors[name] = TensorInfo(self._source.tensors[way[0].name].dtype, whole, *places[0])
+        whole = shapes[0]
+        if len(shapes) > 1:
+            if not all(shapes) or any(shape[1:] != whole[1:] for shape in shapes):
+                faults.add(f"{way[0].name} and {way[1].name} have shapes that don't belong together")
+                return
+            whole = (sum(shape[0] for shape in shapes), *whole[1:])
+        first, start, numel = runs[0]
+        place = self._source.begins(first, start) if numel else (0, 0)
+        self.tensors[name] = TensorInfo(self._source.tensors[first].dtype, whole, *place)
         self._runs[name] = tuple(runs)
 
 

@@ -104,7 +104,7 @@ class DistAllocator:
         """The items of a file in its order."""
         at = 0
         for name, (dtype, shape) in file.tensors.items():
-            skeleton = self._skeleton(dtype, (*(1 for _ in self._slot_of(name).index), *shape))
+            skeleton = self._skeleton(dtype, (*(1 for _ in self._slot_of(name).indices), *shape))
             yield name, _Item(at, skeleton)
             at += -(-skeleton.length // ALIGNMENT) * ALIGNMENT
 
@@ -141,8 +141,8 @@ class DistAllocator:
             for name, item in self._items(file):
                 dtype, shape = file.tensors[name]
                 slot = self._slot_of(name)
-                offsets = Size((*slot.index, *(0 for _ in shape)))
-                chunk = Chunk(offsets, Size((*(1 for _ in slot.index), *shape)))
+                offsets = Size((*slot.indices, *(0 for _ in shape)))
+                chunk = Chunk(offsets, Size((*(1 for _ in slot.indices), *shape)))
                 place = Place(path, item.offset, item.skeleton.length)
                 for key in (slot.name, *slot.others):
                     if key not in tensors:
