@@ -59,7 +59,16 @@ def made_by(dataclass):
     class Itself:
         a: int
 
-    return {each.__name__: each for each in (Empty, One, Two, Named, Mixed, Itself)}
+    @dataclass(slots=True)
+    class Loose:
+        a: int
+        b: list = field(default_factory=list)
+
+    @dataclass(eq=False)
+    class LooseItself:
+        a: int
+
+    return {each.__name__: each for each in (Empty, One, Two, Named, Mixed, Itself, Loose, LooseItself)}
 
 
 NAN = float("nan")
@@ -70,6 +79,8 @@ ARGUMENTS = {
     "Named": [((), {"a": 1}), ((), {"a": 1, "b": [2]}), ((), {"c": 2, "a": 1})],
     "Mixed": [((1,), {}), ((1,), {"b": 2}), ((2,), {})],
     "Itself": [((1,), {})],
+    "Loose": [((1,), {}), ((2, [3]), {}), ((), {"a": 1})],
+    "LooseItself": [((1,), {})],
 }
 OURS, THEIRS = made_by(records.dataclass), made_by(dataclasses.dataclass)
 
@@ -91,15 +102,15 @@ def test_record_is_what_a_dataclass_is(name):
     assert [each.name for each in dataclasses.fields(ours)] == [each.name for each in dataclasses.fields(theirs)]
     pairs = [(ours(*given, **named), theirs(*given, **named)) for given, named in ARGUMENTS[name]]
     for mine, other in pairs:
+        assert [mine == each for each, _ in pairs] == [other == each for _, each in pairs]
+    for mine, other in pairs:
         assert repr(mine).rpartition(".")[2] == repr(other).rpartition(".")[2]
-        assert what_of(lambda mine=mine: hash(mine)) == what_of(lambda other=other: hash(other)) or name == "Itself"
+        assert what_of(lambda mine=mine: hash(mine)) == what_of(lambda other=other: hash(other)) or "Itself" in name
         assert mine != other
         if name == "Empty":
             continue  # what is no field either may fail in another way
         assert what_of(lambda mine=mine: setattr(mine, "a", 7)) == what_of(lambda other=other: setattr(other, "a", 7))
         assert what_of(lambda mine=mine: delattr(mine, "a")) == what_of(lambda other=other: delattr(other, "a"))
-    for mine, other in pairs:
-        assert [mine == each for each, _ in pairs] == [other == each for _, each in pairs]
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import SequenceMatcher
 
 _ALIKE = 0.65
 """Of 1: lower takes `--only` for a neighbour of `--tp`, higher misses two letters exchanged in a short word."""
@@ -26,6 +25,8 @@ def nearest(word: str, choices: Iterable[str], limit: int = 2) -> list[str]:
 
 
 def _likeness(wanted: str, choice: str) -> float:
+    from difflib import SequenceMatcher
+
     ratio = SequenceMatcher(None, wanted, choice, autojunk=False).ratio()
     shorter, longer = sorted((wanted, choice), key=len)
     is_start = len(shorter) >= 3 and longer.startswith(shorter)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,6 +61,8 @@ def _rank_files(model: Model, args: Mapping[str, Any]) -> MegatronFiles:
 
 def _global_files(model: Model, plan: Plan, args: Mapping[str, Any], names: Distributed) -> MegatronFiles:
     """Files of a bounded size with chunks of global tensors, and those that say what they are."""
+    from argparse import Namespace
+
     from mscvt.formats.megatron_dist.writer import SAYING, DistAllocator, write_common
     from mscvt.formats.megatron_torch.paths import TRACKER, iteration_folder
     from mscvt.formats.megatron_torch.writer import CHECKPOINT_VERSION, write_tracker

@@ -7,8 +7,8 @@ die at any time: the next one that is given the part goes on.
 
 from __future__ import annotations
 
+import os
 import shlex
-import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -141,7 +141,7 @@ def _write_part(order: _Order, moved: Moved) -> None:
     conversion = _prepared(order.prepare, order.request)
     if not is_begun(order.target):
         raise MscvtError(
-            f"{order.target}: its unfinished work is not there where {socket.gethostname()} looks",
+            f"{order.target}: its unfinished work is not there where {os.uname().nodename} looks",
             hint="All machines must see --save-dir, and what is read, under the same path on a shared file system.",
         )
     files = [file.path for file in select_files(conversion.plan.files, order.settings.only)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -149,4 +149,5 @@ def free_space(target: Path) -> int:
     there = target.absolute()
     while not there.exists() and there != there.parent:
         there = there.parent
-    return shutil.disk_usage(there).free
+    room = os.statvfs(there)
+    return room.f_bavail * room.f_frsize

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 from pathlib import Path
@@ -41,6 +40,8 @@ def reserve(path: Path) -> bool:
     Raises:
         OSError: Where there is not so much space.
     """
+    import ctypes
+
     fallocate = getattr(ctypes.CDLL(None, use_errno=True), "fallocate64", None)
     if fallocate is None:  # no Linux with glibc
         return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -63,6 +62,8 @@ def copy_config_files(
         config: The parsed `config.json` of the original model.
         adapted: What `adapt_config` made of it.
     """
+    import shutil
+
     for path in files:
         shutil.copyfile(path, target / path.name)
     if adapted != config:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,6 +68,8 @@ class Allocator:
 
     def _lay_out(self, tensors: _Tensors, chunks: Sequence[str]) -> tuple[Skeleton, list[int]]:
         """A file, and the number of each tensor's storage in it."""
+        from argparse import Namespace
+
         from mscvt.formats.torch_zip.pickler import EmptyTensor, pickled
         from mscvt.formats.torch_zip.skeleton import build_skeleton
 
