@@ -140,6 +140,14 @@ def test_program_ends_at_once_with_its_code_and_all_that_it_printed(code, expect
     assert done.stderr == ("why\n" if code == "why" else "")
 
 
+@pytest.mark.parametrize(("given", "threads"), [({}, "1"), ({"OPENBLAS_NUM_THREADS": "3"}, "3")])
+def test_library_that_nothing_uses_makes_no_threads_unless_it_is_asked_to(given, threads):
+    code = ENDING.format(code=0).replace('"shown"', '__import__("os").environ["OPENBLAS_NUM_THREADS"]')
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"} | given
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.startswith(f"{threads}\n")
+
+
 def completions(words, tmp_path):
     """What bash would be offered after these words, the last of which is not complete."""
     environment = {

@@ -10,11 +10,15 @@ from contextlib import suppress
 
 _YOUNG = 100_000
 """New objects between two looks for garbage; a plan is a million that are none, and a tenth of its time was looking."""
+_BLAS = "OPENBLAS_NUM_THREADS"
+"""How many threads numpy's product of matrices gets when it is loaded. Nothing uses it, and one for each of two cores
+takes 70 ms."""
 
 
 def run() -> None:
     """The program: `main`, and then an end at once, where torch would take 0.2 to 0.4 s to be unloaded."""
     gc.set_threshold(_YOUNG)
+    os.environ.setdefault(_BLAS, "1")
     try:
         main()
     except SystemExit as end:
