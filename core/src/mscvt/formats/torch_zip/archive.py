@@ -27,6 +27,8 @@ _LENGTHS = struct.Struct("<4s24x3H")
 """The same, but for the signature and the lengths of name, extra and comment."""
 HEADER = struct.Struct("<4s5H3I2H")
 """Header before a record: signature, needs, flags, method, time, date, crc, stored bytes, bytes, lengths."""
+_IN_HEADER = struct.Struct("<4s2x2H8x2I2H")
+"""The same: signature, flags, method, stored bytes, bytes, lengths."""
 ENTRY_CRC, ENTRY_SIZE = 16, ENTRY.size
 """Bytes from a directory entry's start to its CRC-32; bytes of an entry without its name."""
 DEFERRED, UTF8 = 1 << 3, 1 << 11
@@ -265,7 +267,7 @@ def data_start(descriptor: int, record: Record) -> int:
     """
     name = record.name.encode()
     head = read_at(descriptor, record.header, HEADER.size + len(name))
-    (signature, _, flags, method, _, _, _, stored, size, named, extra) = HEADER.unpack_from(head)
+    signature, flags, method, stored, size, named, extra = _IN_HEADER.unpack_from(head)
     begin: int = record.header + HEADER.size + named + extra
     same = signature == b"PK\3\4" and not method and not flags & ~_FLAGS and head[HEADER.size :] == name
     if same and (stored, size) != (record.size, record.size) and not (flags & DEFERRED and stored == size == 0):

@@ -5,7 +5,7 @@ Every other name becomes a stand-in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mscvt.errors import MscvtError
@@ -172,19 +172,26 @@ def _view(storage: Any, dtype: str | None, offset: Any, size: Any, strides: Any,
     if metadata and (not isinstance(metadata, dict) or any(metadata.values())):
         return Recorded("a tensor that is conjugated or negated when it is read")
     record = storage.record.name[:100]
-    numbers = (offset, *size, *strides) if isinstance(size, tuple) and isinstance(strides, tuple) else ()
-    if not numbers or len(size) != len(strides) or len(size) > _DIMENSIONS:
+    if type(size) is not tuple or type(strides) is not tuple or len(size) != len(strides) or len(size) > _DIMENSIONS:
         raise MscvtError(f"a tensor in its record {record!a} has no shape and strides")
-    if not all(type(number) is int and 0 <= number < _LARGEST for number in numbers):
-        raise MscvtError(f"a tensor in its record {record!a} has a shape or strides that are no whole numbers")
-    width = ITEM_SIZES[dtype]
-    last = offset + sum((extent - 1) * stride for extent, stride in zip(size, strides, strict=True))
-    if 0 not in size and (last + 1) * width > storage.record.size:
+    for number in (offset, *size, *strides):
+        if type(number) is not int or not 0 <= number < _LARGEST:
+            raise MscvtError(f"a tensor in its record {record!a} has a shape or strides that are no whole numbers")
+    needed = reach(dtype, offset, size, strides)
+    if needed > storage.record.size:
         raise MscvtError(
-            f"a tensor of shape {list(size)} needs {(last + 1) * width:,} bytes of its record {record!a}, "
+            f"a tensor of shape {list(size)} needs {needed:,} bytes of its record {record!a}, "
             f"which has {storage.record.size:,}"
         )
-    return StoredTensor(dtype, size, strides, storage.start + offset * width, storage)
+    return StoredTensor(dtype, size, strides, storage.start + offset * ITEM_SIZES[dtype], storage)
+
+
+def reach(dtype: str, offset: int, size: Sequence[int], strides: Sequence[int]) -> int:
+    """Bytes from a storage's start to the end of the last element of a tensor in it; 0 where it has no elements."""
+    if 0 in size:
+        return 0
+    last = offset + sum((extent - 1) * stride for extent, stride in zip(size, strides, strict=True))
+    return (last + 1) * ITEM_SIZES[dtype]
 
 
 KNOWN: Mapping[str, Callable[..., Any]] = {

@@ -70,15 +70,13 @@ def _set_item(u: Unpickler) -> None:
 
 def _set_items(u: Unpickler) -> None:
     items = u.pop_mark()
-    for at in range(0, len(items), 2):
-        u.set_item(u.stack[-1], items[at], items[at + 1])
+    u.set_items(u.stack[-1], items)
 
 
 def _dict(u: Unpickler) -> None:
     items = u.pop_mark()
     made: dict[Any, Any] = {}
-    for at in range(0, len(items), 2):
-        u.set_item(made, items[at], items[at + 1])
+    u.set_items(made, items)
     u.append(made)
 
 
@@ -133,6 +131,16 @@ def _get(u: Unpickler) -> None:
     u.append(u.memo[int(_short_line(u))])
 
 
+def _text(u: Unpickler) -> None:
+    _STANDARD[pickle.BINUNICODE[0]](u)
+    u.saved.read(u)
+
+
+def _memoize(u: Unpickler) -> None:
+    u.memo.put_together()  # the next number is how many there are
+    u.memo[len(u.memo)] = u.stack[-1]
+
+
 def _short_line(u: Unpickler) -> bytes:
     """A number's digits; to read thousands of them takes time that grows with the square of their count."""
     line = u.readline()[:-1]
@@ -148,10 +156,13 @@ def _long4(u: Unpickler) -> None:
     u.append(int.from_bytes(u.read(length), "little", signed=True))
 
 
+COSTS: Mapping[bytes, int] = {bytes([code]): 4 for code in b"}]\x8f(tdl\x85\x86\x87\x91"}
+"""What an opcode counts that makes a container: an empty dict is 64 bytes from one byte of pickle. Others count 1."""
 _OWN: Mapping[bytes, Callable[[Unpickler], None]] = {
     pickle.ADDITEMS: _add_items,
     pickle.APPEND: _append,
     pickle.APPENDS: _appends,
+    pickle.BINUNICODE: _text,
     pickle.BUILD: _build,
     pickle.BYTEARRAY8: _bytearray,
     pickle.DICT: _dict,
@@ -165,6 +176,7 @@ _OWN: Mapping[bytes, Callable[[Unpickler], None]] = {
     pickle.INT: _int,
     pickle.LONG: _long,
     pickle.LONG4: _long4,
+    pickle.MEMOIZE: _memoize,
     pickle.NEWOBJ: _reduce,
     pickle.NEWOBJ_EX: _new_object_with_names,
     pickle.OBJ: _object,

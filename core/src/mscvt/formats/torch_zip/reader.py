@@ -27,6 +27,9 @@ from mscvt.tensors.info import ITEM_SIZES, TORCH_NAMES, TensorInfo
 _PICKLE_LIMIT = 1 << 26
 """Bytes; the pickle describes tensors and does not hold them. Those of the largest shards are some megabytes."""
 
+_WIDTHS = {kind: ITEM_SIZES[dtype] for kind, dtype in STORAGES.items()}
+"""Class of a storage -> bytes of its elements."""
+
 
 @dataclass(frozen=True, slots=True)
 class Headers:
@@ -77,10 +80,10 @@ def interpret(headers: Headers, work: int = WORK) -> Any:
 
         def storage_of(pid: Any) -> Storage:
             kind, key, numel = _persistent(pid)
-            if (key, kind) not in storages:
-                storages[key, kind] = _storage(descriptor, headers.directory, kind, key)
-            found = storages[key, kind]
-            width = ITEM_SIZES.get(STORAGES.get(kind, ""))
+            found = storages.get((key, kind))
+            if found is None:
+                found = storages[key, kind] = _storage(descriptor, headers.directory, kind, key)
+            width = _WIDTHS.get(kind)
             if width is not None and found.record.size != numel * width:
                 raise MscvtError(
                     f"its record {found.record.name[:100]!a} has {found.record.size:,} bytes, "

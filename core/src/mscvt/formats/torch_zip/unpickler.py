@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from mscvt.errors import MscvtError
 from mscvt.formats.torch_zip.known import KNOWN, is_harmful
-from mscvt.formats.torch_zip.opcodes import HANDLERS
+from mscvt.formats.torch_zip.opcodes import COSTS, HANDLERS
+from mscvt.formats.torch_zip.saved_tensors import Memo, SavedTensors
 from mscvt.formats.torch_zip.standins import Global, Recorded, Storage, StoredTensor
 
 WORK = 4_000_000
 """Steps: as many as 60,000 tensors take, some seconds."""
-_COSTS = {bytes([code]): 4 for code in b"}]\x8f(tdl\x85\x86\x87\x91"}
-"""What an opcode counts that makes a container: an empty dict is 64 bytes from one byte of pickle. Others count 1."""
-_STEPS = {code: (_COSTS.get(code, 1), handler) for code, handler in HANDLERS.items() if code != pickle.STOP}
+_STEPS = {code: (COSTS.get(code, 1), handler) for code, handler in HANDLERS.items() if code != pickle.STOP}
 """Opcode -> what it counts, and what to do for it."""
 _OBJECT_WORK = 8
 _TUPLE_KEY_WORK = 1000
@@ -41,7 +40,7 @@ class Unpickler(pickle._Unpickler):
 
     # what the standard library's unpickler has and its type stubs don't say
     append: Callable[[Any], None]
-    memo: dict[int, Any]
+    memo: Memo
     metastack: list[list[Any]]
     pop_mark: Callable[[], list[Any]]
     read: Callable[[int], bytes]
@@ -65,12 +64,13 @@ class Unpickler(pickle._Unpickler):
         """
         stream = io.BytesIO(data)
         super().__init__(stream, encoding="utf-8")
-        self.read, self.readline = stream.read, stream.readline
+        self.read, self.readline, self.tell, self.seek = stream.read, stream.readline, stream.tell, stream.seek
+        self.saved, self.memo = SavedTensors(data), Memo()
         self.stack, self.metastack = [], []
         self.append = self.stack.append
         self._storage_of = storage_of
         self._copies_left = 2 * len(data)
-        self._work_left = work
+        self.work_left = work
         self._allowed = allowed
 
     def load(self) -> Any:
@@ -82,8 +82,8 @@ class Unpickler(pickle._Unpickler):
         read, steps = self.read, _STEPS
         while found := steps.get(code := read(1)):
             cost, handler = found
-            self._work_left -= cost
-            if self._work_left < 0:
+            self.work_left -= cost
+            if self.work_left < 0:
                 self.spend(0)
             handler(self)
         if code == pickle.STOP:
@@ -98,8 +98,8 @@ class Unpickler(pickle._Unpickler):
         Raises:
             MscvtError: Where it is too much.
         """
-        self._work_left -= work
-        if self._work_left < 0:
+        self.work_left -= work
+        if self.work_left < 0:
             raise MscvtError("its pickle is larger than any checkpoint's, or made to use up memory")
 
     def copied(self, nbytes: int) -> None:
@@ -182,6 +182,17 @@ class Unpickler(pickle._Unpickler):
             target[key] = value
         elif type(target) is not Recorded:
             raise MscvtError("its pickle is damaged: it sets items of what is no dict")
+
+    def set_items(self, target: Any, items: Sequence[Any]) -> None:
+        """Fill a dict with keys and values in turn."""
+        is_dict = type(target) is dict
+        for at in range(0, len(items), 2):
+            key, value = items[at], items[at + 1]
+            if is_dict and type(key) is str and len(key) <= _KEY_LENGTH and self.work_left:
+                self.work_left -= 1
+                target[key] = value
+            else:
+                self.set_item(target, key, value)
 
     def add_items(self, target: Any, items: Iterable[Any]) -> None:
         """Fill a set; what other objects hold is not kept."""
