@@ -278,3 +278,19 @@ def test_file_that_was_changed_is_not_taken_for_allocated(written, tmp_path):
     path.write_bytes(content)
     with pytest.raises(MscvtError, match="is not what was made here"):
         allocator.offsets(path, files[0])
+
+
+@pytest.mark.parametrize(("gap", "at_once"), [(1 << 12, 1 << 20), (100, 1 << 20), (1 << 12, 1000), (0, 0)])
+def test_file_is_laid_out_the_same_whatever_is_written_at_once(gap, at_once, written, tmp_path, monkeypatch):
+    folder, files = written
+    monkeypatch.setattr("mscvt.formats.megatron_dist.writer._GAP", gap)
+    monkeypatch.setattr("mscvt.formats.megatron_dist.writer._AT_ONCE", at_once)
+    allocator = DistAllocator(SLOTS.__getitem__)
+    for number, file in enumerate(files):
+        path = tmp_path / str(number)
+        for name, offset in allocator.allocate(path, file).items():
+            with path.open("r+b") as stream:
+                stream.seek(offset)
+                stream.write(TENSORS[name].view(torch.uint8).numpy().tobytes())
+        allocator.seal(path, file, {n: crc32(TENSORS[n].view(torch.uint8).numpy()) for n in file.tensors})
+        assert path.read_bytes() == (folder.parent / file.path).read_bytes()

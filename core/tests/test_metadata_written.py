@@ -10,7 +10,8 @@ from torch.distributed.checkpoint import metadata as meta
 from torch.distributed.checkpoint.filesystem import _StorageInfo
 
 from mscvt.formats.megatron_dist.classes import ALLOWED
-from mscvt.formats.megatron_dist.metadata_written import Chunk, Index, Object, Place, Size, Tensor, metadata_pickle
+from mscvt.formats.megatron_dist.metadata import Place
+from mscvt.formats.megatron_dist.metadata_written import MetadataPickle
 from mscvt.formats.torch_zip.native import unpickle_natively
 from mscvt.formats.torch_zip.standins import Recorded
 from mscvt.tensors.info import TORCH_NAMES
@@ -24,7 +25,7 @@ LENGTH = 21_000_960
 
 @pytest.fixture(scope="module")
 def theirs():
-    """One with every dtype, tensors that share a chunk and its place, one without dimensions, and an object."""
+    """One with every dtype, tensors that share a chunk and its place, one without dimensions, and objects."""
     tensors, places = {}, {}
     for number, name in enumerate((*TORCH_NAMES.values(), LONG)):
         dtype = torch.float16 if name == LONG else getattr(torch, name)
@@ -34,27 +35,26 @@ def theirs():
         for at, start in enumerate(STARTS):
             place = _StorageInfo(f"__{number}_0.distcp", at << 33, LENGTH)
             places |= {meta.MetadataIndex(key, torch.Size(start)): place for key in (name, f"{name}.again")}
-    tensors["scalar"] = meta.TensorStorageMetadata(meta.TensorProperties(torch.float32), torch.Size(()), [])
-    tensors["rng_state"] = meta.BytesStorageMetadata()
-    places[meta.MetadataIndex("rng_state")] = _StorageInfo("objects.distcp", 0, 900)
+    scalar = [meta.ChunkStorageMetadata(torch.Size(()), torch.Size(()))]
+    tensors["scalar"] = meta.TensorStorageMetadata(meta.TensorProperties(torch.float32), torch.Size(()), scalar)
+    places[meta.MetadataIndex("scalar", torch.Size(()))] = _StorageInfo("__0_0.distcp", 1 << 40, LENGTH)
+    for number in range(300):
+        tensors[f"rng_state.{number}"] = meta.BytesStorageMetadata()
+        places[meta.MetadataIndex(f"rng_state.{number}")] = _StorageInfo("objects.distcp", 0, 900)
     return meta.Metadata(state_dict_metadata=tensors, storage_data=places)
 
 
 @pytest.fixture(scope="module")
 def ours():
     """The pickle of the same."""
-    entries, places = {}, {}
+    written = MetadataPickle()
     for number, (dtype, name) in enumerate((*TORCH_NAMES.items(), ("F16", LONG))):
-        chunks = [Chunk(Size(start), Size(PART)) for start in STARTS]
-        for key in (name, f"{name}.again"):
-            entries[key] = Tensor(dtype, Size(WHOLE))
-            entries[key].chunks += chunks
         for at, start in enumerate(STARTS):
             place = Place(f"__{number}_0.distcp", at << 33, LENGTH)
-            places |= {Index(key, Size(start)): place for key in (name, f"{name}.again")}
-    entries |= {"scalar": Tensor("F32", Size(())), "rng_state": Object()}
-    places[Index("rng_state")] = Place("objects.distcp", 0, 900)
-    return metadata_pickle(entries, places)
+            written.add_chunk((name, f"{name}.again"), dtype, WHOLE, start, PART, place)
+    written.add_chunk(("scalar",), "F32", (), (), (), Place("__0_0.distcp", 1 << 40, LENGTH))
+    written.add_objects([f"rng_state.{number}" for number in range(300)], Place("objects.distcp", 0, 900))
+    return written.content()
 
 
 def described(value):
@@ -83,8 +83,8 @@ def test_metadata_says_what_torchs_pickle_says_to_the_swift_reader(ours, theirs)
 def test_metadata_is_written_without_torch():
     code = (
         "import sys\n"
-        "from mscvt.formats.megatron_dist.metadata_written import Object, metadata_pickle\n"
-        "metadata_pickle({'rng_state': Object()}, {})\n"
+        "from mscvt.formats.megatron_dist.metadata_written import MetadataPickle\n"
+        "MetadataPickle().content()\n"
         "raise SystemExit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mscvt.errors import MscvtError
-from mscvt.formats.megatron_dist.metadata import METADATA
-from mscvt.formats.megatron_dist.metadata_written import Chunk, Index, Object, Place, Size, Tensor, metadata_pickle
+from mscvt.formats.megatron_dist.metadata import METADATA, Place
+from mscvt.formats.megatron_dist.metadata_written import MetadataPickle
 from mscvt.formats.torch_zip.archive import opened
 from mscvt.formats.torch_zip.pickler import EmptyTensor, pickled
 from mscvt.formats.torch_zip.skeleton import (
@@ -38,6 +39,10 @@ SAYING = (METADATA, VERSIONS, COMMON, OBJECTS)
 _SAID = {"sharded_backend": "torch_dist", "sharded_backend_version": 1, "common_backend": "torch"}
 
 
+_GAP, _AT_ONCE = 1 << 12, 1 << 20
+"""Bytes of zeros that cost less to write than to leave out; bytes that are written at once."""
+
+
 class _Item(NamedTuple):
     """A tensor's item in its file."""
 
@@ -52,7 +57,7 @@ class DistAllocator:
     def __init__(self, slot_of: Callable[[Name], Slot]) -> None:
         """Prepare to make files; `slot_of` says where a tensor of the plan lies."""
         self._slot_of = slot_of
-        self._skeletons: dict[tuple[str, tuple[int, ...]], Skeleton] = {}
+        self._skeletons: dict[tuple[str, tuple[int, ...], int], Skeleton] = {}
 
     def allocate(self, path: Path, file: OutputFile) -> dict[Name, int]:
         """Write a file without the bytes of its tensors; the space for them is left empty.
@@ -67,8 +72,8 @@ class DistAllocator:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         try:
             os.ftruncate(descriptor, _length(items))
-            for item in items.values():
-                write_pieces(descriptor, [(item.offset + at, data) for at, data in item.skeleton.pieces])
+            pieces = ((item.offset + at, data) for item in items.values() for at, data in item.skeleton.pieces)
+            write_pieces(descriptor, _joined(pieces))
         finally:
             os.close(descriptor)
         return {name: item.offset + item.skeleton.starts[0] for name, item in items.items()}
@@ -104,15 +109,18 @@ class DistAllocator:
         """The items of a file in its order."""
         at = 0
         for name, (dtype, shape) in file.tensors.items():
-            skeleton = self._skeleton(dtype, (*(1 for _ in self._slot_of(name).indices), *shape))
+            skeleton = self._skeleton(dtype, shape, len(self._slot_of(name).indices))
             yield name, _Item(at, skeleton)
             at += -(-skeleton.length // ALIGNMENT) * ALIGNMENT
 
-    def _skeleton(self, dtype: str, shape: tuple[int, ...]) -> Skeleton:
-        if (dtype, shape) not in self._skeletons:
-            tensor = EmptyTensor(dtype, shape, 0)
-            self._skeletons[dtype, shape] = build_skeleton(pickled(tensor), [tensor.nbytes])
-        return self._skeletons[dtype, shape]
+    def _skeleton(self, dtype: str, shape: tuple[int, ...], leading: int) -> Skeleton:
+        """All of an item that lies around a tensor's bytes; its chunk has so many dimensions more."""
+        kind = dtype, shape, leading
+        skeleton = self._skeletons.get(kind)
+        if skeleton is None:
+            tensor = EmptyTensor(dtype, (1,) * leading + shape, 0)
+            skeleton = self._skeletons[kind] = build_skeleton(pickled(tensor), [tensor.nbytes])
+        return skeleton
 
     def write_metadata(self, folder: Path, files: Sequence[OutputFile], objects: Sequence[str]) -> None:
         """Write `.metadata`, and the object that all objects are: a list of nothing.
@@ -127,29 +135,22 @@ class DistAllocator:
         """
         nothing = build_skeleton(pickled([None]), [])
         write_skeleton(folder / OBJECTS, nothing)
-        tensors, places = self._described(files)
-        places |= {Index(name): Place(OBJECTS, 0, nothing.length) for name in objects}
-        content = metadata_pickle({**tensors, **{name: Object() for name in objects}}, places)
-        (folder / METADATA).write_bytes(content)
-
-    def _described(self, files: Sequence[OutputFile]) -> tuple[dict[str, Tensor], dict[Index, Place]]:
-        """The global tensors, and the places of their chunks."""
-        tensors: dict[str, Tensor] = {}
-        places: dict[Index, Place] = {}
+        metadata = MetadataPickle()
         for file in files:
             path = Path(file.path).name
-            for name, item in self._items(file):
+            for name, (offset, skeleton) in self._items(file):
                 dtype, shape = file.tensors[name]
                 slot = self._slot_of(name)
-                offsets = Size((*slot.indices, *(0 for _ in shape)))
-                chunk = Chunk(offsets, Size((*(1 for _ in slot.indices), *shape)))
-                place = Place(path, item.offset, item.skeleton.length)
-                for key in (slot.name, *slot.others):
-                    if key not in tensors:
-                        tensors[key] = Tensor(dtype, Size((*slot.counts, *shape)))
-                    tensors[key].chunks.append(chunk)
-                    places[Index(key, offsets)] = place
-        return tensors, places
+                metadata.add_chunk(
+                    (slot.name, *slot.others),
+                    dtype,
+                    slot.counts + shape,
+                    slot.indices + (0,) * len(shape),
+                    (1,) * len(slot.indices) + shape,
+                    Place(path, offset, skeleton.length),
+                )
+        metadata.add_objects(objects, Place(OBJECTS, 0, nothing.length))
+        (folder / METADATA).write_bytes(metadata.content())
 
 
 def write_common(folder: Path, state: Mapping[str, Any]) -> None:
@@ -165,3 +166,25 @@ def write_common(folder: Path, state: Mapping[str, Any]) -> None:
 def _length(items: Mapping[Name, _Item]) -> int:
     """Bytes of a file."""
     return max((item.offset + item.skeleton.length for item in items.values()), default=0)
+
+
+def _joined(pieces: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    """Yield pieces of a file that holds nothing else yet, in order, those with little between them as one."""
+    begin = end = 0
+    parts: list[bytes] = []
+    for offset, data in pieces:
+        if offset - end > _GAP or end - begin > _AT_ONCE:
+            yield begin, b"".join(parts)
+            begin, end, parts = offset, offset, []
+        parts += (bytes(offset - end), data)
+        end = offset + len(data)
+    yield begin, b"".join(parts)
+
+
+def _sealed(item: _Item, checksum: int) -> Iterator[tuple[int, bytes]]:
+    """Yield both places of a checksum, and what lies between them, as one piece."""
+    behind, entry = item.skeleton.checksums[0]
+    if behind:
+        at, closing = item.skeleton.pieces[-1]
+        said = struct.pack("<I", checksum)
+        yield item.offset + behind, said + closing[behind - at + len(said) : entry - at] + said

@@ -1,7 +1,4 @@
-"""Pickles of what is not here: tensors that have no bytes yet, objects whose classes are in modules of others.
-
-Those of state dicts are byte for byte what `torch.save` makes of real tensors.
-"""
+"""Pickles of state dicts whose tensors have no bytes yet: byte for byte what `torch.save` makes of real ones."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ import io
 import pickle
 import struct
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any, ClassVar
 
@@ -20,8 +17,6 @@ from mscvt.tensors.info import ITEM_SIZES, TORCH_NAMES
 
 PROTOCOL = 2
 """What `torch.load(weights_only=True)` reads."""
-_PROTOCOL_OF_OBJECTS = 4
-"""The first that gives what it remembers the next number."""
 _STORAGES = {dtype: Global("torch", kind) for kind, dtype in STORAGES.items() if kind != "UntypedStorage"}
 _UNTYPED = Global("torch.storage", "UntypedStorage")
 _DTYPES = {name: Global("torch", torch_name) for name, torch_name in TORCH_NAMES.items()}
@@ -196,27 +191,3 @@ def pickled(state: Any) -> bytes:
     buffer = io.BytesIO()
     _Pickler(buffer).dump(state)
     return buffer.getvalue()
-
-
-def pickled_by_name(state: Any, names: Mapping[Any, str]) -> bytes:
-    """The pickle of a state in which some objects stand for names, so that nothing has to be imported for them.
-
-    The standard library's pickler in C writes a class only if it finds it under its name. But first it looks at what it
-    remembers to have written, so that all names are written beforehand. Its twin above takes five times as long.
-
-    Args:
-        state: Anything that can be pickled.
-        names: What stands for a name (classes of objects in the state among them), and the full name.
-    """
-    said = bytearray()
-    for name in names.values():
-        for text in map(str.encode, name.rpartition(".")[::2]):
-            said += pickle.SHORT_BINUNICODE + bytes([len(text)]) + text
-        said += pickle.STACK_GLOBAL + pickle.MEMOIZE + pickle.POP
-    buffer = io.BytesIO()
-    pickler = pickle.Pickler(buffer, _PROTOCOL_OF_OBJECTS)
-    pickler.memo = {id(stand_in): (number, stand_in) for number, stand_in in enumerate(names)}
-    pickler.dump(state)
-    pickle_of_state = buffer.getvalue()
-    start = len(pickle.PROTO) + 1
-    return pickle_of_state[:start] + said + pickle_of_state[start:]
