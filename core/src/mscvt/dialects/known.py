@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from mscvt.dialects import megatron, mindspeed
 from mscvt.dialects.args_read import DIALECT, VERSION
 from mscvt.dialects.dialect import Dialect
-from mscvt.dialects.megatron.versions import minor_of, version_of
 from mscvt.dialects.options import MEGATRON, MINDSPEED, Options
 from mscvt.model.options import rows
 
-DIALECTS: Mapping[str, Dialect] = MappingProxyType({MINDSPEED: mindspeed, MEGATRON: megatron})
-"""Value of `--dialect` -> the dialect."""
+
+def _mindspeed() -> Dialect:
+    from mscvt.dialects import mindspeed
+
+    return mindspeed
+
+
+def _megatron() -> Dialect:
+    from mscvt.dialects import megatron
+
+    return megatron
+
+
+_DIALECTS: Mapping[str, Callable[[], Dialect]] = MappingProxyType({MINDSPEED: _mindspeed, MEGATRON: _megatron})
+"""Value of `--dialect` -> what imports the dialect."""
+
+
+def dialect_named(name: str) -> Dialect:
+    """The dialect that is a value of `--dialect`."""
+    return _DIALECTS[name]()
 
 
 def dialect_of(options: Options) -> Dialect:
     """The dialect that was asked for, or the usual one."""
-    return DIALECTS[options.dialect or MINDSPEED]
+    return dialect_named(options.dialect or MINDSPEED)
 
 
 class Recognised(NamedTuple):
@@ -33,14 +49,14 @@ class Recognised(NamedTuple):
     """What told, after `because`; empty where nothing did and it is taken for the usual dialect."""
 
 
-_KEYS: tuple[tuple[str, re.Pattern[str]], ...] = (
-    (MINDSPEED, re.compile(r".*(?:\.base_layer\.|\.lora_[ABab]\.|_lora_[ab]$).*")),
-    (MEGATRON, re.compile(r".*\.adapter\.(?:adapter_\w+\.)?linear_(?:in|out)\.weight")),
-    (MEGATRON, re.compile(r".*\.self_attention\.linear_(?:kv_down|q_down|q)_proj\.weight")),
-    (MEGATRON, re.compile(r"mtp\.layers\.\d+\.(?:final_layernorm|mtp_model_layer\..*)\.weight")),
-    (MINDSPEED, re.compile(r"mtp\.final_layernorms\..*|final_layernorm\.weight")),
-    (MINDSPEED, re.compile(r".*\.self_attention\.(?:kv_layernorm|linear_qk_nope|linear_v)\.weight")),
-    (MINDSPEED, re.compile(r".*\.post_(?:attn_norm|mlp_layernorm)\.weight")),
+_KEYS: tuple[tuple[str, str], ...] = (
+    (MINDSPEED, r".*(?:\.base_layer\.|\.lora_[ABab]\.|_lora_[ab]$).*"),
+    (MEGATRON, r".*\.adapter\.(?:adapter_\w+\.)?linear_(?:in|out)\.weight"),
+    (MEGATRON, r".*\.self_attention\.linear_(?:kv_down|q_down|q)_proj\.weight"),
+    (MEGATRON, r"mtp\.layers\.\d+\.(?:final_layernorm|mtp_model_layer\..*)\.weight"),
+    (MINDSPEED, r"mtp\.final_layernorms\..*|final_layernorm\.weight"),
+    (MINDSPEED, r".*\.self_attention\.(?:kv_layernorm|linear_qk_nope|linear_v)\.weight"),
+    (MINDSPEED, r".*\.post_(?:attn_norm|mlp_layernorm)\.weight"),
 )
 """Tensors that only one dialect has; the first that is there tells."""
 _OF_TRAINING = frozenset({"transformer_impl", "use_distributed_optimizer", "consumed_train_samples"})
@@ -57,6 +73,8 @@ def recognise(args: Mapping[str, Any], tensors: Mapping[str, tuple[int, ...]]) -
     dialect, why = _evidence(args, tensors)
     version = None
     if dialect == MEGATRON:
+        from mscvt.dialects.megatron.versions import minor_of, version_of
+
         recorded = args.get(VERSION)
         is_known = isinstance(recorded, str) and minor_of(recorded) is not None
         version = recorded if is_known else version_of(args, tensors)
@@ -65,11 +83,11 @@ def recognise(args: Mapping[str, Any], tensors: Mapping[str, tuple[int, ...]]) -
 
 def _evidence(args: Mapping[str, Any], tensors: Iterable[str]) -> tuple[str, str]:
     recorded = args.get(DIALECT)
-    if isinstance(recorded, str) and recorded in DIALECTS:
+    if isinstance(recorded, str) and recorded in _DIALECTS:
         return recorded, f"its args record {DIALECT} = {recorded!r}"
     keys = sorted(tensors)
     for dialect, pattern in _KEYS:
-        if found := next(filter(pattern.fullmatch, keys), None):
+        if found := next(filter(re.compile(pattern).fullmatch, keys), None):
             return dialect, f"it has {found}"
     for row in rows(Options).values():
         if row.dialects == (MINDSPEED,) and (names := [name for name in row.recorded if name in args]):

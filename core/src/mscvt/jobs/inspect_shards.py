@@ -9,7 +9,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mscvt.dialects.known import DIALECTS, recognise
+from mscvt.dialects.known import dialect_named, recognise
 from mscvt.dialects.lora import LoraNames
 from mscvt.dialects.options import Options
 from mscvt.errors import MscvtError
@@ -61,7 +61,7 @@ def inspect_shards(
     is_open = _open(source, model, odd)
     description = None if model is None or not is_open else model.description
     kind = recognise(source.args, source.some_shapes).dialect if model is None else model.dialect.NAME
-    lora = DIALECTS[kind].lora
+    lora = dialect_named(kind).lora
     table = shard_table(source.tensors, description, lora.plain_key)
     notes = list(model.notes) if model is not None else []
     factors = sum(row.count for row in table.left_over if lora.is_factor(row.names))

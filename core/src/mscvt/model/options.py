@@ -10,11 +10,12 @@ errors, the documentation and the names under which a checkpoint records the val
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import field, fields, replace
 from functools import cache
 from types import MappingProxyType, NoneType, UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 from mscvt.errors import Faults
 from mscvt.errors.nearest import did_you_mean
@@ -119,19 +120,21 @@ def rows(table: type[Any]) -> Mapping[str, Row]:
 
 @cache
 def _rows(table: type[Any]) -> Mapping[str, Row]:
-    hints = get_type_hints(table)
     found = {}
     for entry in fields(table):
         details = entry.metadata.get(_KEY)
-        kind, is_optional = _kind_of(hints[entry.name])
+        kind, is_optional = _kind_of(entry.type, table.__module__)  # type: ignore[arg-type]  # can be hashed
         if details is None or kind is None:
-            raise TypeError(f"{table.__name__}.{entry.name}: {hints[entry.name]} is no option")
+            raise TypeError(f"{table.__name__}.{entry.name}: {entry.type} is no option")
         default = {"default": False} if kind is SWITCH else {}
         found[entry.name] = Row(name=entry.name, kind=kind, is_optional=is_optional, **default | details)
     return MappingProxyType(found)
 
 
-def _kind_of(hint: Any) -> tuple[Kind | None, bool]:
+@cache
+def _kind_of(annotation: Any, module: str) -> tuple[Kind | None, bool]:
+    """What kind of option a field is, and whether it may be None; worked out once for all fields of one type."""
+    hint = eval(annotation, vars(sys.modules[module])) if isinstance(annotation, str) else annotation
     if get_origin(hint) in (Union, UnionType):
         inner = [argument for argument in get_args(hint) if argument is not NoneType]
         return (KINDS.get(inner[0]) if len(inner) == 1 else None), True
