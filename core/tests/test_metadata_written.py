@@ -80,6 +80,14 @@ def test_metadata_says_what_torchs_pickle_says_to_the_swift_reader(ours, theirs)
     assert described(found) == described(expected)
 
 
+def test_metadata_is_read_with_any_number_of_names():
+    for count in range(64):
+        names = [f"rng_state.{number}" for number in range(count)]
+        written = MetadataPickle()
+        written.add_objects(names, Place("objects.distcp", 0, 900))
+        assert list(pickle.loads(written.content()).state_dict_metadata) == names
+
+
 def test_metadata_is_written_without_torch():
     code = (
         "import sys\n"

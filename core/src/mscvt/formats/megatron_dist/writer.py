@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -179,12 +178,3 @@ def _joined(pieces: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
         parts += (bytes(offset - end), data)
         end = offset + len(data)
     yield begin, b"".join(parts)
-
-
-def _sealed(item: _Item, checksum: int) -> Iterator[tuple[int, bytes]]:
-    """Yield both places of a checksum, and what lies between them, as one piece."""
-    behind, entry = item.skeleton.checksums[0]
-    if behind:
-        at, closing = item.skeleton.pieces[-1]
-        said = struct.pack("<I", checksum)
-        yield item.offset + behind, said + closing[behind - at + len(said) : entry - at] + said
