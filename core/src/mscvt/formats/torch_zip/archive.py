@@ -11,7 +11,9 @@ import os
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from mscvt.errors import MscvtError
 from mscvt.records import dataclass
@@ -23,8 +25,8 @@ LOCATOR = struct.Struct("<4sIQI")
 ENTRY = struct.Struct("<4s6H3I5H2I")
 """Directory entry: signature, made by, needs, flags, method, time, date, crc, stored bytes, bytes, lengths of name,
 extra and comment, disk, attributes, attributes, offset of the header."""
-_LENGTHS = struct.Struct("<4s24x3H")
-"""The same, but for the signature and the lengths of name, extra and comment."""
+_IN_ENTRY = struct.Struct("<4s4x2H8x2I4H6xI")
+"""The same: signature, flags, method, stored bytes, bytes, lengths of name, extra and comment, disk, offset."""
 HEADER = struct.Struct("<4s5H3I2H")
 """Header before a record: signature, needs, flags, method, time, date, crc, stored bytes, bytes, lengths."""
 _IN_HEADER = struct.Struct("<4s2x2H8x2I2H")
@@ -42,8 +44,7 @@ _DIRECTORY_LIMIT = 1 << 26
 """Bytes; 600,000 records."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """A record as the directory describes it. Offsets are bytes from the file's start."""
 
     name: str
@@ -154,20 +155,19 @@ def bits_but_checksums(raw: bytes) -> int:
         MscvtError: Where it is no directory.
     """
     mask, zeros = bytearray(b"\xff" * len(raw)), bytes(4)
-    for at in _entries(raw):
+    for at, _ in _entries(raw):
         mask[at + ENTRY_CRC : at + ENTRY_CRC + 4] = zeros
     return int.from_bytes(mask, "little")
 
 
-def _entries(raw: bytes) -> Iterator[int]:
-    """Where the entries of a directory begin."""
+def _entries(raw: bytes) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    """Where the entries of a directory begin, and what is in each."""
     at = 0
     while at < len(raw):
-        if len(raw) - at < ENTRY_SIZE or (found := _LENGTHS.unpack_from(raw, at))[0] != b"PK\1\2":
+        if len(raw) - at < ENTRY_SIZE or (found := _IN_ENTRY.unpack_from(raw, at))[0] != b"PK\1\2":
             raise MscvtError("its directory is damaged")
-        yield at
-        _, name, extra, comment = found
-        at += ENTRY_SIZE + name + extra + comment
+        yield at, found
+        at += ENTRY_SIZE + found[5] + found[6] + found[7]
     if at != len(raw):
         raise MscvtError("its directory is damaged")
 
@@ -184,30 +184,28 @@ def parse_directory(raw: bytes, count: int, offset: int, start: int) -> Director
     Raises:
         MscvtError: Where records are compressed, overlap, share a name or lie elsewhere than `torch.save` puts them.
     """
-    found = sorted((_parse_entry(raw, at, offset, start) for at in _entries(raw)), key=lambda record: record.header)
+    found = sorted((_parse_entry(raw, at, entry, start) for at, entry in _entries(raw)), key=itemgetter(0))
     if len(found) != count or not found:
         raise MscvtError(f"its directory has {len(found)} entries and says that it has {count}")
-    if found[0].header != start:
+    if found[0][0] != start:
         raise MscvtError("its first record does not begin at byte 0, as those of torch.save do")
-    limits = [record.header for record in found[1:]] + [offset]
+    limits = [header for header, *_ in found[1:]] + [offset]
     records: dict[str, Record] = {}
     folded: set[str] = set()
-    pickles = [record.name for record in found if record.name.casefold().endswith(PICKLE)]
+    pickles = [name for _, name, _, _ in found if name.casefold().endswith(PICKLE)]
     if len(pickles) != 1:
         raise MscvtError(f"has {len(pickles)} records {PICKLE[1:]}, expected one")
     root = pickles[0][: 1 - len(PICKLE)]
-    for record, limit in zip(found, limits, strict=True):
-        if record.header + HEADER.size + len(record.name) + record.size > limit:
-            raise MscvtError(
-                f"its record {record.name[:100]!a} overlaps the one behind it, or lies outside of the file"
-            )
+    for (header, name, size, entry), limit in zip(found, limits, strict=True):
+        if header + HEADER.size + len(name) + size > limit:
+            raise MscvtError(f"its record {name[:100]!a} overlaps the one behind it, or lies outside of the file")
         # torch finds records without regard to case
-        if (name := record.name.casefold()) in folded:
-            raise MscvtError(f"two of its records have the name {record.name[:100]!a}")
-        folded.add(name)
-        if not record.name.startswith(root):
-            raise MscvtError(f"its record {record.name[:100]!a} is not in the folder {root[:100]!a} of the others")
-        records[record.name[len(root) :]] = Record(record.name, record.header, record.size, limit, record.entry)
+        if (alike := name.casefold()) in folded:
+            raise MscvtError(f"two of its records have the name {name[:100]!a}")
+        folded.add(alike)
+        if not name.startswith(root):
+            raise MscvtError(f"its record {name[:100]!a} is not in the folder {root[:100]!a} of the others")
+        records[name[len(root) :]] = Record(name, header, size, limit, offset + entry)
     if f"{root}constants.pkl".casefold() in folded:
         raise MscvtError("is a TorchScript archive, which holds code", hint="Save the state dict alone.")
     return Directory(root, records)
@@ -232,8 +230,9 @@ class Directories:
         return directory
 
 
-def _parse_entry(raw: bytes, at: int, offset: int, start: int) -> Record:
-    (_, _, _, flags, method, *_, stored, size, named, extra, _, disk, _, _, header) = ENTRY.unpack_from(raw, at)
+def _parse_entry(raw: bytes, at: int, entry: tuple[Any, ...], start: int) -> tuple[int, str, int, int]:
+    """Where a record's header begins, its name, its bytes, and where its entry begins in the directory."""
+    _, flags, method, stored, size, named, extra, _, disk, header = entry
     name = raw[at + ENTRY_SIZE : at + ENTRY_SIZE + named].decode()
     if method or flags & ~_FLAGS:
         raise MscvtError(f"its record {name[:100]!a} is compressed or encrypted")
@@ -244,7 +243,7 @@ def _parse_entry(raw: bytes, at: int, offset: int, start: int) -> Record:
         header = next(wide) if header == MAX32 else header
     if size != stored or disk:
         raise MscvtError(f"its record {name[:100]!a} has {stored:,} bytes in the file and should have {size:,}")
-    return Record(name, start + header, size, 0, offset + at)
+    return start + header, name, size, at
 
 
 def _wide(extra: bytes) -> Iterator[int]:

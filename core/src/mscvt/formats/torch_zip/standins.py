@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from mscvt.formats.torch_zip.archive import Record
@@ -75,39 +76,53 @@ class Recorded:
         return found
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Storage:
-    """The bytes that tensors are views of: a record's data."""
+    """The bytes that tensors are views of: a record's data.
 
-    record: Record
-    start: int
-    """Bytes from the file's start."""
-    kind: str
-    """The name of its class, which says the dtype of its elements: `BFloat16Storage`."""
+    Attributes:
+        record: The record.
+        start: Where its data begins, in bytes from the file's start.
+        kind: The name of its class, which says the dtype of its elements: `BFloat16Storage`.
+    """
+
+    __slots__ = ("kind", "record", "start")
+
+    def __init__(self, record: Record, start: int, kind: str) -> None:
+        self.record, self.start, self.kind = record, start, kind
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class StoredTensor:
-    """A tensor in a file."""
+    """A tensor in a file.
 
-    dtype: str
-    """safetensors' name."""
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    """Elements from one index to the next, by dimension."""
-    offset: int
-    """Of its first element: bytes from the file's start."""
-    storage: Storage
+    Attributes:
+        dtype: safetensors' name.
+        shape: Its extents.
+        strides: Elements from one index to the next, by dimension.
+        offset: Of its first element: bytes from the file's start.
+        storage: What it is a view of.
+    """
+
+    __slots__ = ("dtype", "offset", "shape", "storage", "strides")
+
+    def __init__(
+        self, dtype: str, shape: tuple[int, ...], strides: tuple[int, ...], offset: int, storage: Storage
+    ) -> None:
+        self.dtype, self.shape, self.strides, self.offset, self.storage = dtype, shape, strides, offset, storage
 
     @property
     def is_contiguous(self) -> bool:
         """Whether its elements lie side by side in row-major order."""
-        expected = 1
-        for size, stride in zip(reversed(self.shape), reversed(self.strides), strict=True):
-            if size != 1 and stride != expected:
-                return 0 in self.shape
-            expected *= size
-        return True
+        return _is_contiguous(self.shape, self.strides)
+
+
+@lru_cache
+def _is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+    expected = 1
+    for size, stride in zip(reversed(shape), reversed(strides), strict=True):
+        if size != 1 and stride != expected:
+            return 0 in shape
+        expected *= size
+    return True
 
 
 def described(value: Any) -> str:
