@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +62,7 @@ class Allocator:
         return {name: skeleton.starts[number] for name, number in zip(tensors, numbers, strict=True)}
 
     def _laid(self, tensors: _Tensors, chunks: Sequence[str]) -> tuple[Skeleton, list[int]]:
-        content = tuple(chunks), tuple((name[1], name[2], what) for name, what in tensors.items())
+        content = tuple(chunks), tuple(map(itemgetter(1, 2), tensors)), tuple(tensors.values())
         if content not in self._laid_out:
             self._laid_out[content] = self._lay_out(tensors, chunks)
         return self._laid_out[content]

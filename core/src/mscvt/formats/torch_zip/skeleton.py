@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 from mscvt.formats.torch_zip.archive import (
@@ -50,9 +51,10 @@ class Skeleton:
     """(offset, bytes), in order: all before the first storage with bytes, between these, and behind the last."""
     starts: tuple[int, ...]
     """Where the data of each storage begins, by the storage's number."""
-    checksums: tuple[tuple[int, int], ...]
-    """Where the checksum of each storage stands, by its number: behind the data and in the directory; storages without
-    bytes have none, and say 0."""
+    behind: tuple[int, ...]
+    """Where the checksum of each storage stands behind its data, by its number; 0 where it has no bytes."""
+    in_directory: tuple[int, ...]
+    """Where it stands in the directory; of storages without bytes it is 0 and known."""
     length: int
     """Bytes of the whole file."""
 
@@ -65,20 +67,21 @@ def build_skeleton(pickled: bytes, sizes: Sequence[int], root: str = "archive") 
         sizes: Bytes of each storage.
         root: The folder that the names of all records begin with.
     """
-    records: list[tuple[str, int, bytes | None]] = [
-        (name, len(data), data)
-        for name, data in (
-            ("data.pkl", pickled),
-            (".format_version", b"1"),
-            (".storage_alignment", str(ALIGNMENT).encode()),
-            ("byteorder", b"little"),
-        )
-    ]
-    records += [(f"data/{number}", size, None if size else b"") for number, size in enumerate(sizes)]
-    records.append(("version", 2, b"3\n"))
+    first = {
+        "data.pkl": pickled,
+        ".format_version": b"1",
+        ".storage_alignment": str(ALIGNMENT).encode(),
+        "byteorder": b"little",
+    }
+    records: Iterable[tuple[str, int, bytes | None]] = chain(
+        ((name, len(data), data) for name, data in first.items()),
+        ((f"data/{number}", size, None if size else b"") for number, size in enumerate(sizes)),
+        [("version", 2, b"3\n")],
+    )
     pieces: list[tuple[int, bytes]] = []
     starts: list[int] = []
-    places: list[tuple[int, int]] = []
+    behind: list[int] = []
+    entries: list[int] = []
     directory, piece, begun = bytearray(), bytearray(), 0
     for name, size, data in records:
         full, at, entry = f"{root}/{name}".encode(), begun + len(piece), len(directory)
@@ -93,13 +96,15 @@ def build_skeleton(pickled: bytes, sizes: Sequence[int], root: str = "archive") 
             piece += data
         if name.startswith("data/"):
             starts.append(begin)
-            places.append((begun + _SUM_BEHIND, entry + ENTRY_CRC) if size else (0, 0))
+            behind.append(begun + _SUM_BEHIND if size else 0)
+            entries.append(entry + ENTRY_CRC)
         if size:
             piece += (_WIDE_SIZES if at >= MAX32 or size >= MAX32 else _SIZES).pack(b"PK\7\b", known, size, size)
     end = begun + len(piece)
-    piece += _end(end, directory, len(records))
-    checksums = tuple((behind, end + entry if behind else 0) for behind, entry in places)
-    return Skeleton((*pieces, (begun, bytes(piece))), tuple(starts), checksums, begun + len(piece))
+    piece += _end(end, directory, len(first) + len(sizes) + 1)
+    in_directory = tuple(end + entry for entry in entries)
+    last = begun, bytes(piece)
+    return Skeleton((*pieces, last), tuple(starts), tuple(behind), in_directory, begun + len(piece))
 
 
 def _header(name: bytes, at: int, size: int) -> bytes:
@@ -167,9 +172,9 @@ def is_laid_out(descriptor: int, skeleton: Skeleton, at: int = 0) -> bool:
         if number:
             there[_SUM_BEHIND:_BEHIND_SUM] = data[_SUM_BEHIND:_BEHIND_SUM]
         if data is skeleton.pieces[-1][1]:
-            for _, entry in skeleton.checksums:
-                if entry:
-                    there[entry - offset : entry - offset + 4] = data[entry - offset : entry - offset + 4]
+            for behind, place in zip(skeleton.behind, skeleton.in_directory, strict=True):
+                if behind:
+                    there[place - offset : place - offset + 4] = data[place - offset : place - offset + 4]
         if there != data:
             return False
     return True
@@ -189,13 +194,13 @@ def write_checksums(descriptor: int, skeleton: Skeleton, checksums: Iterable[int
     """
     offset, data = skeleton.pieces[-1]
     last = bytearray(data)
-    for (behind, entry), checksum in zip(skeleton.checksums, checksums, strict=True):
+    for behind, place, checksum in zip(skeleton.behind, skeleton.in_directory, checksums, strict=True):
         if behind >= offset:
             _SUM.pack_into(last, behind - offset, checksum)
         elif behind:
             os.pwrite(descriptor, _SUM.pack(checksum), at + behind)
         if behind:
-            _SUM.pack_into(last, entry - offset, checksum)
+            _SUM.pack_into(last, place - offset, checksum)
     write_pieces(descriptor, [(at + offset, last)])
 
 
