@@ -31,12 +31,12 @@ HEADER = struct.Struct("<4s5H3I2H")
 """Header before a record: signature, needs, flags, method, time, date, crc, stored bytes, bytes, lengths."""
 _IN_HEADER = struct.Struct("<4s2x2H8x2I2H")
 """The same: signature, flags, method, stored bytes, bytes, lengths."""
-ENTRY_CRC, ENTRY_SIZE = 16, ENTRY.size
-"""Bytes from a directory entry's start to its CRC-32; bytes of an entry without its name."""
+ENTRY_CRC, ENTRY_SIZE, _HEADER_SIZE = 16, ENTRY.size, HEADER.size
+"""Bytes from a directory entry's start to its CRC-32; bytes of an entry and of a header without names."""
 DEFERRED, UTF8 = 1 << 3, 1 << 11
 """Flags: checksum and sizes stand behind the data; the name is UTF-8."""
-_FLAGS = DEFERRED | UTF8
-"""All others say that the data is encrypted or something else than the record's bytes."""
+_OTHER_FLAGS = ~(DEFERRED | UTF8)
+"""They say that the data is encrypted or something else than the record's bytes."""
 MAX16, MAX32 = 0xFFFF, 0xFFFFFFFF
 """What a field says whose value stands in a field of 64 bits elsewhere."""
 PICKLE = "/data.pkl"
@@ -234,7 +234,7 @@ def _parse_entry(raw: bytes, at: int, entry: tuple[Any, ...], start: int) -> tup
     """Where a record's header begins, its name, its bytes, and where its entry begins in the directory."""
     _, flags, method, stored, size, named, extra, _, disk, header = entry
     name = raw[at + ENTRY_SIZE : at + ENTRY_SIZE + named].decode()
-    if method or flags & ~_FLAGS:
+    if method or flags & _OTHER_FLAGS:
         raise MscvtError(f"its record {name[:100]!a} is compressed or encrypted")
     if MAX32 in (size, stored, header):
         wide = _wide(raw[at + ENTRY_SIZE + named : at + ENTRY_SIZE + named + extra])
@@ -264,14 +264,16 @@ def data_start(descriptor: int, record: Record) -> int:
     Raises:
         MscvtError: Where header and directory contradict each other.
     """
-    name = record.name.encode()
-    head = read_at(descriptor, record.header, HEADER.size + len(name))
+    text, header, nbytes, limit, _ = record
+    name = text.encode()
+    head = read_at(descriptor, header, _HEADER_SIZE + len(name))
     signature, flags, method, stored, size, named, extra = _IN_HEADER.unpack_from(head)
-    begin: int = record.header + HEADER.size + named + extra
-    same = signature == b"PK\3\4" and not method and not flags & ~_FLAGS and head[HEADER.size :] == name
-    if same and (stored, size) != (record.size, record.size) and not (flags & DEFERRED and stored == size == 0):
+    begin: int = header + _HEADER_SIZE + named + extra
+    same = signature == b"PK\3\4" and not method and not flags & _OTHER_FLAGS and head.endswith(name)
+    is_deferred = flags & DEFERRED and stored == size == 0
+    if same and not is_deferred and not (stored == size == nbytes):
         wide = _wide(read_at(descriptor, begin - extra, extra))
-        same = stored in (record.size, MAX32) and size == MAX32 and next(wide) == record.size
-    if not same or named != len(name) or begin + record.size > record.limit:
-        raise MscvtError(f"the header of its record {record.name[:100]!a} contradicts the directory")
+        same = stored in (nbytes, MAX32) and size == MAX32 and next(wide) == nbytes
+    if not same or named != len(name) or begin + nbytes > limit:
+        raise MscvtError(f"the header of its record {text[:100]!a} contradicts the directory")
     return begin

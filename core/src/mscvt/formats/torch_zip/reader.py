@@ -75,14 +75,23 @@ def interpret(headers: Headers, work: int = WORK) -> Any:
         MscvtError: Where it contradicts itself, or would do harm.
     """
     storages: dict[tuple[str, str], Storage] = {}
+    records = headers.directory.records
 
     with opened(headers.path) as descriptor:
 
         def storage_of(pid: Any) -> Storage:
-            kind, key, numel = _persistent(pid)
+            if not isinstance(pid, tuple) or len(pid) != 5 or pid[0] != "storage":
+                raise MscvtError("its pickle refers to something that is no storage")
+            _, named, key, _, numel = pid
+            if not isinstance(named, Global) or not isinstance(key, str) or type(numel) is not int or numel < 0:
+                raise MscvtError("its pickle refers to something that is no storage")
+            kind = named.name
             found = storages.get((key, kind))
             if found is None:
-                found = storages[key, kind] = _storage(descriptor, headers.directory, kind, key)
+                record = records.get(f"data/{key}")
+                if record is None:
+                    raise MscvtError(f"has no record {('data/' + key)[:100]!a}, which its pickle refers to")
+                found = storages[key, kind] = Storage(record, data_start(descriptor, record), kind)
             width = _WIDTHS.get(kind)
             if width is not None and found.record.size != numel * width:
                 raise MscvtError(
@@ -92,23 +101,6 @@ def interpret(headers: Headers, work: int = WORK) -> Any:
             return found
 
         return unpickle(headers.pickled, storage_of, work)
-
-
-def _persistent(pid: Any) -> tuple[str, str, int]:
-    """The class, the key and the elements of the storage that a persistent id names."""
-    if not isinstance(pid, tuple) or len(pid) != 5 or pid[0] != "storage":
-        raise MscvtError("its pickle refers to something that is no storage")
-    _, kind, key, _, numel = pid
-    if not isinstance(kind, Global) or not isinstance(key, str) or type(numel) is not int or numel < 0:
-        raise MscvtError("its pickle refers to something that is no storage")
-    return kind.name, key, numel
-
-
-def _storage(descriptor: int, directory: Directory, kind: str, key: str) -> Storage:
-    record = directory.records.get(f"data/{key}")
-    if record is None:
-        raise MscvtError(f"has no record {('data/' + key)[:100]!a}, which its pickle refers to")
-    return Storage(record, data_start(descriptor, record), kind)
 
 
 def _content(descriptor: int, record: Record, limit: int) -> bytes:

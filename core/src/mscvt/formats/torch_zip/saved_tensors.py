@@ -177,7 +177,8 @@ class SavedTensors:
             length[0] != len(digits)
             or not form.is_whole
             or not memo.end <= first < _LARGEST_PUT
-            or put + put1 + put2 + put3 + put4 + put5 + put6 + put7 != _NUMBERED.pack(*range(first, first + _PUTS))
+            or b"".join((put, put1, put2, put3, put4, put5, put6, put7))
+            != _NUMBERED.pack(first, first + 1, first + 2, first + 3, first + 4, first + 5, first + 6, first + 7)
             or u.work_left < form.work + _CALLS_WORK
         ):
             return

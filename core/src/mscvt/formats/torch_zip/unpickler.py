@@ -41,6 +41,7 @@ class Unpickler(pickle._Unpickler):
     # what the standard library's unpickler has and its type stubs don't say
     append: Callable[[Any], None]
     memo: Memo
+    persistent_load: Callable[[Any], Storage]  # type: ignore[assignment]  # a method there
     metastack: list[list[Any]]
     pop_mark: Callable[[], list[Any]]
     read: Callable[[int], bytes]
@@ -68,7 +69,7 @@ class Unpickler(pickle._Unpickler):
         self.saved, self.memo = SavedTensors(data), Memo()
         self.stack, self.metastack = [], []
         self.append = self.stack.append
-        self._storage_of = storage_of
+        self.persistent_load = storage_of
         self._copies_left = 2 * len(data)
         self.work_left = work
         self._allowed = allowed
@@ -132,10 +133,6 @@ class Unpickler(pickle._Unpickler):
                 hint="Nothing of it was run. Is the file what it should be?",
             )
         return found
-
-    def persistent_load(self, pid: Any) -> Storage:
-        """The storage that a tensor names."""
-        return self._storage_of(pid)
 
     def make(self, function: Any, arguments: Any) -> Any:
         """What a call in the pickle gives."""
