@@ -32,7 +32,8 @@ class MetadataPickle:
     def __init__(self) -> None:
         """Begin with one that says nothing."""
         self._remembered = bytearray()
-        """The words that are numbered: names and texts that occur more than once."""
+        """The words of what is numbered: all that may occur more than once."""
+        self._count = 0
         self._names: dict[str, bytes] = {}
         """Names -> the words that fetch what has them."""
         self._texts: dict[str, bytes] = {}
@@ -66,8 +67,9 @@ class MetadataPickle:
             place: Of its item.
         """
         begin, lies = self._size(offsets), self._where(place)
-        extent = self._sizes.get(sizes) or self._sizes.setdefault(sizes, self._size(sizes))
-        chunk = self._chunk % (begin, extent)
+        if len(names) > 1:
+            lies = self._remember(lies)
+        chunk = self._chunk % (begin, self._size(sizes))
         for name in names:
             if name not in self._tensors:
                 self._tensors[name] = self._properties(dtype), self._size(shape), []
@@ -76,7 +78,7 @@ class MetadataPickle:
 
     def add_objects(self, names: Iterable[str], place: Place) -> None:
         """Say that there are objects, and where the item lies that all of them are."""
-        made, lies = self._name(classes.OBJECT) + _MADE, self._where(place)
+        made, lies = self._remember(self._name(classes.OBJECT) + _MADE), self._remember(self._where(place))
         for name in names:
             fqn = self._text(name)
             self._objects += (fqn, made)
@@ -110,8 +112,12 @@ class MetadataPickle:
         return self._place % (self._text(place.file), _number(place.offset), _number(place.length))
 
     def _size(self, numbers: tuple[int, ...]) -> bytes:
-        begin, end = _TUPLES.get(len(numbers), (pickle.MARK, pickle.TUPLE))
-        return b"".join((self._size_class, begin, *map(_number, numbers), end, _CALLED))
+        fetched = self._sizes.get(numbers)
+        if fetched is None:
+            begin, end = _TUPLES.get(len(numbers), (pickle.MARK, pickle.TUPLE))
+            words = b"".join((self._size_class, begin, *map(_number, numbers), end, _CALLED))
+            fetched = self._sizes[numbers] = self._remember(words)
+        return fetched
 
     def _form(self, kind: str, *attributes: str) -> bytes:
         """An object of a class with room for the values of its attributes."""
@@ -133,7 +139,9 @@ class MetadataPickle:
         return self._texts[text]
 
     def _remember(self, words: bytes) -> bytes:
-        number = len(self._names) + len(self._texts)
+        """Give what these words make the next number, for words that fetch it."""
+        number = self._count
+        self._count += 1
         self._remembered += words + pickle.MEMOIZE + pickle.POP
         return pickle.BINGET + bytes([number]) if number < _FEW else pickle.LONG_BINGET + struct.pack("<I", number)
 
@@ -152,4 +160,4 @@ def _written(text: str) -> bytes:
 
 def _number(value: int) -> bytes:
     """A whole number without what begins and ends a pickle."""
-    return _SMALL[value] if value < _FEW else pickle.dumps(value, _PROTOCOL)[2:-1]
+    return _SMALL[value] if value < _FEW else pickle.dumps(value, 2)[2:-1]
