@@ -75,7 +75,7 @@ def outcome(headers, data, work, *, at_once):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("mscvt.formats.torch_zip.unpickler.Unpickler", Watched)
         if not at_once:
-            patched.setattr(SavedTensors, "read", lambda self, u: None)
+            patched.setattr(SavedTensors, "read", lambda self, u, found: None)
         try:
             found = interpret(Headers(headers.path, headers.directory, data), work)
         except MscvtError as error:
@@ -235,3 +235,18 @@ def test_tensor_beyond_a_storage_of_an_unknown_class_is_refused_as_one_by_one(tm
     assert_read_alike(headers, data)
     result, *_ = assert_read_alike(headers, data.replace(b"X\1\0\0\x002r", b"X\1\0\0\x003r"))
     assert "needs 4 bytes of its record 'x/data/3', which has 2" in result
+
+
+@pytest.mark.parametrize("shift", [0, 3, -3])
+@pytest.mark.parametrize("count", [3, 4])
+def test_tensor_that_takes_numbers_of_the_one_before_is_read_as_one_by_one(count, shift, tmp_path):
+    torch.save(named(torch.empty(3) for _ in range(count)), tmp_path / "x.pt")
+    headers = read_headers(tmp_path / "x.pt")
+    found = steps(with_long_numbers(headers.pickled))
+    puts = [at for at, step in enumerate(found) if step[:1] == pickle.LONG_BINPUT]
+    for before, at in zip(puts[-16:-8], puts[-8:], strict=True):
+        found[at] = pickle.LONG_BINPUT + (int.from_bytes(found[before][1:], "little") + shift).to_bytes(4, "little")
+    asked = [pickle.LONG_BINGET + found[at][1:] + pickle.POP for at in (puts[-16], puts[-9])]
+    found[-2:-2] = [*asked, pickle.BINUNICODE + b"\1\0\0\0a", pickle.LONG_BINGET + found[puts[-1]][1:]]
+    result, *_ = assert_read_alike(headers, b"".join(found))
+    assert result["a"] is result[f"layers.{count - 1}.weight"]

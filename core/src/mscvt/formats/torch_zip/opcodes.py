@@ -124,7 +124,15 @@ def _long(u: Unpickler) -> None:
 
 
 def _put(u: Unpickler) -> None:
-    u.memo[int(_short_line(u))] = u.stack[-1]
+    u.memo.put(int(_short_line(u)), u.stack[-1])
+
+
+def _put_short(u: Unpickler) -> None:
+    u.memo.put(u.read(1)[0], u.stack[-1])
+
+
+def _put_long(u: Unpickler) -> None:
+    u.memo.put(int.from_bytes(u.read(4), "little"), u.stack[-1])
 
 
 def _get(u: Unpickler) -> None:
@@ -132,13 +140,14 @@ def _get(u: Unpickler) -> None:
 
 
 def _text(u: Unpickler) -> None:
-    _STANDARD[pickle.BINUNICODE[0]](u)
-    u.saved.read(u)
+    u.append(str(u.read(int.from_bytes(u.read(4), "little")), "utf-8", "surrogatepass"))
+    if found := u.saved.at(u.tell()):
+        u.saved.read(u, found)
 
 
 def _memoize(u: Unpickler) -> None:
     u.memo.put_together()  # the next number is how many there are
-    u.memo[len(u.memo)] = u.stack[-1]
+    u.memo.put(len(u.memo), u.stack[-1])
 
 
 def _short_line(u: Unpickler) -> bytes:
@@ -162,6 +171,7 @@ _OWN: Mapping[bytes, Callable[[Unpickler], None]] = {
     pickle.ADDITEMS: _add_items,
     pickle.APPEND: _append,
     pickle.APPENDS: _appends,
+    pickle.BINPUT: _put_short,
     pickle.BINUNICODE: _text,
     pickle.BUILD: _build,
     pickle.BYTEARRAY8: _bytearray,
@@ -176,6 +186,7 @@ _OWN: Mapping[bytes, Callable[[Unpickler], None]] = {
     pickle.INT: _int,
     pickle.LONG: _long,
     pickle.LONG4: _long4,
+    pickle.LONG_BINPUT: _put_long,
     pickle.MEMOIZE: _memoize,
     pickle.NEWOBJ: _reduce,
     pickle.NEWOBJ_EX: _new_object_with_names,

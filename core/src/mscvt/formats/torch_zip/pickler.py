@@ -56,7 +56,7 @@ _Copy = tuple[bytes, struct.Struct, list[Any]]
 
 
 def _form(dtype: str, shape: tuple[int, ...]) -> list[Any]:
-    """The call that rebuilds a tensor, but for the last `_PUT`: bytes, names and texts, `_KEY` and `_PUT`."""
+    """The call that rebuilds a tensor: bytes, names and texts, `_KEY` and `_PUT`, the last one of the tensor."""
     typed = _STORAGES.get(dtype)
     numel = prod(shape) * (1 if typed else ITEM_SIZES[dtype])
     form = [_TENSOR if typed else _TENSOR_OF_DTYPE, pickle.MARK + pickle.MARK, "storage", typed or _UNTYPED]
@@ -66,7 +66,7 @@ def _form(dtype: str, shape: tuple[int, ...]) -> list[Any]:
         begin, end = _TUPLES.get(len(numbers), (pickle.MARK, pickle.TUPLE))
         form += [begin + b"".join(map(_number, numbers)) + end, *([_PUT] if numbers else [])]
     form += [pickle.NEWFALSE, OrderedDict, pickle.EMPTY_TUPLE + pickle.REDUCE, _PUT]  # no hooks
-    return [*form, *([] if typed else [_DTYPES[dtype]]), pickle.TUPLE, _PUT, pickle.REDUCE]
+    return [*form, *([] if typed else [_DTYPES[dtype]]), pickle.TUPLE, _PUT, pickle.REDUCE, _PUT]
 
 
 def _number(value: int) -> bytes:
@@ -145,7 +145,7 @@ class _Pickler(pickle._Pickler):
             rest[1::2] = range(self._numbered, end)
             self.write(b"%bX%c\0\0\0%b%b" % (head, len(key), key.encode(), layout.pack(*rest)))
             self._numbered = end
-        self.memoize(tensor)
+        self.memo[id(tensor)] = self._numbered - 1, tensor
 
     def _save_form(self, form: Sequence[Any], key: str) -> None:
         for part in form:

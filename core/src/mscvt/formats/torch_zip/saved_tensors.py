@@ -9,7 +9,8 @@ from __future__ import annotations
 import pickle
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
@@ -118,8 +119,9 @@ class Memo(dict[int, Any]):
         self.end = 0
         self._tensors: dict[int, tuple[_Form, Sequence[Any], str, str, StoredTensor]] = {}
 
-    def __setitem__(self, number: int, value: Any) -> None:
-        super().__setitem__(number, value)
+    def put(self, number: int, value: Any) -> None:
+        """Remember what is no tensor."""
+        self[number] = value
         if number >= self.end:
             self.end = number + 1
 
@@ -150,21 +152,20 @@ class SavedTensors:
     """The tensors of one pickle."""
 
     def __init__(self, data: bytes) -> None:
-        self._data = data
+        self.at: Callable[[int], re.Match[bytes] | None] = partial(_TENSOR.match, data)
+        """Finds what looks like a tensor behind a name that ends there."""
         self._forms: dict[Sequence[bytes], _Form] = {}
 
-    def read(self, u: Unpickler) -> None:
-        """Read a tensor, if there is one that is written as most are; else do nothing.
+    def read(self, u: Unpickler, found: re.Match[bytes]) -> None:
+        """Read what looks like a tensor, and go on behind it; do nothing where it is not written exactly as most are.
 
         Args:
-            u: The unpickler, which has a text on its stack, and goes on behind it.
+            u: The unpickler, which has the name on its stack, and goes on behind it.
+            found: What `at` found there.
 
         Raises:
             MscvtError: What is wrong with the tensor.
         """
-        found = _TENSOR.match(self._data, u.tell())
-        if found is None:
-            return
         put, begin, length, digits, put1, device, put2, sizes, put3, strides, put4, hook, put5, end, put6, put7 = (
             found.groups()
         )
@@ -197,6 +198,6 @@ class SavedTensors:
         else:
             hooks, made = form.make(u, objects, storage)
             for number, value in enumerate(form.values(objects, name, key, storage, hooks, made), first):
-                memo[number] = value
+                memo.put(number, value)
             u.append(made)
         u.seek(found.end())
