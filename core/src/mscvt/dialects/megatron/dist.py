@@ -78,7 +78,7 @@ def slots(options: Options, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[st
         shapes: Key -> shape of every tensor.
     """
     numbering = _Numbering(shapes)
-    is_stacked = not options.non_homogeneous_layers and _is_uniform(shapes)
+    is_stacked = not options.non_homogeneous_layers and numbering.is_uniform(shapes)
     found = {key: numbering.slot(key, is_stacked=is_stacked) for key in shapes}
     also = {key: slot._replace(others=others) for key, slot in found.items() if (others := _renamed(slot.name, _ALSO))}
     return {**found, **also}
@@ -143,15 +143,25 @@ class _Numbering:
         """Count what the keys of all tensors name."""
         self._layers = 0
         self._experts: dict[tuple[str, str], int] = {}
-        for layer, _, experts, expert, _ in map(_numbers, keys):
+        self._numbers = {key: _numbers(key) for key in keys}
+        for layer, _, experts, expert, _ in self._numbers.values():
             if layer:
                 self._layers = max(self._layers, int(layer) + 1)
             if experts:
                 self._experts[layer, experts] = max(self._experts.get((layer, experts), 0), int(expert) + 1)
 
+    def is_uniform(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+        """Whether all decoder layers have the same tensors, so that each kind of them is one tensor."""
+        layers: dict[str, dict[str, tuple[int, ...]]] = {}
+        for key, (layer, inside, *_) in self._numbers.items():
+            if layer:
+                layers.setdefault(layer, {})[inside] = shapes[key]
+        kinds = list(layers.values())
+        return all(kind == kinds[0] for kind in kinds)
+
     def slot(self, key: str, *, is_stacked: bool) -> Slot:
         """Where a tensor lies."""
-        layer, inside, experts, expert, rest = _numbers(key)
+        layer, inside, experts, expert, rest = self._numbers.get(key) or _numbers(key)
         name = f"{experts}experts.{rest}" if experts else inside
         if layer:
             name = f"{_LAYERS}{name}" if is_stacked else f"{_LAYERS}{layer}.{name}"
@@ -159,7 +169,7 @@ class _Numbering:
 
     def ways(self, key: str, there: Collection[str]) -> list[tuple[Slot, ...]]:
         """The ways in which a checkpoint with global tensors of these names has a tensor."""
-        layer, inside, experts, expert, rest = _numbers(key)
+        layer, inside, experts, expert, rest = self._numbers.get(key) or _numbers(key)
         front = f"{_LAYERS}{layer}." if layer else ""
         name = f"{experts}experts.{rest}" if experts else inside
         names = [(f"{_LAYERS}{name}", layer), (f"{front}{name}", "")] if layer else [(name, "")]
@@ -182,17 +192,6 @@ class _Numbering:
         if not layer:
             return Slot(name, (int(expert),), (count,))
         return Slot(name, (int(layer), int(expert)), (self._layers, count))
-
-
-def _is_uniform(shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Whether all decoder layers have the same tensors, so that each kind of them is one tensor."""
-    layers: dict[str, dict[str, tuple[int, ...]]] = {}
-    for key, shape in shapes.items():
-        layer, inside, *_ = _numbers(key)
-        if layer:
-            layers.setdefault(layer, {})[inside] = shape
-    kinds = list(layers.values())
-    return all(kind == kinds[0] for kind in kinds)
 
 
 def _renamed(name: str, table: Sequence[tuple[str, str]]) -> tuple[str, ...]:

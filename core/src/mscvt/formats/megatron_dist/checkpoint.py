@@ -93,7 +93,9 @@ class DistCheckpoint:
         there, used, faults = self._source.tensors, set[str](), Faults()
         for key, ways in readings.items():
             used.update([slot.name for way in ways for slot in way])
-            if len(ways) == 1 or (ways and self._are_equal(key, ways, faults)):
+            if len(ways) == 1:
+                self._add((_ALONE, chunk, key), ways[0], faults)
+            elif ways and self._are_equal(key, ways, faults):
                 self._add((_ALONE, chunk, key), next(filter(self._fits, ways), ways[0]), faults)
         faults.raise_if_any(f"{self.folder}: its tensors are not those of the model that its args describe")
         for name in there.keys() - used:
