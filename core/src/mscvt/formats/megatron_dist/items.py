@@ -45,7 +45,7 @@ class ItemReader:
         self._paths = paths
         self._maps = MappedFiles(paths)
         self._forms: dict[tuple[int, str, tuple[int, ...]], _Form] = {}
-        self._starts: dict[tuple[int, Place, str, tuple[int, ...]], int] = {}
+        self._found: dict[tuple[int, Place, str, tuple[int, ...]], TensorInfo] = {}
 
     def tensor(self, file: int, place: Place, dtype: str, shape: tuple[int, ...]) -> PlainTensor:
         """The elements of a chunk, once its item proved to be what it should be.
@@ -60,14 +60,15 @@ class ItemReader:
             MscvtError: Where the item is damaged, contradicts itself, or holds something else.
         """
         key = file, place, dtype, shape
-        start = self._starts.get(key)
-        if start is None:
-            start = self._starts[key] = place.offset + len(self._form(file, place, dtype, shape).head)
-        return self._maps.tensor(TensorInfo(dtype, shape, file, start))
+        info = self._found.get(key)
+        if info is None:
+            start = place.offset + len(self._form(file, place, dtype, shape).head)
+            info = self._found[key] = TensorInfo(dtype, shape, file, start)
+        return self._maps.tensor(info)
 
     def close(self) -> None:
         """Let go of every open file."""
-        self._starts.clear()
+        self._found.clear()
         self._maps.close()
 
     def _form(self, file: int, place: Place, dtype: str, shape: tuple[int, ...]) -> _Form:

@@ -93,9 +93,9 @@ class GlobalSource:
         said = self._said[name]
         at = self._chunk_of(name, start)
         if at >= 0 and self._firsts[name][at] == start:
-            walk = self._walk(said.shape, said.chunks[at].box)
-            if walk.is_run and walk.numel == count:
-                return self._item(said.dtype, said.chunks[at])
+            chunk = said.chunks[at]
+            if prod(chunk.box.sizes) == count and self._walk(said.shape, chunk.box).is_run:
+                return self._item(said.dtype, chunk)
         return Assembled(said.dtype, [Part(run_of(0, start, count), partial(self.tensor, name))])
 
     def begins(self, name: str, element: int) -> tuple[int, int]:
