@@ -2,7 +2,7 @@
 
 What stands in the pickle of each object is what torch's classes say of themselves in `__getstate__` and `__reduce__`;
 versions of torch that know fewer attributes take the others along. A chunk's words are put together from those that all
-chunks have, in a fifth of the time that the standard library's pickler takes. Sources: as in `classes.py`.
+chunks have, in less than half of the time that the standard library's pickler takes. Sources: as in `classes.py`.
 """
 
 from __future__ import annotations
