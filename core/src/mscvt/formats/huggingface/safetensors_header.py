@@ -108,15 +108,20 @@ def make_header(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> tuple[byt
     Returns:
         The bytes before the tensors, the offset of each tensor from the file's start, and the file's size.
     """
-    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    entries = ['{"__metadata__":{"format":"pt"}']
+    alike: dict[tuple[str, tuple[int, ...]], tuple[int, str]] = {}
     position = 0
     starts = {}
-    for name, (dtype, shape) in tensors.items():
-        nbytes = prod(shape) * ITEM_SIZES[dtype]
-        entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, position + nbytes]}
+    for name, what in tensors.items():
+        if what not in alike:
+            dtype, shape = what
+            said = json.dumps({"dtype": dtype, "shape": shape}, separators=(",", ":"))
+            alike[what] = prod(shape) * ITEM_SIZES[dtype], said.removesuffix("}")
+        nbytes, said = alike[what]
         starts[name] = position
+        entries.append(f'{json.dumps(name)}:{said},"data_offsets":[{position},{position + nbytes}]}}')
         position += nbytes
-    text = json.dumps(entries, separators=(",", ":")).encode()
+    text = f"{','.join(entries)}}}".encode()
     text += b" " * (-len(text) % _ALIGNMENT)
     header = struct.pack("<Q", len(text)) + text
     return header, {name: start + len(header) for name, start in starts.items()}, len(header) + position
