@@ -138,7 +138,7 @@ def test_the_part_of_a_node_that_was_killed_goes_on_from_its_record_on_another(c
     def kill(nbytes):
         """Kill a node that is at work, when its part has noted something."""
         for node in cluster.worker_nodes:
-            if not killed and len(experts(node.node_id)) > 10:
+            if not killed and len(experts(node.node_id)) > 20:
                 killed.append(node.node_id)
                 cluster.remove_node(node, allow_graceful=False)
                 return

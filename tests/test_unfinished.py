@@ -83,7 +83,7 @@ def test_files_that_are_partly_written_are_counted_by_their_tensors(sources, tmp
         left[0] -= 1
         if left[0] < 0:
             raise OSError(28, os.strerror(28))
-        put(self, block, data)
+        return put(self, block, data)
 
     monkeypatch.setattr(mscvt.engine.sinks.FileSink, "put", failing)
     with pytest.raises(Exception, match="the disk is full"):
@@ -102,7 +102,7 @@ def test_run_that_is_at_work_is_shown_and_not_disturbed(sources, tmp_path, monke
         if not said:
             said.append(None)
             said[:] = [run_main("status", target), run_main("discard", target)]
-        put(self, block, data)
+        return put(self, block, data)
 
     monkeypatch.setattr(mscvt.engine.sinks.FileSink, "put", meanwhile)
     assert convert("hf2mg", sources, target, workers=1).is_complete

@@ -19,8 +19,8 @@ from mscvt.tensors.sources import SourceTensor
 DEFAULT_MEMORY = 64 << 20
 """Bytes of all buffers together. Larger ones are not faster: a block should stay in the processor's cache."""
 _LEAST_BUFFER = 1 << 16
-_TAKEN = 1 << 17
-"""Bytes that a worker takes at once, if it takes more than one block."""
+_BLOCKS, _BYTES = 16, 1 << 17
+"""What a worker takes at once: so many blocks, if they have no more bytes. More are not faster, and are noted later."""
 _LAST_BLOCKS = 0.5
 """Seconds that an interrupted run waits for the blocks in work."""
 
@@ -79,9 +79,9 @@ class _Queue:
     def take(self) -> list[tuple[_Pending, Block]]:
         """The next blocks: one, or as many small ones as are worth the locks; none where the work is over."""
         taken: list[tuple[_Pending, Block]] = []
-        room = _TAKEN
+        room = 0 if self.stopped.is_set() else _BYTES
         with self._lock:
-            while room > 0 and not self.stopped.is_set() and (one := next(self._blocks, None)) is not None:
+            while room > 0 and len(taken) < _BLOCKS and (one := next(self._blocks, None)) is not None:
                 taken.append(one)
                 room -= one[1].nbytes
         self._announce()
