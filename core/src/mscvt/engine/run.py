@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 
 import numpy as np
 
@@ -210,6 +211,7 @@ def run_plan(
     count = workers or os.cpu_count() or 1
     limit = max(_LEAST_BUFFER, max_memory // count)
     queue = _Queue(plan, limit, wanted, finished, release, count)
+    small = threading.Lock()  # what small blocks cost is Python, of which one thread runs at a time
 
     def work() -> None:
         if not queue.enter():
@@ -220,11 +222,12 @@ def run_plan(
             while taken := queue.take():
                 done = nbytes = 0
                 try:
-                    for _, block in taken:
-                        nbytes += sink.put(block, gatherer.bytes_of(block))
-                        done += 1
-                        if queue.stopped.is_set():
-                            break
+                    with small if len(taken) > 1 else nullcontext():
+                        for _, block in taken:
+                            nbytes += sink.put(block, gatherer.bytes_of(block))
+                            done += 1
+                            if queue.stopped.is_set():
+                                break
                 finally:
                     queue.release(taken[:done])
                 progress(nbytes)
