@@ -30,6 +30,8 @@ class Block(NamedTuple):
     content: Content
     start: int
     numel: int
+    is_whole: bool = False
+    """Whether it is known to be all of the content."""
 
     @property
     def nbytes(self) -> int:
@@ -45,7 +47,7 @@ def blocks_of(content: Content, limit: int) -> list[Block]:
     numel = content.numel
     room = max(1, limit // ITEM_SIZES[content.dtype])
     if numel <= room:
-        return [Block(content, 0, numel)] if numel else []
+        return [Block(content, 0, numel, True)] if numel else []
     steps = {loop.left for copy in content.copies for loop in copy.pair.loops if loop.left <= room}
     step = max(steps, default=1)
     room = room // step * step
@@ -120,7 +122,7 @@ class Gatherer:
 
     def _way(self, block: Block) -> _Way:
         content = block.content
-        if block.numel != content.numel:
+        if not block.is_whole:
             return self._found(block)
         key = id(content.copies), content.dtype
         known = self._ways.get(key)

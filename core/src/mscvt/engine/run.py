@@ -92,7 +92,8 @@ class _Queue:
         with self._lock:
             for pending, _ in taken:
                 pending.blocks -= 1
-                self._report(pending)
+                if pending.blocks == 0:
+                    self._report(pending)
         self._announce()
 
     def _report(self, pending: _Pending) -> None:

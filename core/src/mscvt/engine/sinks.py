@@ -100,7 +100,7 @@ class FileSink:
     def _note(self, block: Block, checksum: int, begin: int, nbytes: int) -> None:
         """Keep the checksum of a block until its content is finished."""
         target = block.content.targets[0]
-        if block.numel == block.content.numel:
+        if block.is_whole:
             self._whole[target] = checksum
             return
         with self._lock:

@@ -93,10 +93,11 @@ def make_plan(
 
     def units() -> Iterator[Unit]:
         for count, (_, _, _, lot, dtypes, numbers) in enumerate(work):
-            contents = (
-                Content(lot.names[n], dtypes[n], lot.forms[n].shape, lot.forms[n].copies, lot.sources_of(n))
-                for n in numbers
-            )
+            contents = []
+            for number in numbers:
+                form = lot.forms[number]
+                sources = lot.sources_of(number)
+                contents.append(Content(lot.names[number], dtypes[number], form.shape, form.copies, sources))
             yield Unit(count, tuple(contents))
 
     equal: list[tuple[Name, Name, int]] = []
