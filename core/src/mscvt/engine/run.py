@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,6 +36,14 @@ class _Pending:
     unit: Unit
     blocks: int = 0
     is_complete: bool = False
+
+
+class _Taken(NamedTuple):
+    """What a worker takes at once."""
+
+    blocks: Sequence[tuple[_Pending, Block]]
+    is_small: bool
+    """Whether working on it costs Python's time more than the processor's."""
 
 
 class _Queue:
@@ -77,20 +85,20 @@ class _Queue:
             pending.is_complete = True
             self._report(pending)
 
-    def take(self) -> list[tuple[_Pending, Block]]:
+    def take(self) -> _Taken:
         """The next blocks: one, or as many small ones as are worth the locks; none where the work is over."""
-        taken: list[tuple[_Pending, Block]] = []
+        blocks: list[tuple[_Pending, Block]] = []
         room = 0 if self.stopped.is_set() else _BYTES
         with self._lock:
-            while room > 0 and len(taken) < _BLOCKS and (one := next(self._blocks, None)) is not None:
-                taken.append(one)
+            while room > 0 and len(blocks) < _BLOCKS and (one := next(self._blocks, None)) is not None:
+                blocks.append(one)
                 room -= one[1].nbytes
         self._announce()
-        return taken
+        return _Taken(blocks, bool(blocks) and room >= 0)
 
-    def release(self, taken: Sequence[tuple[_Pending, Block]]) -> None:
+    def release(self, blocks: Sequence[tuple[_Pending, Block]]) -> None:
         with self._lock:
-            for pending, _ in taken:
+            for pending, _ in blocks:
                 pending.blocks -= 1
                 if pending.blocks == 0:
                     self._report(pending)
@@ -212,7 +220,19 @@ def run_plan(
     count = workers or os.cpu_count() or 1
     limit = max(_LEAST_BUFFER, max_memory // count)
     queue = _Queue(plan, limit, wanted, finished, release, count)
-    small = threading.Lock()  # what small blocks cost is Python, of which one thread runs at a time
+    turn = threading.Lock()
+
+    def put(taken: _Taken, gatherer: Gatherer) -> None:
+        done = nbytes = 0
+        try:
+            for _, block in taken.blocks:
+                nbytes += sink.put(block, gatherer.bytes_of(block))
+                done += 1
+                if queue.stopped.is_set():
+                    break
+        finally:
+            queue.release(taken.blocks[:done])
+        progress(nbytes)
 
     def work() -> None:
         if not queue.enter():
@@ -220,18 +240,16 @@ def run_plan(
         try:
             compute_alone()
             gatherer = Gatherer(np.empty(limit, np.uint8), open_source)
-            while taken := queue.take():
-                done = nbytes = 0
-                try:
-                    with small if len(taken) > 1 else nullcontext():
-                        for _, block in taken:
-                            nbytes += sink.put(block, gatherer.bytes_of(block))
-                            done += 1
-                            if queue.stopped.is_set():
-                                break
-                finally:
-                    queue.release(taken[:done])
-                progress(nbytes)
+            taken = queue.take()
+            while taken.blocks:
+                if not taken.is_small:
+                    put(taken, gatherer)
+                    taken = queue.take()
+                    continue
+                with turn:  # of Python one thread runs at a time; two that take turns at it slow each other down
+                    while taken.is_small:
+                        put(taken, gatherer)
+                        taken = queue.take()
         except BaseException as error:
             queue.fail(error)
         finally:

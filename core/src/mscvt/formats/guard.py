@@ -13,9 +13,14 @@ import fcntl
 import os
 import signal
 import weakref
+from math import inf
 from pathlib import Path
+from time import monotonic
 
 from mscvt.errors import MscvtError
+
+_SECONDS = 0.001
+"""How long a lease is taken for unbroken once it was looked at: it is given up after seconds at the earliest."""
 
 
 class Guard:
@@ -32,15 +37,20 @@ class Guard:
         weakref.finalize(self, os.close, self._descriptor)  # then writers go on
         self._size = os.fstat(self._descriptor).st_size
         self._is_leased = _take_lease(self._descriptor)
+        self._looked = -inf
 
     def check(self) -> None:
-        """See that nobody has begun to change the file; takes about a microsecond.
+        """See that nobody has begun to change the file; takes a microsecond or two.
 
         Raises:
             MscvtError: Where somebody has.
         """
         if self._is_leased:
+            now = monotonic()
+            if now < self._looked + _SECONDS:
+                return
             is_same = fcntl.fcntl(self._descriptor, fcntl.F_GETLEASE) == fcntl.F_RDLCK
+            self._looked = now if is_same else -inf
         else:
             is_same = os.fstat(self._descriptor).st_size == self._size
         if not is_same:
