@@ -67,6 +67,7 @@ class _Queue:
         self._reported: list[Unit] = []
         self._blocks = self._generate(plan, limit, wanted)
         self._at_work = 1  # whoever made the queue
+        self.turn = threading.Lock()
         self.stopped = threading.Event()
         self.is_interrupted = False
         self.error: BaseException | None = None
@@ -185,6 +186,33 @@ def interleaved(contents: tuple[Content, ...], limit: int) -> list[Block]:
     )
 
 
+def _work(queue: _Queue, gatherer: Gatherer, sink: Sink, progress: Progress) -> None:
+    """Take blocks and work on them until there are none."""
+    taken = queue.take()
+    while taken.blocks:
+        if not taken.is_small:
+            _put(taken, queue, gatherer, sink, progress)
+            taken = queue.take()
+            continue
+        with queue.turn:  # of Python one thread runs at a time; two that take turns at it slow each other down
+            while taken.is_small:
+                _put(taken, queue, gatherer, sink, progress)
+                taken = queue.take()
+
+
+def _put(taken: _Taken, queue: _Queue, gatherer: Gatherer, sink: Sink, progress: Progress) -> None:
+    done = nbytes = 0
+    try:
+        for _, block in taken.blocks:
+            nbytes += sink.put(block, gatherer.bytes_of(block))
+            done += 1
+            if queue.stopped.is_set():
+                break
+    finally:
+        queue.release(taken.blocks[:done])
+    progress(nbytes)
+
+
 def run_plan(
     plan: Plan,
     open_source: Callable[[Name], SourceTensor],
@@ -220,36 +248,13 @@ def run_plan(
     count = workers or os.cpu_count() or 1
     limit = max(_LEAST_BUFFER, max_memory // count)
     queue = _Queue(plan, limit, wanted, finished, release, count)
-    turn = threading.Lock()
-
-    def put(taken: _Taken, gatherer: Gatherer) -> None:
-        done = nbytes = 0
-        try:
-            for _, block in taken.blocks:
-                nbytes += sink.put(block, gatherer.bytes_of(block))
-                done += 1
-                if queue.stopped.is_set():
-                    break
-        finally:
-            queue.release(taken.blocks[:done])
-        progress(nbytes)
 
     def work() -> None:
         if not queue.enter():
             return
         try:
             compute_alone()
-            gatherer = Gatherer(np.empty(limit, np.uint8), open_source)
-            taken = queue.take()
-            while taken.blocks:
-                if not taken.is_small:
-                    put(taken, gatherer)
-                    taken = queue.take()
-                    continue
-                with turn:  # of Python one thread runs at a time; two that take turns at it slow each other down
-                    while taken.is_small:
-                        put(taken, gatherer)
-                        taken = queue.take()
+            _work(queue, Gatherer(np.empty(limit, np.uint8), open_source), sink, progress)
         except BaseException as error:
             queue.fail(error)
         finally:
