@@ -2,13 +2,13 @@
 
 import sys
 from collections.abc import Mapping
+from importlib.metadata import EntryPoint
 from typing import Any
 
 import pytest
 
 from mscvt import MscvtError
 from mscvt.jobs.models import model_from_config
-from mscvt.plugins.installed import EntryPoint
 from mscvt.plugins.registry import load_registry
 from mscvt.testing import FamilyContract, Options
 from small_configurations import LLAMA, MIXTURE
@@ -48,7 +48,7 @@ def registry(tmp_path, monkeypatch):
     def load(text, name="abacus"):
         (tmp_path / f"mscvt_{name}.py").write_text(text)
         monkeypatch.delitem(sys.modules, f"mscvt_{name}", raising=False)
-        return load_registry([EntryPoint(name, f"mscvt_{name}")])
+        return load_registry([EntryPoint(name, f"mscvt_{name}", "mscvt")])
 
     return load
 

@@ -3,6 +3,7 @@
 import ast
 import re
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
 
@@ -12,7 +13,6 @@ from mscvt import DECODER, ModelType, hookimpl
 from mscvt.dialects.options import Options
 from mscvt.jobs.models import model_from_config
 from mscvt.plugins import defaults, hookspecs
-from mscvt.plugins.installed import EntryPoint
 from mscvt.plugins.registry import load_registry
 
 ROOT = Path(__file__).parents[2]
@@ -93,7 +93,7 @@ def plugin(monkeypatch):
 
 def layers_by_stage():
     """Stage and key of each layer's input norm, in the order of the source's layers, on two stages."""
-    family = load_registry([EntryPoint("acme", "acme_plugin")]).family("acme")
+    family = load_registry([EntryPoint("acme", "acme_plugin", "mscvt")]).family("acme")
     options = Options(target_pipeline_parallel_size=2)
     parameters = model_from_config(family, CONFIG, options, "config.json").description.parameters
     places = {p.names[0]: (p.stage, p.key) for p in parameters if p.key.endswith("input_layernorm.weight")}

@@ -195,9 +195,21 @@ def test_entry_point_that_leads_nowhere_is_reported(value, install):
     assert plugin.error.startswith("can't be loaded: ")
 
 
-def test_distribution_without_metadata_still_serves(install):
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        (None, ("(unknown)", "?")),
+        (b"Name: mscvt-\xff\nVersion: 1.2\n", ("(unknown)", "?")),
+        (b"Version: 1.2\n\nName: no\n", ("(unknown)", "1.2")),
+        (b"NAME: Acme\r\nversion:3\r\n\r\nVersion: 9\r\n", ("Acme", "3")),
+    ],
+)
+def test_distribution_serves_whatever_its_metadata_says(install, tmp_path, metadata, expected):
     install("mscvt-acme", ACME, metadata=False)
-    assert load_registry().family("acme").plugin.version == "?"
+    if metadata is not None:
+        (tmp_path / "mscvt_acme-1.2.dist-info" / "METADATA").write_bytes(metadata)
+    plugin = load_registry().family("acme").plugin
+    assert (plugin.distribution, plugin.version) == expected
 
 
 def test_nothing_installed_gives_an_error_that_says_how_to_install():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from operator import attrgetter
+from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import Any
 
@@ -15,7 +15,6 @@ from mscvt.model.hyperparameters import model_fields
 from mscvt.plugins.answers import is_names, is_own, is_plain, is_table
 from mscvt.plugins.family import Family, Plugin
 from mscvt.plugins.flags import is_flags
-from mscvt.plugins.installed import EntryPoint, entry_points
 from mscvt.plugins.managers import PROJECT, Hooks, check_hooks, get_plugin_manager
 from mscvt.records import dataclass
 
@@ -119,13 +118,14 @@ def load_registry(found: Iterable[EntryPoint] | None = None) -> Registry:
     Args:
         found: The entry points to load; those of the environment by default.
     """
-    points = entry_points(GROUP) if found is None else found
+    points = entry_points(group=GROUP) if found is None else found
     plugins: list[Plugin] = []
     checking = get_plugin_manager()  # one for all plugins, as nothing is called on it
     loaded: dict[int, Plugin] = {}
     served: dict[str, list[Family]] = {}
-    for point in sorted(points, key=attrgetter("distribution", "version", "name")):
-        plugin = Plugin(point.distribution, point.version, f"{point.name} = {point.value}")
+    named = ((_distribution(point), point.name, point) for point in points)
+    for distribution, name, point in sorted(named, key=lambda entry: entry[:2]):
+        plugin = Plugin(*distribution, f"{name} = {point.value}")
         try:
             module = point.load()
             first = loaded.setdefault(id(module), plugin)
@@ -156,6 +156,20 @@ def load_registry(found: Iterable[EntryPoint] | None = None) -> Registry:
         MappingProxyType(families),
         MappingProxyType(contested),
     )
+
+
+def _distribution(point: EntryPoint) -> tuple[str, str]:
+    """Name and version of the distribution that declares an entry point, as far as its metadata says.
+
+    They stand in the head of a mail, of which the standard library's parser would read each line of each plugin's.
+    """
+    try:
+        text = (point.dist.read_text("METADATA") or point.dist.read_text("PKG-INFO") or "") if point.dist else ""
+    except UnicodeDecodeError:
+        text = ""
+    lines = (line.partition(":") for line in text.partition("\n\n")[0].splitlines())
+    said = {name.lower(): value.strip() for name, _, value in lines}
+    return said.get("name") or "(unknown)", said.get("version") or "?"
 
 
 def _with_clashes(plugin: Plugin, contested: Mapping[str, tuple[str, ...]]) -> Plugin:
