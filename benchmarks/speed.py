@@ -32,6 +32,7 @@ from mscvt.plugins.registry import load_registry
 _RESULTS = Path(__file__).resolve().parents[1] / "bench-results"
 DIRECTIONS = ("hf2mg", "mg2mg", "mg2mg to torch_dist", "mg2hf from torch_dist", "mg2hf")
 _DISTRIBUTED = ["--dialect", "megatron", "--ckpt-format", "torch_dist", "--make-vocab-size-divisible-by", "1"]
+_ASKED_FOR = "tiny", "qwen3-8b-disk"
 _ROOM = 4
 """A folder needs room for so many times the source."""
 
@@ -79,13 +80,17 @@ def forget(folder: Path) -> None:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def measure(command: Sequence[str | Path], result: Path, expected: int, *, is_cold: bool) -> Round:
-    """Run a conversion of which so many bytes are expected, and copy its result."""
+def measure(
+    command: Sequence[str | Path], result: Path, expected: int, *, is_cold: bool, is_last: bool = False
+) -> Round:
+    """Run a conversion of which so many bytes are expected, and copy its result; the last one takes its source away."""
     source = Path(command[command.index("--load-dir") + 1])
     fetch_memory(result.parent, expected)
     if is_cold:
         forget(source)
     measured = mscvt(*command, "--save-dir", result, "--json")
+    if is_last:
+        shutil.rmtree(source)
     written = sum(path.stat().st_size for path in result.rglob("*") if path.is_file())
     copied = result.with_name("copy")
     fetch_memory(result.parent, written)
@@ -108,31 +113,29 @@ def measure(command: Sequence[str | Path], result: Path, expected: int, *, is_co
 
 
 def measure_model(
-    model: Model, folder: Path, rounds: int, workers: int | None, *, is_cold: bool = False
+    model: Model, folder: Path, rounds: int, workers: int | None, *, is_cold: bool = False, has_mg2mg: bool = True
 ) -> dict[str, list[Round]]:
     """Convert a model all ways, so many times."""
-    measured = partial(measure, is_cold=is_cold)
+    measured, last = partial(measure, is_cold=is_cold), partial(measure, is_cold=is_cold, is_last=True)
     hf, mg, other = folder / "hf", folder / "mg", folder / "other"
     how = [] if workers is None else ["--workers", str(workers)]
     write_checkpoint(hf, model)
     config = folder / "config"
     config.mkdir()
     shutil.copy(hf / "config.json", config)
-    found: dict[str, list[Round]] = {direction: [] for direction in DIRECTIONS}
+    found: dict[str, list[Round]] = {direction: [] for direction in (DIRECTIONS if has_mg2mg else ("hf2mg", "mg2hf"))}
     back = ["--hf-cfg-dir", config, *how]
     expected = prepare_to_megatron(Request(hf, model.options), load_registry()).plan.nbytes
     for _ in range(rounds):
-        found["hf2mg"].append(measured(["hf2mg", "--load-dir", hf, *model.flags, *how], mg, expected))
-        shutil.rmtree(hf)
-        for direction, flags in (("mg2mg", ["--tp", "1"]), ("mg2mg to torch_dist", _DISTRIBUTED)):
-            found[direction].append(measured(["mg2mg", "--load-dir", mg, *flags, *how], other, expected))
-            if direction == "mg2mg":
-                shutil.rmtree(other)
-        found["mg2hf from torch_dist"].append(measured(["mg2hf", "--load-dir", other, *back], hf, model.nbytes))
-        shutil.rmtree(other)
-        shutil.rmtree(hf)
-        found["mg2hf"].append(measured(["mg2hf", "--load-dir", mg, *back], hf, model.nbytes))
-        shutil.rmtree(mg)
+        found["hf2mg"].append(last(["hf2mg", "--load-dir", hf, *model.flags, *how], mg, expected))
+        if has_mg2mg:
+            found["mg2mg"].append(measured(["mg2mg", "--load-dir", mg, "--tp", "1", *how], other, expected))
+            shutil.rmtree(other)
+            distributed = ["mg2mg", "--load-dir", mg, *_DISTRIBUTED, *how]
+            found["mg2mg to torch_dist"].append(measured(distributed, other, expected))
+            found["mg2hf from torch_dist"].append(last(["mg2hf", "--load-dir", other, *back], hf, model.nbytes))
+            shutil.rmtree(hf)
+        found["mg2hf"].append(last(["mg2hf", "--load-dir", mg, *back], hf, model.nbytes))
     return found
 
 
@@ -211,10 +214,13 @@ def file_system(folder: Path) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure what is asked for, print it, and write it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    names = [name for name in SPEED if name != "tiny"]
-    parser.add_argument("--scenario", choices=SPEED, action="append", help="model; default: all but tiny")
+    names = [name for name in SPEED if name not in _ASKED_FOR]
+    parser.add_argument(
+        "--scenario", choices=SPEED, action="append", help=f"model; default: all but {' and '.join(_ASKED_FOR)}"
+    )
     parser.add_argument("--folder", type=Path, help="where to measure; default: /dev/shm if it has room, else tmp")
     parser.add_argument("--cold", action="store_true", help="what is read is not in memory; needs a disk's --folder")
+    parser.add_argument("--no-mg2mg", action="store_true", help="hf2mg and mg2hf alone: half of the room")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--scale", type=int, default=1, choices=(1, 2), help="2: twice the layers")
     parser.add_argument("--workers", type=int, help="threads of a conversion; default: mscvt's own")
@@ -241,7 +247,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"| {' | '.join(_COLUMNS)} |\n{'|---' * len(_COLUMNS)}|", flush=True)
     for name, model in models.items():
         with tempfile.TemporaryDirectory(prefix="mscvt-speed-", dir=parent) as folder:
-            found = measure_model(model, Path(folder), given.rounds, given.workers, is_cold=given.cold)
+            found = measure_model(
+                model, Path(folder), given.rounds, given.workers, is_cold=given.cold, has_mg2mg=not given.no_mg2mg
+            )
         report["scenarios"][name] = {"source_bytes": model.nbytes}
         for direction, rounds in found.items():
             report["scenarios"][name][direction] = summary(rounds)
