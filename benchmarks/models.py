@@ -235,7 +235,7 @@ SPEED: Mapping[str, Callable[[int], Model]] = MappingProxyType(
             split(2, 3), layers=3 * scale, hidden=4096, ffn=12288, heads=32, groups=8, channels=128, vocab=8192
         ),
         "qwen3-8b-disk": lambda scale: qwen3(
-            split(2, 2), layers=4 * scale, hidden=4096, ffn=12288, heads=32, groups=8, channels=128, vocab=24576
+            split(2, 2), layers=4 * scale, hidden=4096, ffn=12288, heads=32, groups=8, channels=128, vocab=22528
         ),
         "deepseek-v3": lambda scale: deepseek_v3(
             split(2, 1, 2), layers=scale, dense=0, mtp=0, experts=8, vocab=4096, **_V3

@@ -54,6 +54,14 @@ def test_tensors_are_collected_until_they_are_due(records, tmp_path, synced):
     assert noted(tmp_path) == [{3: None}, {}]
 
 
+def test_records_of_files_that_are_about_to_be_whole_are_left_to_who_notes_that(records, tmp_path, synced):
+    journal = Journal(records, [101, 102], seconds=3600.0)
+    journal.add([(0, 3, None), (1, 4, 5)])
+    journal.flush(is_last=True)
+    assert synced == [101, 102]
+    assert noted(tmp_path) == [{3: None}, {4: 5}]
+
+
 def test_nothing_is_noted_after_a_sync_has_failed(records, tmp_path, monkeypatch):
     journal = Journal(records, [101, 102], seconds=0.0)
 

@@ -222,7 +222,7 @@ class _Run:
             with suppress(OSError):  # keep as much as the disk takes; the first error is the one to report
                 journal.flush()
             raise
-        journal.flush()
+        journal.flush(is_last=True)
 
     def _places(self, files: Sequence[OutputFile], offsets: Sequence[Mapping[Name, int]]) -> dict[Name, Place]:
         """Where each tensor goes that is not written yet."""

@@ -40,8 +40,11 @@ class Journal:
         if is_due:
             self.flush()
 
-    def flush(self) -> None:
+    def flush(self, *, is_last: bool = False) -> None:
         """Note all tensors that were taken before.
+
+        Args:
+            is_last: Whether the files are about to be noted as whole, which syncs their records.
 
         Raises:
             OSError: Where the disk is full or broken. Nothing is noted from then on: the system reports only
@@ -61,8 +64,9 @@ class Journal:
                     return
                 for file, tensors in by_file.items():
                     self._records[file].add(tensors)
-                for file in by_file:  # the first one takes the others along, where the file system has a log
-                    self._records[file].sync()
+                if not is_last:
+                    for file in by_file:  # the first one takes the others along, where the file system has a log
+                        self._records[file].sync()
             except OSError:
                 self._is_over = True
                 raise
