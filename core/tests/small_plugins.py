@@ -37,9 +37,9 @@ def registry_of(model_type=ACME, names=DECODER, **hooks):
     for hook, answer in hooks.items():
         given = answer if callable(answer) else lambda answer=answer: answer
         setattr(module, hook, hookimpl(function_without_arguments(given)))
-    point = SimpleNamespace(
-        name="acme", value="acme_plugin", distribution="mscvt-acme", version="1.2", load=lambda: module
-    )
+    metadata = {"METADATA": "Name: mscvt-acme\nVersion: 1.2\n"}
+    distribution = SimpleNamespace(read_text=metadata.get)
+    point = SimpleNamespace(name="acme", value="acme_plugin", load=lambda: module, dist=distribution)
     return load_registry([point])
 
 
