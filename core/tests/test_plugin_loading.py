@@ -195,15 +195,15 @@ def test_entry_point_that_leads_nowhere_is_reported(value, install):
     assert plugin.error.startswith("can't be loaded: ")
 
 
-@pytest.mark.parametrize(
-    ("metadata", "expected"),
-    [
-        (None, ("(unknown)", "?")),
-        (b"Name: mscvt-\xff\nVersion: 1.2\n", ("(unknown)", "?")),
-        (b"Version: 1.2\n\nName: no\n", ("(unknown)", "1.2")),
-        (b"NAME: Acme\r\nversion:3\r\n\r\nVersion: 9\r\n", ("Acme", "3")),
-    ],
-)
+METADATA = {
+    None: ("(unknown)", "?"),
+    b"Name: mscvt-\xff\nVersion: 1.2\n": ("(unknown)", "?"),
+    b"Version: 1.2\n\nName: no\n": ("(unknown)", "1.2"),
+    b"NAME: Acme\r\nversion:3\r\n\r\nVersion: 9\r\n": ("Acme", "3"),
+}
+
+
+@pytest.mark.parametrize(("metadata", "expected"), METADATA.items())
 def test_distribution_serves_whatever_its_metadata_says(install, tmp_path, metadata, expected):
     install("mscvt-acme", ACME, metadata=False)
     if metadata is not None:

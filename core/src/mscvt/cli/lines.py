@@ -6,6 +6,7 @@ Every colour has a letter beside it, so that nothing is lost without them.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
@@ -36,8 +37,6 @@ _LOOKS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     }
 )
 """Style -> arguments of `styled`."""
-_COLUMNS = 80
-"""How wide what is no terminal is."""
 _STEPS = (0, 95, 135, 175, 215, 255)
 """How much red, green or blue the usual 6 * 6 * 6 colours have, as xterm defines them."""
 
@@ -50,14 +49,8 @@ def print_lines(lines: Iterable[Line]) -> None:
 
 
 def columns() -> int:
-    """How wide the terminal is, or 80 where stdout is none; COLUMNS says otherwise, as to `shutil`."""
-    said = os.environ.get("COLUMNS", "")
-    if said.isdecimal() and int(said):
-        return int(said)
-    try:
-        return os.get_terminal_size(sys.stdout.fileno()).columns or _COLUMNS
-    except (OSError, ValueError):
-        return _COLUMNS
+    """How wide the terminal is, or 80 where stdout is none; COLUMNS says otherwise."""
+    return shutil.get_terminal_size().columns
 
 
 def _styled(text: str, style: str) -> str:

@@ -101,8 +101,7 @@ class _Queue:
         with self._lock:
             for pending, _ in blocks:
                 pending.blocks -= 1
-                if pending.blocks == 0:
-                    self._report(pending)
+                self._report(pending)
         self._announce()
 
     def _report(self, pending: _Pending) -> None:
