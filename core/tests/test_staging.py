@@ -1,5 +1,6 @@
 """The hidden folder by itself: a crash between any two steps, runs at the same time, awkward targets."""
 
+import fcntl
 import os
 import random
 import shutil
@@ -205,17 +206,17 @@ def test_equal_commands_at_the_same_time_give_one_result_and_clear_refusals(tmp_
         assert not hidden(target).exists()
 
 
-def test_a_gate_that_was_removed_while_waiting_is_not_taken_for_the_new_one(tmp_path):
-    folder = tmp_path / "folder"
-    inside = []
+def test_a_gate_that_was_removed_while_waiting_is_not_taken_for_the_new_one(tmp_path, monkeypatch):
+    folder, flock = tmp_path / "folder", fcntl.flock
 
-    def enter():
-        with gate(folder) as entered:
-            inside.append((entered, (folder / "gate").exists()))
+    def locked_too_late(descriptor, how):
+        monkeypatch.setattr(fcntl, "flock", flock)
+        shutil.rmtree(folder)  # by who was in there
+        flock(descriptor, how)
 
-    with gate(folder):
-        waiting = threading.Thread(target=enter)
-        waiting.start()
-        shutil.rmtree(folder)
-    waiting.join()
-    assert inside == [(True, True)]
+    monkeypatch.setattr(fcntl, "flock", locked_too_late)
+    with gate(folder) as entered:
+        assert entered
+        assert (folder / "gate").exists()
+        with folder.joinpath("gate").open() as other, pytest.raises(BlockingIOError):
+            flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
