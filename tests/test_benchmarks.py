@@ -159,11 +159,11 @@ def test_sparse_checkpoint_takes_no_room_for_its_weights(tmp_path):
 
 
 def test_memory_of_a_child_process_counts_too():
-    child = "import time; held = bytearray(48 << 20); time.sleep(0.3)"
+    child = "import time; held = bytearray(48 << 20); time.sleep(1)"
     parent = f"import subprocess, sys; held = bytearray(24 << 20); subprocess.run([sys.executable, '-c', {child!r}])"
     measured = benchmark("memory").run([sys.executable, "-c", parent])
     assert 72 << 20 <= measured.anonymous < 144 << 20
-    assert measured.seconds >= 0.3
+    assert measured.seconds >= 1
 
 
 def test_failing_command_ends_the_benchmark_with_its_message():

@@ -158,10 +158,10 @@ def test_header_longer_than_the_limit_is_refused_without_reading_it(tmp_path):
     with path.open("wb") as file:
         file.write(struct.pack("<Q", 200_000_000))
         file.truncate(300_000_000)
-    began = time.monotonic()
+    began = time.thread_time()
     with pytest.raises(MscvtError, match="claims 200000000 bytes"):
         read_header(path, 0)
-    assert time.monotonic() - began < 1
+    assert time.thread_time() - began < 1
 
 
 def test_file_that_shrank_after_its_header_was_read_is_an_error(tmp_path):
