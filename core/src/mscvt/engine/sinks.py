@@ -65,10 +65,8 @@ class FileSink:
         """
         self.places = places
         self._descriptors, self._paths, self._checksums = descriptors, paths, checksums
-        self._blocks: dict[Name, list[tuple[int, int, int]]] = {}
-        """First target of a content -> start, CRC-32 and bytes of each of its blocks so far."""
-        self._whole: dict[Name, int] = {}
-        """The same, for contents of a single block -> its CRC-32."""
+        self._blocks: dict[Name, dict[int, tuple[int, int]]] = {}
+        """First target of a content -> start of each of its blocks so far -> its CRC-32 and bytes."""
         self._lock = threading.Lock()
 
     def put(self, block: Block, runs: Iterable[Bits]) -> int:
@@ -94,17 +92,9 @@ class FileSink:
             for place in places:
                 _send(self._descriptors[place.file], place.offset + begin, nbytes)
         if self._checksums:
-            self._note(block, checksum, begin, nbytes)
+            with self._lock:
+                self._blocks.setdefault(block.content.targets[0], {})[begin] = checksum, nbytes
         return nbytes * len(places)
-
-    def _note(self, block: Block, checksum: int, begin: int, nbytes: int) -> None:
-        """Keep the checksum of a block until its content is finished."""
-        target = block.content.targets[0]
-        if block.is_whole:
-            self._whole[target] = checksum
-            return
-        with self._lock:
-            self._blocks.setdefault(target, []).append((begin, checksum, nbytes))
 
     def _write(self, place: Place, offset: int, view: memoryview) -> None:
         position, done = place.offset + offset, 0
@@ -131,13 +121,11 @@ class FileSink:
         return found
 
     def _checksum(self, target: Name) -> int:
-        if target in self._whole:
-            return self._whole.pop(target)
         with self._lock:
-            blocks = self._blocks.pop(target, [])
+            blocks = self._blocks.pop(target, {})
         whole = 0
-        for _, checksum, nbytes in sorted(blocks):
-            whole = combine(whole, checksum, nbytes)
+        for _, (checksum, nbytes) in sorted(blocks.items()):
+            whole = combine(whole, checksum, nbytes) if whole else checksum
         return whole
 
 
