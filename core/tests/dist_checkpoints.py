@@ -8,6 +8,8 @@ import torch
 from torch.distributed.checkpoint import metadata as meta
 from torch.distributed.checkpoint.filesystem import _StorageInfo
 
+WEIGHTS = {"a": torch.arange(24, dtype=torch.float32).reshape(4, 6), "b": torch.arange(5).to(torch.bfloat16)}
+
 
 def pieces(whole, cuts):
     """The chunks of a tensor that is cut before these indices of each dimension: (offsets, a copy)."""
@@ -52,3 +54,16 @@ def write_folder(folder, chunks, objects=None, *, files=2, change=lambda metadat
     change(everything)
     (folder / ".metadata").write_bytes(pickle.dumps(everything, protocol=4))
     return folder
+
+
+def small_files(folder):
+    """The files of a small checkpoint of `WEIGHTS`, which are written to a folder first: name -> bytes."""
+    chunks = {"a": list(pieces(WEIGHTS["a"], [[2], [4]])), "b": list(pieces(WEIGHTS["b"], [[]]))}
+    return {path.name: path.read_bytes() for path in write_folder(folder, chunks, {"x": [None]}).iterdir()}
+
+
+def put(folder, files):
+    """Write files over those of a folder, which may be mapped still."""
+    for name, content in files.items():
+        (folder / name).unlink(missing_ok=True)  # whoever writes to a file that is being read waits for its reader
+        (folder / name).write_bytes(content)
