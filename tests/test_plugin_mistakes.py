@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from mscvt import MscvtError
+from mscvt.dialects.registry import load_registry
 from mscvt.jobs.models import model_from_config
-from mscvt.plugins.registry import load_registry
 from mscvt.testing import FamilyContract, Options
 from small_configurations import LLAMA, MIXTURE
 
@@ -40,6 +40,19 @@ def mscvt_split_rules():
 NORM = 'whole("{}", "norm.input", "hidden")'
 
 
+MISTAKES = {
+    'refused={"dialects": "no"}': "speaks of dialects, expected names of options, such as dialect",
+    'refused={"dialect": None}': "is {'dialect': None}, expected option -> what to say",
+    'noted={"target_tensor_paralel_size": "no"}': "speaks of target_tensor_paralel_size, expected names of options, "
+    "such as target_tensor_parallel_size",
+    'noted="moe_grouped_gemm"': "is 'moe_grouped_gemm', expected option -> what to say",
+    'dialects=("megatrn",)': "speaks of megatrn, expected names of dialects, such as megatron",
+    'dialects="megatron"': "is 'megatron', expected a tuple of strings: ('megatron',)",
+    'args={"num_layers": 7}': "give num_layers, which is a field: what config.json says of it is recorded",
+}
+"""What a model type is given -> what is said of it."""
+
+
 @pytest.fixture
 def registry(tmp_path, monkeypatch):
     """The registry with one plugin, whose module has this text."""
@@ -68,6 +81,11 @@ def test_plugin_without_a_mistake_is_described(registry):
         (HEAD.replace('count("num_experts")', '"num_experts"'), "expected count('num_experts')"),
         (HEAD.replace("mscvt_names", "mscvt_name"), "unknown hooks: mscvt_name;"),
         (HEAD.replace("(block)", "(blok)"), "wrong signature"),
+        *(
+            (HEAD.replace("fields=FIELDS", f"fields=FIELDS, {given}"), f"{given.partition('=')[0]} of 'abacus' {says}")
+            for given, says in MISTAKES.items()
+        ),
+        (HEAD.replace('ModelType("abacus"', 'ModelType("abacus 2"'), "named 'abacus 2', expected a word"),
     ],
 )
 def test_mistake_is_found_when_the_plugin_is_loaded(text, says, registry):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from installed_plugins import ACME, GOOD, found, installing
 from typer.testing import CliRunner
 
 from mscvt.cli.app import app
@@ -15,48 +16,12 @@ from mscvt.errors import MscvtError
 from mscvt.plugins.managers import get_plugin_manager
 from mscvt.plugins.registry import load_registry
 
-GOOD = """
-from mscvt import DECODER, ModelType, hookimpl
-
-MSCVT_API = 2
-
-
-@hookimpl
-def mscvt_model_types():
-    return [ModelType("{name}", config_model_types=("{name}_config",))]
-
-
-@hookimpl
-def mscvt_names(block):
-    return DECODER.get(block)
-"""
-ACME = GOOD.format(name="acme")
-
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
     """Put a distribution with a plugin of this source on `sys.path`."""
-    monkeypatch.syspath_prepend(tmp_path)
-
-    def installed(distribution, source, version="1.2", entry_points=None, metadata=True):
-        module = distribution.replace("-", "_")
-        (tmp_path / f"{module}.py").write_text(source)
-        info = tmp_path / f"{module}-{version}.dist-info"
-        info.mkdir()
-        if metadata:
-            (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
-        (info / "entry_points.txt").write_text(f"[mscvt]\n{entry_points or f'it = {module}'}\n")
-        monkeypatch.delitem(sys.modules, module, raising=False)
-
-    before = set(sys.modules)
-    yield installed
-    for module in set(sys.modules) - before:
-        if (tmp_path / f"{module}.py").exists():
-            del sys.modules[module]
-
-
-def found(registry, distribution):
-    return [plugin for plugin in registry.plugins if plugin.distribution == distribution]
+    with installing(tmp_path, monkeypatch) as installed:
+        yield installed
 
 
 BROKEN = {
@@ -140,37 +105,6 @@ def test_interrupt_while_a_plugin_loads_is_passed_on(install):
     install("mscvt-acme", "raise KeyboardInterrupt")
     with pytest.raises(KeyboardInterrupt):
         load_registry()
-
-
-def test_model_type_claimed_twice_is_refused_and_all_claimants_named(install):
-    install("mscvt-acme", ACME.replace("    return [", '    return [ModelType("own", ("own",)), '))
-    install("mscvt-acme-fork", ACME, version="3.0")
-    registry = load_registry()
-    assert registry.contested == {"acme": ("mscvt-acme 1.2", "mscvt-acme-fork 3.0")}
-    for distribution in ("mscvt-acme", "mscvt-acme-fork"):
-        (plugin,) = found(registry, distribution)
-        assert plugin.error == (
-            "model type claimed by more than one distribution: 'acme' (mscvt-acme 1.2, mscvt-acme-fork 3.0)"
-        )
-    with pytest.raises(MscvtError, match=r"claimed by more than one distribution: mscvt-acme 1.2, mscvt-acme-fork 3.0"):
-        registry.family("acme")
-    assert registry.family("own").plugin.distribution == "mscvt-acme"
-
-
-def test_config_that_two_model_types_claim_asks_for_a_choice(install):
-    install("mscvt-acme", ACME)
-    install("mscvt-zenith", GOOD.format(name="zenith").replace("zenith_config", "acme_config"))
-    with pytest.raises(MscvtError, match="model_type 'acme_config', which can be acme, zenith") as caught:
-        load_registry().recognise({"model_type": "acme_config"})
-    assert caught.value.hint == "Choose one with --model-type-hf."
-
-
-def test_config_is_of_the_type_that_says_so_before_the_plugins_other_one(install):
-    more = 'ModelType("tied", ("acme_config",), matches=lambda config: config.get("tied")), ModelType('
-    install("mscvt-acme", ACME.replace("ModelType(", more, 1))
-    registry = load_registry()
-    for tied, name in ((True, "tied"), (False, "acme")):
-        assert registry.recognise({"model_type": "acme_config", "tied": tied}).model_type.name == name
 
 
 def test_config_that_nobody_claims_says_what_is_installed(install):

@@ -28,8 +28,8 @@ from mscvt.cli.tables import (
 from mscvt.cli.training import script_notes
 from mscvt.cli.words import Given
 from mscvt.dialects.options import Options, Sizes
+from mscvt.dialects.registry import load_registry
 from mscvt.model.lora import Lora
-from mscvt.plugins.registry import load_registry
 
 
 def run_hf2mg(given: Given) -> None:

@@ -14,8 +14,8 @@ from mscvt.cli.results import print_json
 from mscvt.cli.running import chosen_model_type, interruptible, watched
 from mscvt.cli.tables import Checking, Folders, Model, Output, Repository, Target
 from mscvt.cli.words import Given
+from mscvt.dialects.registry import load_registry
 from mscvt.errors import MscvtError
-from mscvt.plugins.registry import load_registry
 
 if TYPE_CHECKING:
     from mscvt.output.download import Origin

@@ -11,7 +11,7 @@ from mscvt.cli.running import chosen_model_type, interruptible, watched
 from mscvt.cli.screen import say
 from mscvt.cli.tables import Folders, Inspecting, Model, Output, Resources
 from mscvt.cli.words import Given
-from mscvt.plugins.registry import load_registry
+from mscvt.dialects.registry import load_registry
 
 
 def run_inspect(given: Given) -> None:

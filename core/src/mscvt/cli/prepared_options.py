@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from mscvt.cli.command_table import Command
+from mscvt.dialects.registry import load_registry
 from mscvt.errors import Faults, MscvtError
 from mscvt.errors.nearest import did_you_mean
 from mscvt.model.options import Row, flag
 from mscvt.model.values import shown
 from mscvt.plugins.recipes import COMMANDS, Recipe, load_recipe, parse_toml
-from mscvt.plugins.registry import load_registry
 
 _MOST_BYTES = 1 << 20
 """No file of options is longer."""

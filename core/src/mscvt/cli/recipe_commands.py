@@ -15,10 +15,10 @@ from mscvt.cli.screen import say
 from mscvt.cli.tables import Output
 from mscvt.cli.words import Given
 from mscvt.dialects.options import Options
+from mscvt.dialects.registry import load_registry
 from mscvt.errors import MscvtError, printable
 from mscvt.model.options import flag, rows
 from mscvt.plugins.recipes import COMMANDS, Recipe, check_sizes, find_recipes, load_recipe, read_recipe
-from mscvt.plugins.registry import load_registry
 
 
 def check_recipe(name: str, load_dir: Path) -> None:

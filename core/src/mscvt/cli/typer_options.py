@@ -65,14 +65,14 @@ def _completion(row: Row) -> Callable[[str], list[str]] | None:
 
 
 def _model_types(incomplete: str) -> list[str]:
-    from mscvt.plugins.registry import load_registry
+    from mscvt.dialects.registry import load_registry
 
     return [name for name in sorted(load_registry().families) if name.startswith(incomplete)]
 
 
 def _recipes(incomplete: str) -> list[str]:
+    from mscvt.dialects.registry import load_registry
     from mscvt.plugins.recipes import find_recipes
-    from mscvt.plugins.registry import load_registry
 
     return [name for name in find_recipes(load_registry()) if name.startswith(incomplete)]
 

@@ -11,13 +11,13 @@ from itertools import product
 from typing import Any
 
 from mscvt.description.chosen import RuleBook, choose_rules
+from mscvt.description.reduced import check_reduced
 from mscvt.dialects.dialect import Dialect
 from mscvt.dialects.sizes import sizes, uneven
 from mscvt.errors import Faults, MscvtError
 from mscvt.layout.layout import Layout
 from mscvt.layout.rules import Rule, fields_in
 from mscvt.model.family import MODEL, MTP, MTP_REPEATS, Hyperparameters, Layer
-from mscvt.model.hyperparameters import model_fields, of_kept_layers
 from mscvt.model.layers import Selection
 from mscvt.model.options import check_features
 from mscvt.parallel.topology import Topology
@@ -111,7 +111,7 @@ def describe(
     faults = Faults()
     check_features(options, family.features(selection.kept, h), family.model_type.name, faults)
     faults.raise_if_any("options that mean nothing to this model")
-    _check_reduced(family, h, options, selection)
+    check_reduced(family, h, options, selection)
     is_tied = bool(h.get("tie_word_embeddings"))
     rules = dialect.rules(options, h)
     own = family.rules(h, rules.blocks, rules.prefixes)
@@ -119,7 +119,8 @@ def describe(
         raise MscvtError(
             f"--dialect {dialect.NAME}: {family.plugin.distribution} has rules of its own for "
             f"{family.model_type.name}, and not for this dialect",
-            hint="Leave out --dialect.",
+            hint=f"Leave out --dialect. A plugin whose rules hold there too says dialects=({dialect.NAME!r},) in its "
+            "ModelType; where no module fits, its refused['dialect'] says why.",
         )
     family.check_fields(selection.kept, h, own)
     book = RuleBook(rules, own, {**sizes(h), **family.sizes(h)})
@@ -137,27 +138,6 @@ def describe(
     }
     left_out = dict(_left_out(family, h, selection.dropped, book.sizes))
     return Description(topology, parameters, aliases, left_out, frozenset(placed.roles))
-
-
-def _check_reduced(family: Family, h: Hyperparameters, options: Any, selection: Selection) -> None:
-    """Refuse reduced layers that no configuration of the family describes: nobody could read them back."""
-    dense = options.first_k_dense_replace
-    if options.num_layers is None and dense is None:
-        return
-    smaller = {**h, "num_layers": selection.decoder_count}
-    smaller |= {} if dense is None else {"first_k_dense_replace": dense}
-    recorded = {**of_kept_layers(h, family.model_type, selection.kept), **family.args(h, selection.kept)}
-    fields = model_fields(family.model_type)
-    smaller |= {name: value for name, value in recorded.items() if name in fields}
-    kept, described = (
-        [layer.kind for layer in layers if layer.mtp is None] for layers in (selection.kept, family.layers(smaller))
-    )
-    if kept != described:
-        raise MscvtError(
-            f"--num-layers {options.num_layers} with --first-k-dense-replace {dense} keeps layers of the kinds "
-            f"{', '.join(map(' + '.join, kept))}, which no configuration of {family.model_type.name} describes",
-            hint="Leave out --first-k-dense-replace, or choose another value.",
-        )
 
 
 class _Placed:
@@ -181,8 +161,20 @@ class _Placed:
                 continue
             yield self.parameter(end.rule, self.ends, (chunk.stage, chunk.name), end.rule.key, end.is_copy)
 
+    def check_head(self) -> None:
+        """Refuse a model that is not tied and would have no output layer, whose key a rule of the family may have."""
+        keys = {end.rule.key for end in self.book.rules.last if "head" in end.rule.roles}
+        if "head" not in self.ends and not any(rule.key in keys for rule in self.book.own):
+            self.faults.add(
+                f"{self.plugin}, mscvt_names: it names no tensor for the role head, and tie_word_embeddings isn't true",
+                hint="If the embedding is the output layer, config.json must say tie_word_embeddings; if models are so "
+                "unless it says otherwise, the plugin's field is flag('tie_word_embeddings', default=True).",
+            )
+
     def last(self, *, is_tied: bool) -> Iterator[Parameter]:
-        if is_tied and "head" in self.ends:
+        if not is_tied:
+            self.check_head()
+        elif "head" in self.ends:
             self.aliases[self.ends["head"]] = Alias(self.ends["embedding"], is_written=False)
         taken = {role for end in self.book.rules.first for role in end.rule.roles} | ({"head"} if is_tied else set())
         own = [rule for rule in self.book.own if rule.roles <= self.ends.keys()]

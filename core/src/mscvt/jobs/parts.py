@@ -17,6 +17,7 @@ from functools import lru_cache
 from math import prod
 from pathlib import Path
 
+from mscvt.dialects.registry import load_registry
 from mscvt.errors import MscvtError
 from mscvt.executors.executor import Executor, Moved, Part, threads_of_part
 from mscvt.jobs.conversion import check_apart, check_space, run_conversion, staging_of
@@ -27,7 +28,7 @@ from mscvt.output.others import is_begun, noted, wait_for
 from mscvt.output.staging import Staging
 from mscvt.plan.contents import OutputFile
 from mscvt.plan.selection import divide_files, select_files
-from mscvt.plugins.registry import Registry, load_registry
+from mscvt.plugins.registry import Registry
 from mscvt.records import dataclass
 from mscvt.tensors.info import ITEM_SIZES
 

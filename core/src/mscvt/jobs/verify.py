@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mscvt.dialects.options import Options
+from mscvt.dialects.registry import load_registry
 from mscvt.errors import Faults
 from mscvt.executors.executor import Executor, Moved, Part, threads_of_part
 from mscvt.formats.files import mapped_at_once
@@ -29,7 +30,7 @@ from mscvt.output.limits import allow_open_files
 from mscvt.parallel.grid import ShardName
 from mscvt.plan.contents import Plan, shown
 from mscvt.plan.selection import divide_files, select_files
-from mscvt.plugins.registry import Registry, load_registry
+from mscvt.plugins.registry import Registry
 from mscvt.records import dataclass
 from mscvt.tensors.info import TensorInfo
 from mscvt.tensors.renamed import renamed

@@ -37,9 +37,14 @@ def is_table(value: Any, is_item: Callable[[Any], bool]) -> bool:
     return isinstance(value, Mapping) and all(isinstance(name, str) and is_item(item) for name, item in value.items())
 
 
+def is_texts(value: Any) -> bool:
+    """Whether a value is names of texts."""
+    return is_table(value, lambda text: isinstance(text, str))
+
+
 def is_names(value: Any) -> bool:
     """Whether a value is block -> role -> name."""
-    return is_table(value, lambda block: is_table(block, lambda name: isinstance(name, str)))
+    return is_table(value, is_texts)
 
 
 def is_own(value: Any) -> bool:

@@ -47,6 +47,11 @@ class Plugin:
     model_types: tuple[str, ...] = ()
     error: str | None = None
 
+    @property
+    def called(self) -> str:
+        """Distribution and version."""
+        return f"{self.distribution} {self.version}"
+
 
 @dataclass(frozen=True)
 class Family:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import Any
 
 from mscvt.errors import MscvtError
-from mscvt.model.family import ModelType, matches_every
-from mscvt.model.fields import Field
-from mscvt.model.hyperparameters import model_fields
-from mscvt.plugins.answers import is_names, is_own, is_plain, is_table
+from mscvt.model.family import matches_every
 from mscvt.plugins.family import Family, Plugin
-from mscvt.plugins.flags import is_flags
 from mscvt.plugins.managers import PROJECT, Hooks, check_hooks, get_plugin_manager
+from mscvt.plugins.model_types import served_types
 from mscvt.records import dataclass
 
 GROUP = "mscvt"
@@ -87,7 +84,7 @@ class Registry:
         if len(matching) == 1:
             return matching[0]
         if matching:
-            names = ", ".join(family.model_type.name for family in matching)
+            names = ", ".join(f"{family.model_type.name} ({family.plugin.called})" for family in matching)
             raise MscvtError(
                 f"config.json says model_type {said!r}, which can be {names}", hint="Choose one with --model-type-hf."
             )
@@ -112,11 +109,12 @@ def _plain(name: str) -> str:
     return name.lower().replace("_", "-")
 
 
-def load_registry(found: Iterable[EntryPoint] | None = None) -> Registry:
+def load_registry(found: Iterable[EntryPoint] | None = None, options: type[Any] | None = None) -> Registry:
     """Load every plugin of the group `mscvt`; those that can't be used are reported, not raised.
 
     Args:
         found: The entry points to load; those of the environment by default.
+        options: The table of options that model types may speak of; by default, nothing is known of these.
     """
     points = entry_points(group=GROUP) if found is None else found
     plugins: list[Plugin] = []
@@ -133,7 +131,7 @@ def load_registry(found: Iterable[EntryPoint] | None = None) -> Registry:
                 raise MscvtError(
                     f"{first.distribution} {first.version} ({first.entry_point}) has loaded the same module already"
                 )
-            types = _model_types(check_hooks(module, checking), names_hook=hasattr(module, "mscvt_names"))
+            types = served_types(check_hooks(module, checking), options, names_hook=hasattr(module, "mscvt_names"))
         except MscvtError as error:
             plugins.append(replace(plugin, error=str(error)))
             continue
@@ -146,13 +144,12 @@ def load_registry(found: Iterable[EntryPoint] | None = None) -> Registry:
         for model_type in types:
             served.setdefault(model_type.name, []).append(Family(model_type, plugin, hooks))
     contested = {
-        name: tuple(f"{family.plugin.distribution} {family.plugin.version}" for family in claims)
-        for name, claims in served.items()
-        if len(claims) > 1
+        name: tuple(family.plugin.called for family in claims) for name, claims in served.items() if len(claims) > 1
     }
     families = {name: claims[0] for name, claims in sorted(served.items()) if len(claims) == 1}
+    clashes = {name: ("model type", name, claimants) for name, claimants in contested.items()} | _of_configs(families)
     return Registry(
-        tuple(_with_clashes(plugin, contested) for plugin in plugins),
+        tuple(_with_clashes(plugin, clashes) for plugin in plugins),
         MappingProxyType(families),
         MappingProxyType(contested),
     )
@@ -172,60 +169,25 @@ def _distribution(point: EntryPoint) -> tuple[str, str]:
     return said.get("name") or "(unknown)", said.get("version") or "?"
 
 
-def _with_clashes(plugin: Plugin, contested: Mapping[str, tuple[str, ...]]) -> Plugin:
-    clashes = [f"{name!r} ({', '.join(contested[name])})" for name in plugin.model_types if name in contested]
-    if not clashes:
-        return plugin
-    return replace(plugin, error=f"model type claimed by more than one distribution: {'; '.join(clashes)}")
+_Clash = tuple[str, str, tuple[str, ...]]
+"""What is claimed, its name, and the distributions that claim it."""
 
 
-def _model_types(hook: Callable[[], Any], *, names_hook: bool) -> tuple[ModelType, ...]:
-    """What a plugin serves."""
-    types = hook()
-    if not types or not isinstance(types, (list, tuple)) or not all(isinstance(t, ModelType) for t in types):
-        raise MscvtError(f"mscvt_model_types must return a list of mscvt.ModelType, it returned {types!r}")
-    names = [model_type.name for model_type in types]
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise MscvtError(f"mscvt_model_types returns more than one model type named {', '.join(repeated)}")
-    for model_type in types:
-        _check_model_type(model_type, names_hook=names_hook)
-    return tuple(types)
-
-
-_TABLES: Mapping[str, tuple[Callable[[Any], bool], str]] = MappingProxyType(
-    {
-        **dict.fromkeys(("matches", "sizes", "respell", "left_out"), (callable, "a function")),
-        "flags": (lambda value: callable(value) or is_flags(value), "a list of words, or a function"),
-        "names": (is_names, "block -> role -> name"),
-        "names_if": (lambda value: is_table(value, is_names), "hyperparameter -> block -> role -> name"),
-        "own": (lambda value: is_table(value, is_own), "block -> a list of Own"),
+def _of_configs(families: Mapping[str, Family]) -> dict[str, _Clash]:
+    """Model type -> the `model_type` of `config.json` that another distribution's type takes for its own too."""
+    claims: dict[str, list[Family]] = {}
+    for family in families.values():
+        for said in family.model_type.config_model_types if family.model_type.matches is matches_every else ():
+            claims.setdefault(said, []).append(family)
+    return {
+        family.model_type.name: ("config.json's model_type", said, tuple(other.plugin.called for other in claimants))
+        for said, claimants in claims.items()
+        if len({other.plugin for other in claimants}) > 1
+        for family in claimants
     }
-)
-"""What a model type must have been given."""
 
 
-def _check_model_type(model_type: ModelType, *, names_hook: bool) -> None:
-    """Refuse what would only be noticed in the middle of a conversion, or harm another family.
-
-    Raises:
-        MscvtError: The first fault.
-    """
-    name = model_type.name
-    if not isinstance(name, str) or not name:
-        raise MscvtError(f"a model type is named {name!r}, expected a word")
-    for attribute in ("config_model_types", "ignored"):
-        value = getattr(model_type, attribute)
-        if isinstance(value, str) or not all(isinstance(item, str) for item in value):
-            raise MscvtError(f"{attribute} of {name!r} is {value!r}, expected a tuple of strings: ({value!r},)")
-    for field, entry in model_type.fields.items():
-        if not isinstance(entry, Field):
-            raise MscvtError(f"field {field!r} of {name!r} is {entry!r}, expected count({entry!r}) or the like")
-    for attribute, (is_right, expected) in _TABLES.items():
-        if not is_right(value := getattr(model_type, attribute)):
-            raise MscvtError(f"{attribute} of {name!r} is {value!r:.200}, expected {expected}")
-    if unknown := sorted(set(model_type.names_if) - model_fields(model_type).keys()):
-        raise MscvtError(f"names_if of {name!r} speaks of {', '.join(unknown)}, expected names of fields")
-    if not callable(model_type.args) and not is_plain(dict(model_type.args)):
-        raise MscvtError(f"args of {name!r} are not all plain values (numbers, text, lists): {model_type.args!r:.200}")
-    if not names_hook and not model_type.names:
-        raise MscvtError(f"{name!r} has no names: give the model type some, or implement mscvt_names")
+def _with_clashes(plugin: Plugin, clashes: Mapping[str, _Clash]) -> Plugin:
+    own = dict.fromkeys(clashes[name] for name in plugin.model_types if name in clashes)
+    said = [f"{what} claimed by more than one distribution: {name!r} ({', '.join(of)})" for what, name, of in own]
+    return replace(plugin, error="; ".join(said)) if said else plugin

@@ -10,7 +10,7 @@
 """
 
 from mscvt.dialects.options import Options
-from mscvt.plugins.registry import load_registry
+from mscvt.dialects.registry import load_registry
 from mscvt.testing.checkpoints import content, digest, save_huggingface
 from mscvt.testing.conversions import contents_in, hf2mg, mg2hf, shards_in
 from mscvt.testing.forward import Conventions, logits_of, random_reference

@@ -10,10 +10,11 @@ import torch
 from safetensors import safe_open
 
 from mscvt.dialects.options import Options
+from mscvt.dialects.registry import load_registry
 from mscvt.jobs.conversion import Conversion, Settings, run_conversion
 from mscvt.jobs.prepare import prepare_to_huggingface, prepare_to_megatron
 from mscvt.jobs.request import Request
-from mscvt.plugins.registry import Registry, load_registry
+from mscvt.plugins.registry import Registry
 from mscvt.testing.checkpoints import digest
 
 

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from mscvt.dialects.options import Options
+from mscvt.dialects.registry import load_registry
 from mscvt.errors import Faults
 from mscvt.model.options import check_refused
 from mscvt.plugins.family import Family
-from mscvt.plugins.registry import Registry, load_registry
+from mscvt.plugins.registry import Registry
 from mscvt.testing.forward import (
     Block,
     Conventions,
