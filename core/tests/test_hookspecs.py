@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 HOOKS = {name: getattr(hookspecs, name) for name in dir(hookspecs) if name.startswith("mscvt_")}
 EXERCISED = {
     "mscvt_model_types": (
-        "core/tests/test_plugin_loading.py",
+        "core/tests/test_plugin_clashes.py",
         "test_model_type_claimed_twice_is_refused_and_all_claimants_named",
     ),
     "mscvt_names": ("core/tests/test_family.py", "test_names_of_blocks_are_merged_and_the_same_name_may_stand_in_two"),
