@@ -45,9 +45,87 @@ def test_routing_is_said_of_models_with_experts_alone_and_without_what_holds_any
     }
 
 
+SCORES, GROUPS, CHOSEN = "moe_router_score_function", "moe_router_num_groups", "moe_router_group_topk"
+
+
+@pytest.mark.parametrize(
+    ("config", "is_biased", "told"),
+    [
+        ({"n_group": 2, "topk_group": 1}, False, {GROUPS: 2, CHOSEN: 1}),
+        ({"n_group": 1, "topk_group": 1}, False, {}),
+        ({"n_group": 4, "topk_group": 4}, False, {}),
+        ({"n_group": 4}, False, {}),
+        ({"topk_group": 1}, False, {}),
+        ({"n_group": 8, "topk_group": 3, "topk_method": "greedy"}, False, {}),
+        ({"n_group": 8, "topk_group": 3, "topk_method": "noaux_tc"}, False, {GROUPS: 8, CHOSEN: 3}),
+        ({}, True, {SCORES: "sigmoid"}),
+        ({"scoring_func": "softmax"}, True, {SCORES: "softmax"}),
+        ({"scoring_func": "softmax"}, False, {}),
+        ({"score_function": "sigmoid"}, False, {SCORES: "sigmoid"}),
+        ({"norm_topk_prob": False}, False, {"moe_router_pre_softmax": True}),
+        (
+            {"norm_topk_prob": False, "scoring_func": "softmax"},
+            True,
+            {SCORES: "softmax", "moe_router_pre_softmax": True},
+        ),
+        ({"norm_topk_prob": False}, True, {SCORES: "sigmoid"}),
+        ({"norm_topk_prob": False, "scoring_func": "sqrtsoftplus"}, False, {SCORES: "sqrtsoftplus"}),
+        ({"norm_topk_prob": True}, False, {"norm_topk_prob": True}),
+    ],
+    ids=str,
+)
+def test_routing_is_told_as_megatron_core_means_it_and_recorded_so_that_it_is_told_again(config, is_biased, told):
+    assert settings_of(config, has_experts=True, is_biased=is_biased) == told
+    assert recorded_settings(told, has_experts=True, is_biased=is_biased) == told
+
+
 def test_settings_are_the_same_from_what_was_recorded_of_them():
     found = settings_of({**ROUTED, "rope_scaling": YARN}, has_experts=True)
     assert found == recorded_settings({**found, "num_layers": 3}, has_experts=True)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "told"),
+    [
+        ({"moe_router_pre_softmax": False, "norm_topk_prob": False}, {}),
+        ({"moe_router_pre_softmax": True, "norm_topk_prob": False}, {"moe_router_pre_softmax": True}),
+        ({"moe_router_pre_softmax": True, "norm_topk_prob": True}, {"norm_topk_prob": True}),
+        ({SCORES: "softmax", GROUPS: None, CHOSEN: None}, {}),
+    ],
+    ids=str,
+)
+def test_routing_of_a_training_run_is_told_again(recorded, told):
+    """MindSpeed-LLM's scripts for Qwen3-Next give both, which is the softmax of the chosen scores."""
+    assert recorded_settings(recorded, has_experts=True) == told
+
+
+@pytest.mark.parametrize(
+    ("config", "is_biased", "said"),
+    [
+        ({"norm_topk_prob": False, "num_experts_per_tok": 2}, False, []),
+        ({"norm_topk_prob": False, "num_experts_per_tok": 1}, True, []),
+        ({"norm_topk_prob": True, "num_experts_per_tok": 2}, True, []),
+        ({"norm_topk_prob": False, "num_experts_per_tok": 2}, True, ["sigmoid scores sum to one"]),
+        ({"n_group": 8, "topk_group": 4, "num_experts_per_tok": 8}, True, []),
+        (
+            {"n_group": 8, "topk_group": 2, "num_experts_per_tok": 8},
+            True,
+            ["best 2 of each, and megatron-core by the best 4"],
+        ),
+        (
+            {"n_group": 8, "topk_group": 3, "num_experts_per_tok": 6, "topk_method": "group_limited_greedy"},
+            False,
+            ["best 1 of each, and megatron-core by the best 2"],
+        ),
+        ({"n_group": 8, "topk_group": 8, "num_experts_per_tok": 6}, False, []),
+    ],
+    ids=str,
+)
+def test_routing_that_training_has_no_option_for_is_noted(config, is_biased, said):
+    notes = unsaid(config, has_experts=True, is_biased=is_biased)
+    assert len(notes) == len(said)
+    assert all(words in note for words, note in zip(said, notes, strict=True))
+    assert unsaid(config, has_experts=False) == ()
 
 
 @pytest.mark.parametrize(
@@ -62,7 +140,7 @@ def test_settings_are_the_same_from_what_was_recorded_of_them():
     ids=["none", "default", "llama3", "dynamic", "a list"],
 )
 def test_scaling_that_training_has_no_option_for_is_noted(config, said):
-    notes = unsaid(config)
+    notes = unsaid(config, has_experts=False)
     assert len(notes) == len(said)
     assert all(word in note for word, note in zip(said, notes, strict=True))
 

@@ -155,3 +155,9 @@ def test_args_say_what_training_asks_for(tmp_path):
     expected = {"num_experts": 8, "num_zero_experts": 3, "transformerlayer_type": "longcat", "router_bias": True}
     expected |= {"multi_latent_attention": True, "qk_layernorm": True, "first_k_dense_replace": 0, "qk_head_dim": 8}
     assert {name: args[name] for name in expected} == expected
+
+
+def test_experts_are_weighed_by_the_softmax_of_all_scores_though_they_have_a_bias(tmp_path):
+    _, conversion, _ = converted(tmp_path)
+    assert " --moe-router-enable-expert-bias " in conversion.training_flags
+    assert " --moe-router-score-function softmax --moe-router-pre-softmax" in conversion.training_flags

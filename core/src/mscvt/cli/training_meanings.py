@@ -60,6 +60,7 @@ _OF_MODELS: Mapping[str, str] = MappingProxyType(
         "--moe-router-num-groups": "Groups of experts, of which the router chooses some first.",
         "--moe-router-group-topk": "Groups that are chosen.",
         "--moe-router-score-function": "How the router's scores become weights.",
+        "--moe-router-pre-softmax": "Experts are weighed by the softmax of all scores, not of the chosen ones.",
         "--moe-router-topk-scaling-factor": "What the weights of experts are multiplied by.",
         "--norm-topk-prob": "The weights of the chosen experts are made to sum to one.",
         "--padded-vocab-size": "Rows of the embedding, padding counted.",

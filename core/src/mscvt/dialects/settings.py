@@ -10,19 +10,25 @@ from types import MappingProxyType
 from typing import Any
 
 from mscvt.errors import shown
+from mscvt.model.fields import is_whole
 from mscvt.model.hyperparameters import lookup
 
+_TOPK, _GROUPS, _CHOSEN = "moe_router_topk", "moe_router_num_groups", "moe_router_group_topk"
+_SCORES, _IS_FIRST, _NORMALISED = "moe_router_score_function", "moe_router_pre_softmax", "norm_topk_prob"
 _ROUTER: Mapping[str, tuple[tuple[str, ...], Any]] = MappingProxyType(
     {
-        "moe_router_topk": (("num_experts_per_tok", "moe_topk"), None),
-        "moe_router_num_groups": (("n_group",), 1),
-        "moe_router_group_topk": (("topk_group",), 1),
+        _TOPK: (("num_experts_per_tok", "moe_topk"), None),
+        _GROUPS: (("n_group",), None),
+        _CHOSEN: (("topk_group",), None),
         "moe_router_topk_scaling_factor": (("routed_scaling_factor", "router_scaling_factor"), 1),
-        "moe_router_score_function": (("scoring_func", "score_function"), "softmax"),
-        "norm_topk_prob": (("norm_topk_prob", "route_norm"), False),
+        _SCORES: (("scoring_func", "score_function"), None),
+        _IS_FIRST: ((), False),
+        _NORMALISED: (("norm_topk_prob", "route_norm"), False),
     }
 )
 """Argument -> where a configuration says it, and the value that training has anyway."""
+_BEST_OF_GROUP, _USUAL_BEST = {"group_limited_greedy": 1}, 2
+"""`topk_method` -> by how many of its best scores a group of experts is chosen, as in DeepSeek-V2; two since V3."""
 _TYPE = "rope_scaling_type"
 _SCALING: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
@@ -47,12 +53,13 @@ _FAMILYS = frozenset({None, "default", "longrope"})
 """No scaling, and that whose numbers are the family's business."""
 
 
-def settings_of(config: Mapping[str, Any], *, has_experts: bool) -> dict[str, Any]:
+def settings_of(config: Mapping[str, Any], *, has_experts: bool, is_biased: bool = False) -> dict[str, Any]:
     """What a `config.json` says: argument -> value, without those that training has anyway.
 
     Args:
-        config: The configuration.
+        config: The configuration, as the family spells it.
         has_experts: Whether there is anything to route.
+        is_biased: Whether experts are chosen by their scores and a bias.
     """
     found: dict[str, Any] = {}
     kind, numbers = _scaling(config)
@@ -60,24 +67,71 @@ def settings_of(config: Mapping[str, Any], *, has_experts: bool) -> dict[str, An
         found[_TYPE] = kind
         found |= {name: numbers[path] for name, path in _SCALING[kind].items()}
     if has_experts:
-        found |= {name: lookup(config, paths) for name, (paths, _) in _ROUTER.items()}
+        found |= _routing(_said_of_routing(config), is_biased=is_biased)
     return _worth_saying(found)
 
 
-def recorded_settings(args: Mapping[str, Any], *, has_experts: bool) -> dict[str, Any]:
+def recorded_settings(args: Mapping[str, Any], *, has_experts: bool, is_biased: bool = False) -> dict[str, Any]:
     """The same from what a checkpoint recorded."""
     kind = args.get(_TYPE)
     names = [_TYPE, *_SCALING[kind]] if isinstance(kind, str) and kind in _SCALING else []
-    names += _ROUTER if has_experts else ()
-    return _worth_saying({name: args.get(name) for name in names})
+    found = {name: args.get(name) for name in names}
+    if has_experts:
+        found |= _routing({name: args.get(name) for name in _ROUTER}, is_biased=is_biased)
+    return _worth_saying(found)
 
 
-def unsaid(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """What training has no option for that is known here, one line each."""
+def unsaid(config: Mapping[str, Any], *, has_experts: bool, is_biased: bool = False) -> tuple[str, ...]:
+    """What training has no option for that is known here, one line each; `settings_of` has the rest."""
+    notes = []
     kind, _ = _scaling(config)
-    if kind in _SCALING or kind in _FAMILYS:
-        return ()
-    return (f"config.json scales rotary embeddings ({shown(kind)}), for which no option of training is known",)
+    if kind not in _SCALING and kind not in _FAMILYS:
+        notes.append(f"config.json scales rotary embeddings ({shown(kind)}), for which no option of training is known")
+    if not has_experts:
+        return tuple(notes)
+    said = _said_of_routing(config)
+    routed = _routing(said, is_biased=is_biased)
+    topk, chosen = routed[_TOPK], routed[_CHOSEN]
+    if routed[_SCORES] == "sigmoid" and said[_NORMALISED] is False and topk != 1:
+        notes.append(
+            "config.json leaves the weights of chosen experts as they are (norm_topk_prob is false), and training "
+            "makes those of sigmoid scores sum to one"
+        )
+    best = _BEST_OF_GROUP.get(str(config.get("topk_method")), _USUAL_BEST)
+    if chosen is not None and is_whole(topk) and topk // chosen != best:
+        notes.append(
+            f"config.json's model chooses groups of experts by the best {best} of each, and megatron-core by the best "
+            f"{topk // chosen} (num_experts_per_tok / topk_group)"
+        )
+    return tuple(notes)
+
+
+def _said_of_routing(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Argument -> what a configuration says, None where nothing."""
+    said = {name: lookup(config, paths) for name, (paths, _) in _ROUTER.items()}
+    if config.get("topk_method") == "greedy":
+        said[_GROUPS] = None
+    return said
+
+
+def _routing(said: Mapping[str, Any], *, is_biased: bool) -> dict[str, Any]:
+    """What is said of routing, in the terms of megatron-core (`topk_routing_with_score_function` of its `moe_utils`).
+
+    It chooses among groups where not all of them are to be chosen. It adds a bias to sigmoids, so that scores with one
+    are sigmoids where nothing else is said. It takes the softmax of the chosen scores, whose sum is one, or chooses
+    among the softmax of all.
+    """
+    groups, chosen, scores, is_first = (said[name] for name in (_GROUPS, _CHOSEN, _SCORES, _IS_FIRST))
+    if not (is_whole(groups) and is_whole(chosen) and 0 < chosen < groups):
+        groups = chosen = None
+    if is_biased:
+        scores = scores or "sigmoid"
+    elif scores == "softmax":  # which training has anyway
+        scores = None
+    if is_first is None:
+        is_first = said[_NORMALISED] is False and scores in (None, "softmax")
+    is_first = is_first and not said[_NORMALISED]
+    return {**said, _GROUPS: groups, _CHOSEN: chosen, _SCORES: scores, _IS_FIRST: is_first}
 
 
 def _worth_saying(found: Mapping[str, Any]) -> dict[str, Any]:

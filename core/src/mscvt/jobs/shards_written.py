@@ -57,14 +57,18 @@ def to_shards(
     """
     dialect = model.dialect
     args = dialect.make_args(model.family, model.h, model.options, model.kept, recorded.absent)
-    has_experts, settings = "num_experts" in model.h, dict[str, Any]()
+    settings: dict[str, Any] = {}
     if recorded.flags is not None:
         flags = recorded.flags
     else:
-        settings = recorded_settings(recorded.source, has_experts=has_experts)
-        if config is not None:
-            settings = settings_of(config, has_experts=has_experts)
-            notes = (*notes, *unsaid(config))
+        is_biased = "moe.router_bias" in model.family.roles(model.kept, model.h)
+        routed = {"has_experts": "num_experts" in model.h, "is_biased": is_biased}
+        if config is None:
+            settings = recorded_settings(recorded.source, **routed)
+        else:
+            spelled = model.family.respelled(config)
+            settings = settings_of(spelled, **routed)
+            notes = (*notes, *unsaid(spelled, **routed))
         flags = " ".join(dialect.training_flags(model.family, model.options, model.h, model.kept, settings))
     args |= {**settings, "params_dtype": TORCH_NAMES[plan.largest_dtype], **recorded.args}
     args = dict(sorted(args.items()))

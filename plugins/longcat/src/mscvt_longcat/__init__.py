@@ -1,6 +1,7 @@
 """LongCat-Flash: two latent attentions and two dense MLPs in a layer, beside experts, some of which have no weights."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from mscvt import (
     ENDS,
@@ -60,8 +61,16 @@ ARGS = {
 }
 
 
+ROUTING = {"scoring_func": "softmax", "norm_topk_prob": False}
+"""What no configuration says: experts are chosen by the softmax of all scores and a bias."""
+
+
 def _sizes(h: Hyperparameters) -> Mapping[str, int]:
     return {"choice": h["num_experts"] + h["num_zero_experts"]}
+
+
+def _respelled(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {**ROUTING, **config}
 
 
 def _left_out(h: Hyperparameters) -> Mapping[str, str]:
@@ -77,8 +86,19 @@ def _left_out(h: Hyperparameters) -> Mapping[str, str]:
 @hookimpl
 def mscvt_model_types() -> Sequence[ModelType]:
     """Serve `longcat`. Most modules of a layer are there twice, with a number after their name."""
-    name, config = "longcat", ("longcat_flash",)
-    return [ModelType(name, config, FIELDS, sizes=_sizes, refused=REFUSED, args=ARGS, left_out=_left_out, names=NAMES)]
+    return [
+        ModelType(
+            "longcat",
+            ("longcat_flash",),
+            FIELDS,
+            sizes=_sizes,
+            respell=_respelled,
+            refused=REFUSED,
+            args=ARGS,
+            left_out=_left_out,
+            names=NAMES,
+        )
+    ]
 
 
 @hookimpl

@@ -11,6 +11,7 @@ from mscvt.dialects.args_read import DIALECT, VERSION
 from mscvt.dialects.args_written import model_args, option_args
 from mscvt.dialects.megatron.pipeline import virtual_stages
 from mscvt.dialects.options import MEGATRON, Options
+from mscvt.dialects.sizes import sizes
 from mscvt.model.family import Hyperparameters, Layer
 from mscvt.plugins.family import Family
 
@@ -66,9 +67,8 @@ def settings(family: Family, h: Hyperparameters, kept: Sequence[Layer]) -> dict[
         found["moe_layer_freq"] = 1 if all(pattern) else pattern
     if "moe.router_bias" in roles:
         found["moe_router_enable_expert_bias"] = True
-    if "moe.shared.down" in roles and h.get("n_shared_experts"):
-        width = h["n_shared_experts"] * h["moe_intermediate_size"]
-        found.setdefault("moe_shared_expert_intermediate_size", h.get("moe_shared_expert_intermediate_size") or width)
+    if "moe.shared.down" in roles:
+        found.setdefault("moe_shared_expert_intermediate_size", sizes(h)["shared_ffn"])
     if h.get("rotary_percent"):
         found["rotary_percent"] = h["rotary_percent"]
     return found
