@@ -47,6 +47,23 @@ MOE = {
 FAMILIES = {
     "llama": Family("llama2", "Llama", False, {**SHARED, "hidden_size": 72, "num_hidden_layers": 2}),
     "qwen3": Family("qwen3", "Qwen3", True, {**QWEN3, "num_hidden_layers": 4}),
+    "starcoder2": Family(
+        "starcoder2",
+        "Starcoder2",
+        False,
+        {**SHARED, "hidden_size": 72, "num_hidden_layers": 2, "hidden_act": "gelu_pytorch_tanh"},
+        {"normalization": "LayerNorm", "gated_linear_unit": False, "add_bias_linear": True},
+    ),
+    "smollm3": Family(
+        "smollm3",
+        "SmolLM3",
+        False,
+        {
+            **{**SHARED, "hidden_size": 72, "num_hidden_layers": 2, "attention_bias": True, "mlp_bias": True},
+            **{"no_rope_layers": [1, 1], "pad_token_id": 0},
+        },
+        {"add_bias_linear": True},
+    ),
     "qwen3-moe": Family("qwen3-moe", "Qwen3Moe", True, {**QWEN3, **MOE, "num_hidden_layers": 2}),
     "mixtral": Family(
         "mixtral",
@@ -138,6 +155,9 @@ class Case:
 CASES = {
     "llama-tp1": Case("llama"),
     "llama-tp2": Case("llama", tensor=2),
+    "starcoder2-tp1": Case("starcoder2"),
+    "starcoder2-tp2": Case("starcoder2", tensor=2),
+    "smollm3-tp2": Case("smollm3", tensor=2),
     "qwen3-tp1": Case("qwen3"),
     "qwen3-tp2": Case("qwen3", tensor=2),
     "qwen3-pp2": Case("qwen3", pipeline=2),
@@ -149,6 +169,10 @@ CASES = {
     "moe-grouped-tp2-ep2-etp1": Case("qwen3-moe", tensor=2, expert=2, expert_tensor=1, grouped=True),
     "nvidia-llama-tp1": Case("llama", dialect="megatron"),
     "nvidia-llama-tp2": Case("llama", tensor=2, dialect="megatron"),
+    "nvidia-starcoder2-tp1": Case("starcoder2", dialect="megatron"),
+    "nvidia-starcoder2-tp2": Case("starcoder2", tensor=2, dialect="megatron"),
+    "nvidia-smollm3-tp1": Case("smollm3", dialect="megatron"),
+    "nvidia-smollm3-tp2": Case("smollm3", tensor=2, dialect="megatron"),
     "nvidia-qwen3-tp1": Case("qwen3", dialect="megatron"),
     "nvidia-qwen3-tp2": Case("qwen3", tensor=2, dialect="megatron"),
     "nvidia-moe-tp1": Case("qwen3-moe", dialect="megatron"),
@@ -160,6 +184,7 @@ CASES = {
     "nvidia-mtp-tp1": Case("mtp", dialect="megatron"),
     "nvidia-mtp-tp2": Case("mtp", tensor=2, dialect="megatron"),
     "nvidia-mtp-pp2": Case("mtp", pipeline=2, dialect="megatron"),
+    "older-starcoder2-tp2": Case("starcoder2", tensor=2, dialect="megatron", core=OLDER),
     "older-qwen3-pp2": Case("qwen3", pipeline=2, dialect="megatron", core=OLDER),
     "older-moe-ep2": Case("qwen3-moe", expert=2, dialect="megatron", core=OLDER),
     "older-mixtral-grouped-tp2": Case("mixtral", tensor=2, grouped=True, dialect="megatron", core=OLDER),
@@ -170,6 +195,8 @@ _DISTRIBUTED = {
     f"distributed-{family}-{name}": Case(family, **sizes, dialect="megatron", is_distributed=True)
     for family, divisions in {
         "llama": {"tp1": {}, "tp2": {"tensor": 2}, "pp2": {"pipeline": 2}},
+        "starcoder2": {"tp1": {}, "tp2": {"tensor": 2}},
+        "smollm3": {"tp2": {"tensor": 2}},
         "qwen3": {"tp2": {"tensor": 2}, "pp2": {"pipeline": 2}},
         "qwen3-moe": {"tp1": {}, "tp2": {"tensor": 2}, "ep2": {"expert": 2}},
         "mixtral": {"tp2-ep2-etp1": {"tensor": 2, "expert": 2, "expert_tensor": 1}, "pp2": {"pipeline": 2}},

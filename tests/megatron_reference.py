@@ -30,9 +30,12 @@ from megatron.core.transformer.moe import grouped_gemm_util, moe_utils
 from megatron.core.transformer.moe.experts import GroupedMLP
 from megatron.core.transformer.transformer_config import TransformerConfig
 
+_ACTIVATIONS = {"silu": torch.nn.functional.silu, "gelu_pytorch_tanh": torch.nn.functional.gelu}
+"""`hidden_act` -> what megatron-core is told; its gelu is tanh's where it is fused with its bias."""
 _OWN = (
     *("moe_layer_freq", "moe_shared_expert_intermediate_size", "add_qkv_bias", "moe_router_score_function"),
     *("moe_router_enable_expert_bias", "moe_router_topk_scaling_factor", "mtp_num_layers"),
+    *("normalization", "gated_linear_unit", "add_bias_linear"),
 )
 """What a model may say in megatron-core's own words."""
 
@@ -130,7 +133,9 @@ def transformer_config(
             "expert_model_parallel_size": sizes.expert,
             "expert_tensor_parallel_size": sizes.expert_tensor,
         }
-    own = {name: hf[name] for name in _OWN if name in hf}
+    usual = {"normalization": "RMSNorm", "gated_linear_unit": True, "add_bias_linear": False}
+    own = usual | {name: hf[name] for name in _OWN if name in hf}
+    activation = hf.get("hidden_act", "silu")
     return TransformerConfig(
         num_layers=hf["num_hidden_layers"],
         hidden_size=hf["hidden_size"],
@@ -140,11 +145,9 @@ def transformer_config(
         kv_channels=hf.get("head_dim"),
         layernorm_epsilon=hf["rms_norm_eps"],
         qk_layernorm=qk_layernorm,
-        normalization="RMSNorm",
         mtp_loss_scaling_factor=0.1,  # 0.14 has no default
-        activation_func=torch.nn.functional.silu,
-        gated_linear_unit=True,
-        add_bias_linear=False,
+        activation_func=_ACTIVATIONS[activation],
+        bias_activation_fusion=activation == "gelu_pytorch_tanh",
         hidden_dropout=0.0,
         attention_dropout=0.0,
         use_cpu_initialization=True,
@@ -172,12 +175,12 @@ def recorded_args(hf: dict[str, Any], qk_layernorm: bool, sizes: ParallelSizes, 
         "padded_vocab_size": hf["vocab_size"],
         "make_vocab_size_divisible_by": 1,
         "untie_embeddings_and_output_weights": True,
-        "normalization": "RMSNorm",
+        "normalization": hf.get("normalization", "RMSNorm"),
         "norm_epsilon": hf["rms_norm_eps"],
         "position_embedding_type": "rope",
         "rotary_base": int(hf["rope_theta"]),
-        "swiglu": True,
-        "add_bias_linear": False,
+        "swiglu": hf.get("gated_linear_unit", True),
+        "add_bias_linear": hf.get("add_bias_linear", False),
         "add_qkv_bias": hf.get("add_qkv_bias", False),
         "qk_layernorm": qk_layernorm,
         "seq_length": hf["max_position_embeddings"],

@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from click.testing import Result
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+from biased_plugin import installed
 from megatron_cases import CASES, DISTRIBUTED, FAMILIES, OLDER, VOCABULARY, Case, Family
 from mscvt.cli.app import app
 from mscvt.testing import contents_in
@@ -145,15 +147,24 @@ def run_workers(job: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
     return [torch.load(folder / f"rank_{rank}.pt", weights_only=True) for rank in range(WORLD_SIZE)]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module", autouse=True)
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Serve the families with biases too, which no plugin here does."""
+    with installed(tmp_path_factory.mktemp("plugin")):
+        yield
+
+
+@pytest.fixture(scope="module")
 def references(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reference]:
     """Make every family's model with transformers."""
     root = tmp_path_factory.mktemp("hf")
     return {name: make_reference(family, root / name) for name, family in FAMILIES.items()}
 
 
-@pytest.fixture(scope="session")
-def outcomes(references: dict[str, Reference], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+@pytest.fixture(scope="module")
+def outcomes(
+    plugin: None, references: dict[str, Reference], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Outcome]:
     """Convert all cases and inspect them in one launch for each megatron-core, which is slow to import."""
     root = tmp_path_factory.mktemp("mg")
     folders = {name: root / name for name in CASES}

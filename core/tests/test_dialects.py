@@ -72,15 +72,24 @@ def test_expert_keys_depend_on_grouping_and_implementation():
 
 
 def test_fused_norms_need_the_projection_that_they_are_fused_with():
-    fused = {"self_attention.linear_qkv.layer_norm_weight", "mlp.linear_fc1.layer_norm_weight"}
+    fused = {f"self_attention.linear_qkv.layer_norm_{part}" for part in ("weight", "bias")}
+    fused |= {f"mlp.linear_fc1.layer_norm_{part}" for part in ("weight", "bias")}
     assert fused <= keys(transformer_impl="transformer_engine")
     assert not fused & keys()
-    table = rules_of(transformer_impl="transformer_engine").layer[0]
-    assert [(rule.key, *rule.roles, *rule.beside) for rule in table] == [
+    gated, plain, *_ = rules_of(transformer_impl="transformer_engine").layer
+    assert [(rule.key, *rule.roles, *rule.beside) for rule in gated] == [
         ("self_attention.linear_qkv.layer_norm_weight", "norm.input", "attention.q"),
         ("self_attention.linear_qkv.layer_norm_weight", "norm.input", "attention.qkv"),
+        ("self_attention.linear_qkv.layer_norm_bias", "norm.input_bias", "attention.q"),
+        ("self_attention.linear_qkv.layer_norm_bias", "norm.input_bias", "attention.qkv"),
         ("mlp.linear_fc1.layer_norm_weight", "norm.pre_mlp", "mlp.gate"),
         ("mlp.linear_fc1.layer_norm_weight", "norm.pre_mlp", "mlp.gate_up"),
+        ("mlp.linear_fc1.layer_norm_bias", "norm.pre_mlp_bias", "mlp.gate"),
+        ("mlp.linear_fc1.layer_norm_bias", "norm.pre_mlp_bias", "mlp.gate_up"),
+    ]
+    assert [(rule.key, *rule.roles, *rule.beside) for rule in plain] == [
+        ("mlp.linear_fc1.layer_norm_weight", "norm.pre_mlp", "mlp.up"),
+        ("mlp.linear_fc1.layer_norm_bias", "norm.pre_mlp_bias", "mlp.up"),
     ]
 
 
@@ -131,6 +140,10 @@ SHAPES = {  # (key, first role) -> (shape on one rank of TP 2, EP 4, ETP 2; shap
     ("mlp.linear_fc1.weight", "mlp.gate_up"): ((12, 20), [(24, 20)]),
     ("mlp.linear_fc1.weight", "mlp.up"): ((6, 20), [(12, 20)]),
     ("mlp.linear_fc2.weight", "mlp.down"): ((20, 6), [(20, 12)]),
+    ("mlp.linear_fc1.bias", "mlp.gate_bias"): ((12,), [(12,), (12,)]),
+    ("mlp.linear_fc1.bias", "mlp.gate_up_bias"): ((12,), [(24,)]),
+    ("mlp.linear_fc1.bias", "mlp.up_bias"): ((6,), [(12,)]),
+    ("mlp.linear_fc2.bias", "mlp.down_bias"): ((20,), [(20,)]),
     ("mlp.router.weight", "moe.router"): ((8, 20), [(8, 20)]),
     ("mlp.experts.weight1", "moe.expert.gate"): ((20, 2 * 2 * 8), [(16, 20)] * 2),
     ("mlp.experts.weight1", "moe.expert.gate_up"): ((20, 2 * 2 * 8), [(32, 20)]),

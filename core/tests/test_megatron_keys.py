@@ -86,7 +86,7 @@ def described(parts, spec, version, ckpt_format="torch"):
         )
     )
     layers = made.layers(h)
-    megatron.check(filled, h, made.roles(layers, h))
+    megatron.check(filled, h, made.parts(layers, h))
     selection = select_layers(layers, filled)
     topology = megatron.topology(filled, selection.decoder_count)
     return describe(made, h, filled, topology, selection, megatron), filled

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from mscvt.dialects.biases import implied
 from mscvt.errors import Faults
 from mscvt.model.family import Hyperparameters, Layer
 from mscvt.model.hyperparameters import shown_value
@@ -45,6 +46,7 @@ _SAID_BY_ROLES: Mapping[str, tuple[str, Any]] = MappingProxyType(
     {
         "attention.q_bias": ("add_qkv_bias", True),
         "attention.proj_bias": ("add_dense_bias", True),
+        "mlp.down_bias": ("add_bias_linear", True),
         "head_bias": ("add_output_layer_bias", True),
         "moe.shared_gate": ("shared_expert_gate", True),
         "norm.input_bias": ("normalization", "LayerNorm"),
@@ -71,9 +73,12 @@ def check_meaning(args: Mapping[str, Any], own: Mapping[str, Any], features: fro
         MscvtError: All settings that differ.
     """
     faults = Faults()
+    follows = implied(args)
     for name, usual in _USUAL.items():
         expected = (own[name],) if name in own else usual
         value = args.get(name)
+        if name in follows:  # it is as wrong as what it follows from
+            continue
         if value is not None and value not in expected and features & _ABOUT.get(name, features):
             faults.add(
                 f"{name} is {shown_value(value)}, expected {' or '.join(map(repr, expected))}",

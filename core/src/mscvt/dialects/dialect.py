@@ -109,13 +109,13 @@ class Dialect(Protocol):
     def lora(self) -> LoraNames:
         """What it says of LoRA; a module."""
 
-    def check(self, options: Any, h: Hyperparameters, roles: Collection[str]) -> None:
+    def check(self, options: Any, h: Hyperparameters, parts: Collection[frozenset[str]]) -> None:
         """Refuse options that contradict one another, or a model that the stack has no modules for under them.
 
         Args:
             options: The options, with defaults.
             h: The model's sizes.
-            roles: The roles of all of its tensors.
+            parts: The roles of its ends, and of each kind of layer.
 
         Raises:
             MscvtError: All faults at once.

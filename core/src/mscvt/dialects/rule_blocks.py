@@ -123,9 +123,21 @@ class Blocks:
         """A dense gated MLP."""
         return gated(module, roles, ffn, TENSOR)
 
+    def mlp_biases(self, module: str, roles: str, ffn: str) -> tuple[Rule, ...]:
+        """The biases of a dense MLP: fc1's is cut as its rows are, fc2's is added to the sum of all ranks."""
+        halves = Source(f"{roles}.gate_bias", f"(half[0] {ffn})"), Source(f"{roles}.up_bias", f"(half[1] {ffn})")
+        return (
+            Rule(f"{module}linear_fc1.bias", f"(half {ffn})", halves, {ffn: TENSOR}),
+            whole(f"{module}linear_fc1.bias", f"{roles}.gate_up_bias", f"(half {ffn})", cuts={ffn: TENSOR}),
+            whole(f"{module}linear_fc2.bias", f"{roles}.down_bias", "hidden"),
+        )
+
     def plain_mlp(self, module: str, roles: str, ffn: str) -> tuple[Rule, ...]:
-        """An MLP without a gate."""
-        return (whole(f"{module}linear_fc1.weight", f"{roles}.up", f"{ffn} hidden", cuts={ffn: TENSOR}),)
+        """What an MLP without a gate has in the place of gate and up."""
+        return (
+            whole(f"{module}linear_fc1.weight", f"{roles}.up", f"{ffn} hidden", cuts={ffn: TENSOR}),
+            whole(f"{module}linear_fc1.bias", f"{roles}.up_bias", ffn, cuts={ffn: TENSOR}),
+        )
 
     def vocabulary(self, key: str, role: str, columns: str) -> Rule:
         """Rows of the vocabulary, filled up with zeros to the padded size."""

@@ -31,6 +31,18 @@ def fused(key: str, role: str, *beside: str) -> tuple[Rule, ...]:
 
 
 FUSED_NORMS = (
-    *fused("self_attention.linear_qkv.layer_norm_weight", "norm.input", "attention.q", "attention.qkv"),
-    *fused("mlp.linear_fc1.layer_norm_weight", "norm.pre_mlp", "mlp.gate", "mlp.gate_up"),
+    (
+        *fused("self_attention.linear_qkv.layer_norm_weight", "norm.input", "attention.q", "attention.qkv"),
+        *fused("self_attention.linear_qkv.layer_norm_bias", "norm.input_bias", "attention.q", "attention.qkv"),
+        *fused("mlp.linear_fc1.layer_norm_weight", "norm.pre_mlp", "mlp.gate", "mlp.gate_up"),
+        *fused("mlp.linear_fc1.layer_norm_bias", "norm.pre_mlp_bias", "mlp.gate", "mlp.gate_up"),
+    ),
+    (
+        *fused("mlp.linear_fc1.layer_norm_weight", "norm.pre_mlp", "mlp.up"),
+        *fused("mlp.linear_fc1.layer_norm_bias", "norm.pre_mlp_bias", "mlp.up"),
+    ),
 )
+"""Tables in order: the second is of an MLP without a gate, whose norm the first has not taken.
+
+Source: megatron-core's gpt_layer_specs.py, where Transformer Engine's modules normalise what they take.
+"""

@@ -126,7 +126,7 @@ def model_from_config(
     check_meant(asked, family, h)
     options = with_defaults(asked)
     dialect = dialect_of(options)
-    dialect.check(options, h, family.roles(layers, h) | family.end_names(h).keys())
+    dialect.check(options, h, family.parts(layers, h))
     h = pad_vocabulary(h, options.make_vocab_size_divisible_by, options.target_tensor_parallel_size or 1)
     selection = select_layers(layers, options)
     topology = dialect.topology(options, selection.decoder_count)
@@ -229,7 +229,7 @@ def model_from_args(
     }
     reduced = replace(options, **fewer)
     selection = select_layers(family.layers(enumerated), reduced)
-    dialect.check(options, h, family.roles(selection.kept, h) | family.end_names(h).keys())
+    dialect.check(options, h, family.parts(selection.kept, h))
     topology = dialect.topology(options, selection.decoder_count, source.ranks)
     own = said_by_roles(family, h, selection.kept) | dict(family.args(h, selection.kept))
     check_meaning(args, own, family.features(selection.kept, h))

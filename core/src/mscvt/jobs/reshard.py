@@ -49,7 +49,7 @@ def _wanted_model(there: Existing, source: Model, options: Options, request: Req
     layers = [layer for layer in source.kept if layer.mtp is None]
     every = family.layers(source.h)
     check_meant(replace(request.options, dialect=options.dialect), family, source.h)
-    dialect.check(options, source.h, family.roles(every, source.h) | family.end_names(source.h).keys())
+    dialect.check(options, source.h, family.parts(every, source.h))
     h = source.h
     if options.make_vocab_size_divisible_by:
         h = pad_vocabulary(h, options.make_vocab_size_divisible_by, options.target_tensor_parallel_size or 1)

@@ -33,9 +33,13 @@ ROLES: Mapping[str, str] = MappingProxyType(
         "attention.proj": "output projection of attention",
         "attention.proj_bias": "its bias",
         "mlp.gate": "the rows of the MLP that go through the activation",
-        "mlp.up": "the rows of the MLP that the activated ones are multiplied with",
+        "mlp.up": "the rows that the activated ones are multiplied with; in an MLP without a gate those activated",
         "mlp.gate_up": "both in one tensor, gate then up",
         "mlp.down": "back to the hidden size",
+        "mlp.gate_bias": "bias of mlp.gate",
+        "mlp.up_bias": "bias of mlp.up",
+        "mlp.gate_up_bias": "bias of mlp.gate_up",
+        "mlp.down_bias": "bias of mlp.down",
         "moe.router": "scores of the experts",
         "moe.router_bias": "what is added to the scores to choose experts; keeps its dtype",
         "moe.shared_gate": "what the shared experts' result is weighted with",
@@ -148,6 +152,10 @@ INDEXER: Names = MappingProxyType(
 """Sparse attention's choice of the tokens to attend to, beside latent attention."""
 
 MLP: Names = MappingProxyType(gated_mlp("mlp", _LAYER + "mlp."))
+
+MLP_BIAS: Names = MappingProxyType(
+    {f"mlp.{part}_bias": f"{_LAYER}mlp.{part}_proj.bias" for part in ("gate", "up", "down")}
+)
 
 EXPERTS: Names = MappingProxyType(
     {

@@ -250,8 +250,15 @@ class Family:
 
     def roles(self, layers: Iterable[Layer], h: Hyperparameters) -> frozenset[str]:
         """All roles that some layers have."""
+        return frozenset().union(*self._kinds(layers, h))
+
+    def parts(self, layers: Iterable[Layer], h: Hyperparameters) -> tuple[frozenset[str], ...]:
+        """The roles of the model's ends, and of each kind of layer."""
+        return (frozenset(self.end_names(h)), *self._kinds(layers, h))
+
+    def _kinds(self, layers: Iterable[Layer], h: Hyperparameters) -> list[frozenset[str]]:
         kinds = {(*layer.kind, *((MTP,) if layer.mtp is not None else ())) for layer in layers}
-        return frozenset(role for kind in sorted(kinds) for role in self.names(kind, h))
+        return [frozenset(self.names(kind, h)) for kind in sorted(kinds)]
 
     def features(self, layers: Iterable[Layer], h: Hyperparameters) -> frozenset[str]:
         """The first words of their roles (`moe`, `mla`, `mtp`, ...), and of what other models of the type may have."""

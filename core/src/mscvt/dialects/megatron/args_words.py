@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from mscvt.dialects.args_experts import expert_width, not_understood, shared_experts, without_experts
+from mscvt.dialects.biases import implied
 from mscvt.dialects.dialect import Recorded
 from mscvt.dialects.options import MEGATRON
 from mscvt.errors import MscvtError
@@ -22,7 +23,7 @@ def in_our_words(args: Mapping[str, Any], fields: Collection[str]) -> Recorded:
     Raises:
         MscvtError: Where something is recorded that can't be said in our words.
     """
-    found, notes = dict(args), []
+    found, notes = {**args, **implied(args)}, []
     if "num_experts" in fields:
         expert_width(found)
         shared_experts(found)

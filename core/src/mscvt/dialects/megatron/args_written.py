@@ -17,6 +17,7 @@ from mscvt.plugins.family import Family
 
 _OF_FAMILIES: Mapping[str, str] = MappingProxyType(
     {
+        "add_bias_linear": "add_bias_linear",
         "add_qkv_bias": "add_qkv_bias",
         "squared_relu": "squared_relu",
         "swiglu": "swiglu",

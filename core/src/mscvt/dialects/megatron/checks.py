@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
+from mscvt.dialects.biases import check_biases
 from mscvt.dialects.megatron.dist import in_one_piece
 from mscvt.dialects.megatron.versions import (
     ACCOUNTED,
@@ -36,7 +37,6 @@ _NO_MODULE: Mapping[str, str] = MappingProxyType(
     {
         "norm.post_attention": "has no norm behind attention",
         "norm.post_mlp": "has no norm behind the MLP",
-        "attention.proj_bias": "has a bias in attention's projection only together with those of the MLP",
         "head_bias": "has no bias in the output layer",
         "indexer.q": "has no indexer whose names are known here",
     }
@@ -44,7 +44,7 @@ _NO_MODULE: Mapping[str, str] = MappingProxyType(
 """Role -> why no model with it can be built."""
 
 
-def check(options: Options, h: Hyperparameters, roles: Collection[str]) -> None:
+def check(options: Options, h: Hyperparameters, parts: Collection[frozenset[str]]) -> None:
     """Refuse options that contradict one another, or a model that megatron-core has no modules for under them.
 
     Raises:
@@ -59,6 +59,7 @@ def check(options: Options, h: Hyperparameters, roles: Collection[str]) -> None:
         )
         faults.raise_if_any("options that can't be met")
         return
+    roles = frozenset().union(*parts)
     for role, why in _NO_MODULE.items():
         if role in roles:
             faults.add(
@@ -70,6 +71,7 @@ def check(options: Options, h: Hyperparameters, roles: Collection[str]) -> None:
                 f"{flag(option)}: megatron-core has it since 0.{first}, {name} is {options.megatron_core_version}",
                 hint=f"Leave it out, or give {name} 0.{first} or later.",
             )
+    check_biases("megatron-core", parts, faults)
     whole = in_one_piece(options)
     _check_latent(whole, h, roles, version, faults)
     _check_mixers(options, roles, faults)

@@ -84,7 +84,7 @@ def _words_of(settings: Mapping[str, Any], h: Hyperparameters, roles: frozenset[
     said: dict[str, Any] = {
         "normalization": "RMSNorm",
         "swiglu": "mlp.gate" in roles or "mlp.gate_up" in roles or "moe.router" in roles,
-        "disable_bias_linear": True,
+        "disable_bias_linear": not settings.get("add_bias_linear"),
         "position_embedding_type": "rope",
         "rotary_base": int(h["rotary_base"]),
         "qk_layernorm": bool(roles & {"attention.q_norm", "mla.q_norm", "mla.kv_norm"}),
@@ -92,7 +92,7 @@ def _words_of(settings: Mapping[str, Any], h: Hyperparameters, roles: frozenset[
         "num_experts": h.get("num_experts") if "moe.router" in roles else None,
         "moe_ffn_hidden_size": h.get("moe_intermediate_size") if "moe.router" in roles else None,
     }
-    said |= settings
+    said |= {name: value for name, value in settings.items() if name != "add_bias_linear"}  # holds unless disabled
     words = []
     for name, value in said.items():
         if isinstance(value, list):

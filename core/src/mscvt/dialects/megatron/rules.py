@@ -12,18 +12,10 @@ from mscvt.dialects.megatron.dist import in_one_piece
 from mscvt.dialects.megatron.rule_blocks import Blocks
 from mscvt.dialects.megatron.versions import NAMED_TRANSFORMER_LAYER, minor
 from mscvt.dialects.options import MEGATRON, Options
-from mscvt.dialects.rule_tables import FUSED_NORMS, MTP_INPUT, NORMS, ROUTER, fused
+from mscvt.dialects.rule_tables import FUSED_NORMS, MTP_INPUT, NORMS, ROUTER
 from mscvt.layout.rules import TENSOR, whole
 from mscvt.model.family import Hyperparameters
 
-_FUSED_BIASES = (
-    *fused("self_attention.linear_qkv.layer_norm_bias", "norm.input_bias", "attention.q", "attention.qkv"),
-    *fused("mlp.linear_fc1.layer_norm_bias", "norm.pre_mlp_bias", "mlp.gate", "mlp.gate_up"),
-)
-_FUSED_WITH_PLAIN_MLP = (
-    *fused("mlp.linear_fc1.layer_norm_weight", "norm.pre_mlp", "mlp.up"),
-    *fused("mlp.linear_fc1.layer_norm_bias", "norm.pre_mlp_bias", "mlp.up"),
-)
 _MTP = {"mtp.layers.{layer}.": (*MTP_INPUT, whole("final_layernorm.weight", "mtp.final_norm", "hidden"))}
 _MODULES_WITH_STATE = frozenset(
     {"linear_qkv", "linear_proj", "linear_fc1", "linear_fc2", "q_layernorm", "k_layernorm", "kv_layernorm"}
@@ -57,12 +49,12 @@ def rules(options: Options, h: Hyperparameters) -> Rules:
     inner = "transformer_layer" if minor(options) <= NAMED_TRANSFORMER_LAYER else "mtp_model_layer"
     return Rules(
         layer=(
-            (*FUSED_NORMS, *_FUSED_BIASES) if is_fused else (),
-            _FUSED_WITH_PLAIN_MLP if is_fused else (),
+            *(FUSED_NORMS if is_fused else ()),
             (
                 *NORMS,
                 *blocks.attention("self_attention.", "attention"),
                 *blocks.gated_mlp("mlp.", "mlp", "ffn"),
+                *blocks.mlp_biases("mlp.", "mlp", "ffn"),
                 *ROUTER,
                 *blocks.gated_mlp("mlp.shared_experts.", "moe.shared", "shared_ffn"),
                 *blocks.experts(),

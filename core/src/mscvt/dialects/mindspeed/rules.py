@@ -42,13 +42,14 @@ def rules(options: Options, h: Hyperparameters) -> Rules:
         last.append(End(embedding, is_copy=True, place="mtp"))
     return Rules(
         layer=(
-            FUSED_NORMS if fused else (),
+            *(FUSED_NORMS if fused else ()),
             (
                 *_NORMS,
                 *blocks.attention("self_attention.", "attention"),
                 *blocks.latent_attention("self_attention.", "mla"),
                 *blocks.indexer("self_attention.dsa_indexer.", "indexer"),
                 *blocks.gated_mlp("mlp.", "mlp", "ffn"),
+                *blocks.mlp_biases("mlp.", "mlp", "ffn"),
                 *ROUTER,
                 *blocks.gated_mlp("mlp.shared_experts.", "moe.shared", "shared_ffn"),
                 *blocks.experts(),
