@@ -159,14 +159,6 @@ def test_weights_are_refused_where_decoding_was_not_asked_for(tmp_path):
     assert "--dequantize" in caught.value.hint
 
 
-def test_int8_is_refused_by_name(tmp_path):
-    (tmp_path / "hf").mkdir()
-    tensors = {"w.weight": torch.zeros(4, 4, dtype=torch.int8), "w.SCB": torch.ones(4)}
-    save_file(tensors, tmp_path / "hf" / "model.safetensors")
-    with pytest.raises(MscvtError, match=r"'w\.SCB', are of a quantization that can't be decoded: bitsandbytes int8"):
-        open_source(tmp_path / "hf", dequantize=True, config={"quantization_config": {"quant_method": "bitsandbytes"}})
-
-
 def run(*arguments):
     result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
     assert result.exit_code == 0, result.output

@@ -122,7 +122,7 @@ def test_wrapper_keeps_the_files_and_notes_of_its_source(tmp_path):
     folder = folder_of(tmp_path, RELEASE)
     (folder / "consolidated.safetensors").write_bytes(b"")
     source = HuggingFaceSource(folder)
-    wrapped = dequantized(source, None)
+    wrapped = dequantized(source, {})
     assert (wrapped.files, wrapped.notes) == (source.files, source.notes)
     assert "consolidated.safetensors" in wrapped.notes[0]
     assert source.tensors["a.weight"].dtype == "F8_E4M3"

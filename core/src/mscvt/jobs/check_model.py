@@ -30,7 +30,7 @@ def compare_with_model(folder: Path, source: NotedSource, config: Mapping[str, A
     Raises:
         MscvtError: Where tensors are missing, left over or of another shape; all of them at once.
     """
-    quantized = find_quantized(source, config.get("quantization_config"))
+    quantized = find_quantized(source, config)
     decoded = DequantizedSource(source, quantized) if quantized else source
     tensors = renamed(decoded, family.model_type.spellings).tensors
     notes = (f"{len(quantized)} weights are quantized; --dequantize decodes them on the way",) if quantized else ()

@@ -22,17 +22,16 @@ def open_source(folder: Path, *, dequantize: bool = False, config: Mapping[str, 
     Args:
         folder: Where it is.
         dequantize: Decode quantized weights; an error where there are none.
-        config: The parsed `config.json`, whose `quantization_config` says how they are quantized.
+        config: The parsed `config.json`, which says how they are quantized, and what they are decoded to.
 
     Raises:
         MscvtError: Where files are missing, damaged or contradict the index, or weights are quantized and that was
             not said, or in a way that can't be decoded.
     """
     source = HuggingFaceSource(folder)
-    said = (config or {}).get("quantization_config")
     if dequantize:
-        return dequantized(source, said)
-    refuse_quantized(source, said)
+        return dequantized(source, config or {})
+    refuse_quantized(source, config or {})
     return source
 
 

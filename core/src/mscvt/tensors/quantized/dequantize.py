@@ -8,10 +8,11 @@ from types import MappingProxyType
 from typing import Any
 
 from mscvt.errors import Faults, MscvtError
-from mscvt.tensors.info import TensorInfo
+from mscvt.tensors.info import FLOATS, TORCH_NAMES, TensorInfo
 from mscvt.tensors.quantized.bitsandbytes import find_bitsandbytes
 from mscvt.tensors.quantized.block_fp8 import BLOCK
 from mscvt.tensors.quantized.block_scaled import find_block_scaled
+from mscvt.tensors.quantized.int8 import find_int8
 from mscvt.tensors.quantized.weight import QuantizedWeight
 from mscvt.tensors.sources import NotedSource, SourceTensor
 
@@ -20,7 +21,6 @@ METHODS = ("fp8", "bitsandbytes")
 
 FOREIGN: Mapping[str, str] = MappingProxyType(
     {
-        ".SCB": "bitsandbytes int8",
         ".qweight": "GPTQ or AWQ",
         ".qzeros": "GPTQ or AWQ",
         ".g_idx": "GPTQ",
@@ -31,6 +31,8 @@ FOREIGN: Mapping[str, str] = MappingProxyType(
     }
 )
 """How names end in releases that other tools quantized -> who does that."""
+_WHOLE_NUMBERS = frozenset({"I8", "U8"})
+"""Dtypes of weights that mean nothing by themselves."""
 _DECODE_ELSEWHERE = (
     "Take the model's bf16 release, or decode it with the tool that quantized it (transformers: "
     "model.dequantize()) and convert what that saves."
@@ -68,18 +70,18 @@ class DequantizedSource:
         self._source.close()
 
 
-def dequantized(source: NotedSource, quantization_config: Mapping[str, Any] | None) -> DequantizedSource:
+def dequantized(source: NotedSource, config: Mapping[str, Any]) -> DequantizedSource:
     """Show the quantized weights of a checkpoint decoded.
 
     Args:
         source: The checkpoint.
-        quantization_config: What `config.json` says under that name, or None.
+        config: The parsed `config.json`; its `quantization_config` says how they are quantized, if anything does.
 
     Raises:
         MscvtError: Where nothing is quantized, it is quantized in a way that can't be decoded, or scales and
             weights don't fit each other.
     """
-    weights = find_quantized(source, quantization_config)
+    weights = find_quantized(source, config)
     if not weights:
         raise MscvtError(
             f"{_where(source)}: no weight is quantized, there is nothing to decode", hint="Leave out --dequantize."
@@ -87,13 +89,13 @@ def dequantized(source: NotedSource, quantization_config: Mapping[str, Any] | No
     return DequantizedSource(source, weights)
 
 
-def refuse_quantized(source: NotedSource, quantization_config: Mapping[str, Any] | None) -> None:
+def refuse_quantized(source: NotedSource, config: Mapping[str, Any]) -> None:
     """See to it that weights which are to be taken as they are mean what they say.
 
     Raises:
         MscvtError: Where any weight is quantized.
     """
-    weights = find_quantized(source, quantization_config)
+    weights = find_quantized(source, config)
     if weights:
         kinds = sorted({weight.kind for weight in weights.values()})
         raise MscvtError(
@@ -103,14 +105,14 @@ def refuse_quantized(source: NotedSource, quantization_config: Mapping[str, Any]
         )
 
 
-def find_quantized(source: NotedSource, quantization_config: Mapping[str, Any] | None) -> dict[str, QuantizedWeight]:
+def find_quantized(source: NotedSource, config: Mapping[str, Any]) -> dict[str, QuantizedWeight]:
     """Every quantized weight of a checkpoint by its name.
 
     Raises:
         MscvtError: As `dequantized`, but for nothing being quantized.
     """
     where = _where(source)
-    method, block = _method(where, quantization_config)
+    method, block = _method(where, config.get("quantization_config"))
     endings = tuple(FOREIGN)
     suspects = [name for name in source.tensors if name.endswith(endings)]
     foreign = {name: who for name in suspects for end, who in FOREIGN.items() if name.endswith(end)}
@@ -126,12 +128,23 @@ def find_quantized(source: NotedSource, quantization_config: Mapping[str, Any] |
         found |= find_block_scaled(source, block, faults)
     if method in (None, "bitsandbytes"):
         found |= find_bitsandbytes(source, faults)
+        found |= find_int8(source, _dtype(config), faults)
+    if not faults:
+        for name in sorted(source.tensors.keys() - found.keys()):
+            if name.endswith(".weight") and (dtype := source.tensors[name].dtype) in _WHOLE_NUMBERS:
+                faults.add(f"{name}: {dtype}, and nothing beside it to decode it with", hint=_DECODE_ELSEWHERE)
     faults.raise_if_any(f"{where}: scales and weights don't fit each other")
     return found
 
 
 def _where(source: NotedSource) -> Path:
     return source.files[0].parent
+
+
+def _dtype(config: Mapping[str, Any]) -> str | None:
+    """The dtype that a model is said to have, by safetensors' name."""
+    said = config.get("dtype") or config.get("torch_dtype")
+    return next((ours for ours, name in TORCH_NAMES.items() if name == said and ours in FLOATS), None)
 
 
 def _method(where: Path, said: Mapping[str, Any] | None) -> tuple[str | None, tuple[int, int]]:
