@@ -33,6 +33,8 @@ class Form:
     """What the factors' args record."""
     config: dict = field(default_factory=dict)
     split: tuple = SPLIT
+    without: str = "\0"
+    """What no key of the factors holds."""
 
 
 def attention(parts, layers=(0, 1, 2, 3)):
@@ -75,6 +77,20 @@ FORMS = {
         split=(*SPLIT, "--ep", "4", "--etp", "1"),
     ),
     "attention alone beside grouped experts": Form("qwen3-moe", attention("o"), {"lora_r": 2}, split=GROUPED),
+    "grouped experts beside other MLPs": Form(
+        "deepseek3",
+        experts(("gate", "up", "down"), (0, 3), layer=2) | {LATENT.format(2, "o_proj"): 2},
+        {"lora_r": 4, "lora_target_modules": ["linear_proj"]},
+        split=GROUPED,
+        without="mlp.linear_fc",
+    ),
+    "grouped experts alone beside other MLPs": Form(
+        "deepseek3",
+        experts(("down",), (0, 3), layer=2),
+        {"lora_r": 2, "lora_target_modules": ["linear_fc2"]},
+        split=GROUPED,
+        without="mlp.linear_fc1",
+    ),
     "divided up projections": Form(
         "deepseek3",
         {LATENT.format(layer, part): 2 for layer in (0, 2) for part in ("q_b_proj", "kv_b_proj")},
@@ -138,7 +154,9 @@ def test_adapter_as_factors_and_exported_again_computes_the_same(form, models, t
     of_adapter = ["--lora-load", adapter, "--save-lora-to-mg", "--save-dir", tmp_path / "factors"]
     said = run("hf2mg", "--load-dir", hf, *of_adapter, *form.split).out
     assert f"--lora-load {tmp_path / 'factors'}" in said
-    args = vars(next(iter(shards_in(tmp_path / "factors").values()))["args"])
+    shards = shards_in(tmp_path / "factors").values()
+    args = vars(next(iter(shards))["args"])
+    assert not any(form.without in key for shard in shards for key in shard["model"])
     assert {name: args[name] for name in form.args} == form.args
     of_base = ["mg2hf", "--load-dir", base, "--lora-load", tmp_path / "factors"]
     run(*of_base, "--save-dir", tmp_path / "back")

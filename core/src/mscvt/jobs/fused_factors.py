@@ -7,7 +7,7 @@ in columns of its own with zeros beside it. What has a smaller rank than the lar
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from math import frexp, isclose
@@ -100,7 +100,7 @@ def fuse(adapter: FittedAdapter, description: Description, book: FactorBook, dia
     alpha, folded = _scale(adapter, rank, faults)
     _check_folded(folded, source, faults)
     faults.raise_if_any("the adapter has no form as factors of a training run")
-    targets = frozenset(dialect.target_module(weight.key) for weight in runs)
+    targets = _targets(runs, weights, dialect)
     factored, seen = [], set[tuple[str, ...]]()
     for weight in weights:
         if dialect.is_grouped(weight.key) or dialect.target_module(weight.key) in targets:
@@ -111,6 +111,21 @@ def fuse(adapter: FittedAdapter, description: Description, book: FactorBook, dia
                 factored.append(replace(one, a=replace(one.a, is_copy=is_copy)))
                 seen.add(one.a.names)
     return Fused(tuple(factored), rank, alpha, targets, adapter.views(zeros, folded), is_stacked)
+
+
+def _targets(changed: Iterable[Parameter], all_weights: Iterable[Parameter], dialect: LoraNames) -> frozenset[str]:
+    """The modules that training must be told of: those with anything in them.
+
+    Factors of grouped experts are there whatever is told, so they name their module only where no other weight has one
+    of that name, which would get factors too, or where nothing else is changed.
+    """
+
+    def modules(weights: Iterable[Parameter], *, grouped: bool) -> set[str]:
+        return {dialect.target_module(weight.key) for weight in weights if dialect.is_grouped(weight.key) == grouped}
+
+    experts = modules(changed, grouped=True)
+    alone = experts - modules(all_weights, grouped=False)
+    return frozenset(modules(changed, grouped=False) | alone or experts)
 
 
 def _members(weight: Parameter, adapter: FittedAdapter) -> list[Member | None]:
