@@ -46,6 +46,7 @@ MISTAKES = {
     'noted={"target_tensor_paralel_size": "no"}': "speaks of target_tensor_paralel_size, expected names of options, "
     "such as target_tensor_parallel_size",
     'noted="moe_grouped_gemm"': "is 'moe_grouped_gemm', expected option -> what to say",
+    'flags={"megatrn": ["--swap"]}': "speaks of megatrn, expected names of dialects, such as megatron",
     'dialects=("megatrn",)': "speaks of megatrn, expected names of dialects, such as megatron",
     'dialects="megatron"': "is 'megatron', expected a tuple of strings: ('megatron',)",
     'args={"num_layers": 7}': "give num_layers, which is a field: what config.json says of it is recorded",

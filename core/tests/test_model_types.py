@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from small_plugins import ACME, CONFIG, H, family_of, raises, registry_of
 
-from mscvt import DECODER, DENSE, Layer, MscvtError, Own, count, flag, whole
+from mscvt import DECODER, DENSE, Layer, MscvtError, Own, count, counts, flag, whole
 from mscvt.dialects.mindspeed import training_flags
 from mscvt.dialects.options import Options
 from mscvt.jobs.models import model_from_config
@@ -43,7 +43,7 @@ def test_sizes_that_are_no_whole_numbers_name_the_plugin(sizes):
 FUNCTIONS = {
     "sizes": lambda registry: registry.family("acme").sizes(H),
     "args": lambda registry: registry.family("acme").args(H, LAYERS),
-    "flags": lambda registry: registry.family("acme").flags(H, H),
+    "flags": lambda registry: registry.family("acme").flags(H, LAYERS, H, "mindspeed"),
     "left_out": lambda registry: registry.family("acme").left_out(H),
     "respell": lambda registry: registry.family("acme").respelled(CONFIG),
     "matches": lambda registry: registry.recognise(CONFIG),
@@ -70,11 +70,11 @@ ANSWERS = {
 @pytest.mark.parametrize(("what", "answer", "message"), ANSWERS.values(), ids=ANSWERS)
 def test_answer_of_a_wrong_kind_names_plugin_and_function(what, answer, message):
     with raises(what, message):
-        FUNCTIONS[what](registry_of(model_type=replace(ACME, **{what: lambda _: answer})))
+        FUNCTIONS[what](registry_of(model_type=replace(ACME, **{what: lambda *_: answer})))
 
 
 def test_flags_are_those_of_the_models_sizes_and_end_the_training_flags():
-    made = family_of(model_type=replace(ACME, flags=lambda h: [f"--width {h['hidden_size']}", "--swap"]))
+    made = family_of(model_type=replace(ACME, flags=lambda h, layers: [f"--width {h['hidden_size']}", "--swap"]))
     model = model_from_config(made, CONFIG, Options(), "config.json")
     assert training_flags(made, model.options, model.h, model.kept, {})[-2:] == ("--width 8", "--swap")
 
@@ -83,10 +83,59 @@ def test_flags_may_name_what_is_recorded_and_what_a_model_lacks_is_left_out():
     said = ("rotary_base", "swap", "off", "lacking", "--ratios {ratios}", "factors", "--plain")
     fields = {"lacking": count("lacking", default=None)}
     args = {"rotary_base": 5.5, "swap": True, "off": False, "ratios": [0, 4], "factors": {"long_factor": "a b"}}
-    flags = family_of(model_type=replace(ACME, flags=said, fields=fields)).flags(H, args)
+    flags = family_of(model_type=replace(ACME, flags=said, fields=fields)).flags(H, LAYERS, args, "megatron")
     assert flags == ("--rotary-base 5.5", "--swap", "--ratios 0 4", "--long-factor 'a b'", "--plain")
     with raises("flags", "they speak of sawp, which is no field and not in args"):
-        family_of(model_type=replace(ACME, flags=("sawp",))).flags(H, args)
+        family_of(model_type=replace(ACME, flags=("sawp",))).flags(H, LAYERS, args, "mindspeed")
+
+
+def test_megatron_is_told_what_a_family_says_under_its_own_names_and_once():
+    said = replace(
+        ACME,
+        args={"rotary_interleaved": True, "add_rmsnorm_offset": True, "post_norm": True, "window": [3, 4]},
+        flags=("add_rmsnorm_offset", "--rotary-base {rotary_base}.5", "--window-size {window}", "rotary_interleaved"),
+    )
+    made = family_of(model_type=said)
+    model = model_from_config(made, CONFIG, Options(dialect="megatron"), "config.json")
+    told = model.dialect.training_flags(made, model.options, model.h, model.kept, {})
+    base = f"--rotary-base {model.h['rotary_base']}.5"
+    assert told[-4:] == ("--apply-layernorm-1p", base, "--window-size 3 4", "--rotary-interleaved")
+    assert len({each.partition(" ")[0] for each in told}) == len(told)
+    args = model.dialect.make_args(made, model.h, model.options, model.kept, ())
+    assert args["rotary_interleaved"] is args["apply_layernorm_1p"] is True
+    assert not {"post_norm", "window"} & args.keys()
+
+
+def test_flags_are_told_under_every_dialect_or_under_the_one_that_they_are_said_for():
+    def of(**flags):
+        made = family_of(model_type=replace(ACME, **flags))
+        return [made.flags(H, LAYERS, H, dialect) for dialect in ("mindspeed", "megatron")]
+
+    assert of(flags=("--swap",)) == [("--swap",)] * 2
+    assert of(flags={"mindspeed": ("--swap", "hidden_size")}) == [("--swap", "--hidden-size 8"), ()]
+    assert of(flags={"megatron": lambda h, layers: [f"--rows {len(layers)}"]}) == [(), ("--rows 2",)]
+
+
+def test_functions_are_given_the_sizes_of_the_layers_that_are_kept():
+    """What is left out has no entry in a list, as nothing is recorded of it."""
+    fields = {"ratios": counts("ratios", each_layer=True)}
+
+    def said(h, layers):
+        return [f"--ratios {h['ratios']} of {h['num_layers']} for {[layer.index for layer in layers]}"]
+
+    made = family_of(model_type=replace(ACME, fields=fields, flags=said))
+    kept, h = [Layer(0, DENSE), Layer(2, DENSE), Layer(4, DENSE, mtp=0)], {**H, "ratios": [5, 6, 7, 8, 9]}
+    assert made.flags(h, kept, h, "mindspeed") == ("--ratios [5, 7, 9] of 2 for [0, 2, 4]",)
+    assert made.flags({**h, "num_layers": 2}, kept, h, "mindspeed")[0].startswith("--ratios [5, 6, 7, 8, 9] of 2")
+
+
+def test_lists_with_an_entry_for_each_layer_are_told_as_the_training_script_reads_them():
+    args = {"no_rope_freq": [0, 0, 1], "moe_layer_freq": [True, False], "compress_ratios": [0, 4], "rows": (1, 1)}
+    said = ("no_rope_freq", "moe_layer_freq", "compress_ratios", "--linear-attention-freq {rows}", "--rows {rows}")
+    assert family_of(model_type=replace(ACME, flags=said)).flags(H, LAYERS, args, "mindspeed") == (
+        *("--no-rope-freq '([0]*2+[1]*1)'", "--moe-layer-freq '([1]*1+[0]*1)'", "--compress-ratios 0 4"),
+        *("--linear-attention-freq '([1]*2)'", "--rows 1 1"),
+    )
 
 
 def test_names_of_a_model_type_hold_where_the_hook_says_nothing_and_some_only_where_a_field_is_true():
@@ -153,7 +202,7 @@ def test_args_that_are_plain_are_given_as_they_are():
     plain = {"a": 1, "b": [1.5, None, (True, "x")], "c": {"d": {}}}
     assert family_of(model_type=replace(ACME, args=plain)).args(H, LAYERS) == plain
     given = replace(ACME, args=lambda h, layers: {"n": h["num_layers"], "kept": len(layers)})
-    assert family_of(model_type=given).args(H, LAYERS) == {"n": 4, "kept": 2}
+    assert family_of(model_type=given).args(H, LAYERS) == {"n": 2, "kept": 2}
 
 
 AT_LOAD = {
@@ -173,6 +222,7 @@ AT_LOAD = {
     "sizes": (replace(ACME, sizes={"slot": 3}), "sizes of 'acme' is {'slot': 3}, expected a function"),
     "respell": (replace(ACME, respell={}), "respell of 'acme' is {}, expected a function"),
     "flags": (replace(ACME, flags="--swap"), "flags of 'acme' is '--swap', expected a list of words, or a function"),
+    "flags of a dialect": (replace(ACME, flags={"megatron": "--swap"}), "flags of 'acme' is {'megatron': '--swap'}, "),
     "brace": (replace(ACME, flags=("--w {swap",)), "flags of 'acme' is ('--w {swap',), expected a list of words"),
     "names": (
         replace(ACME, names=DECODER["attention"]),

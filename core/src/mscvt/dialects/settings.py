@@ -53,11 +53,17 @@ _FAMILYS = frozenset({None, "default", "longrope"})
 """No scaling, and that whose numbers are the family's business."""
 
 
-def settings_of(config: Mapping[str, Any], *, has_experts: bool, is_biased: bool = False) -> dict[str, Any]:
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+def settings_of(
+    config: Mapping[str, Any], said: Mapping[str, Any] = NOTHING, *, has_experts: bool, is_biased: bool = False
+) -> dict[str, Any]:
     """What a `config.json` says: argument -> value, without those that training has anyway.
 
     Args:
         config: The configuration, as the family spells it.
+        said: What the family says in the place of it, by arguments.
         has_experts: Whether there is anything to route.
         is_biased: Whether experts are chosen by their scores and a bias.
     """
@@ -67,7 +73,7 @@ def settings_of(config: Mapping[str, Any], *, has_experts: bool, is_biased: bool
         found[_TYPE] = kind
         found |= {name: numbers[path] for name, path in _SCALING[kind].items()}
     if has_experts:
-        found |= _routing(_said_of_routing(config), is_biased=is_biased)
+        found |= _routing(_said_of_routing(config, said), is_biased=is_biased)
     return _worth_saying(found)
 
 
@@ -81,7 +87,9 @@ def recorded_settings(args: Mapping[str, Any], *, has_experts: bool, is_biased: 
     return _worth_saying(found)
 
 
-def unsaid(config: Mapping[str, Any], *, has_experts: bool, is_biased: bool = False) -> tuple[str, ...]:
+def unsaid(
+    config: Mapping[str, Any], said: Mapping[str, Any] = NOTHING, *, has_experts: bool, is_biased: bool = False
+) -> tuple[str, ...]:
     """What training has no option for that is known here, one line each; `settings_of` has the rest."""
     notes = []
     kind, _ = _scaling(config)
@@ -89,10 +97,10 @@ def unsaid(config: Mapping[str, Any], *, has_experts: bool, is_biased: bool = Fa
         notes.append(f"config.json scales rotary embeddings ({shown(kind)}), for which no option of training is known")
     if not has_experts:
         return tuple(notes)
-    said = _said_of_routing(config)
-    routed = _routing(said, is_biased=is_biased)
+    found = _said_of_routing(config, said)
+    routed = _routing(found, is_biased=is_biased)
     topk, chosen = routed[_TOPK], routed[_CHOSEN]
-    if routed[_SCORES] == "sigmoid" and said[_NORMALISED] is False and topk != 1:
+    if routed[_SCORES] == "sigmoid" and found[_NORMALISED] is False and topk != 1:
         notes.append(
             "config.json leaves the weights of chosen experts as they are (norm_topk_prob is false), and training "
             "makes those of sigmoid scores sum to one"
@@ -106,12 +114,12 @@ def unsaid(config: Mapping[str, Any], *, has_experts: bool, is_biased: bool = Fa
     return tuple(notes)
 
 
-def _said_of_routing(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Argument -> what a configuration says, None where nothing."""
-    said = {name: lookup(config, paths) for name, (paths, _) in _ROUTER.items()}
+def _said_of_routing(config: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
+    """Argument -> what the family or else a configuration says, None where nothing."""
+    found = {name: said.get(name, lookup(config, paths)) for name, (paths, _) in _ROUTER.items()}
     if config.get("topk_method") == "greedy":
-        said[_GROUPS] = None
-    return said
+        found[_GROUPS] = None
+    return found
 
 
 def _routing(said: Mapping[str, Any], *, is_biased: bool) -> dict[str, Any]:

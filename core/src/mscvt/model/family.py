@@ -62,6 +62,10 @@ class Own:
     keeps_dtype: bool = False
 
 
+Flags = Sequence[str] | Callable[[Hyperparameters, Sequence[Layer]], Sequence[str]]
+"""What the training script must be told: flags, or a function that gives them."""
+
+
 def matches_every(_config: Mapping[str, Any]) -> bool:
     """What tells a model type apart that is told apart by its `model_type` alone."""
     return True
@@ -97,7 +101,8 @@ class ModelType:
             the hyperparameters and the layers that are kept.
         flags: What the training script must be told of the model itself: names of hyperparameters or of `args`, and
             flags as they are written, with such names in braces; what a model lacks is left out. Or a function that
-            gives flags for its hyperparameters.
+            gives flags for the hyperparameters and the layers that are kept. They are told under every dialect; a table
+            dialect -> flags has those of each.
         ignored: Patterns (`fnmatch`) of source tensors that hold no weights, such as old rotary buffers.
         spellings: Name of a source tensor -> the one that `mscvt_names` gives it, where sources differ in names.
         repeats_ends: Whether checkpoints have the tensors of the ends that the block `mtp` names again, where nothing
@@ -122,7 +127,7 @@ class ModelType:
     args: Mapping[str, Any] | Callable[[Hyperparameters, Sequence[Layer]], Mapping[str, Any]] = field(
         default_factory=dict
     )
-    flags: Sequence[str] | Callable[[Hyperparameters], Sequence[str]] = ()
+    flags: Flags | Mapping[str, Flags] = ()
     ignored: tuple[str, ...] = ("*.rotary_emb.inv_freq",)
     spellings: Mapping[str, str] = field(default_factory=dict)
     repeats_ends: bool = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,12 @@ def of_kept_layers(h: Hyperparameters, model_type: ModelType, kept: Iterable[Lay
     indices = [layer.index for layer in kept if layer.mtp is None]
     lists = {name: h[name] for name, entry in model_fields(model_type).items() if entry.each_layer and name in h}
     return {name: [*(items[i] for i in indices), *items[h["num_layers"] :]] for name, items in lists.items()}
+
+
+def sizes_of_kept(h: Hyperparameters, model_type: ModelType, kept: Sequence[Layer]) -> Hyperparameters:
+    """The sizes of a model of which some layers are left out; the way back knows no others."""
+    count = sum(layer.mtp is None for layer in kept)
+    return h if count == h["num_layers"] else {**h, **of_kept_layers(h, model_type, kept), "num_layers": count}
 
 
 def shown_value(value: Any) -> str:

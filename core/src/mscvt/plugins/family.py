@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from mscvt.errors import Faults, MscvtError
 from mscvt.layout.rules import Rule, check_rule, fields_in, whole
 from mscvt.model.family import DENSE, MODEL, MOE, MTP, Hyperparameters, Layer, ModelType
-from mscvt.model.hyperparameters import model_fields
+from mscvt.model.hyperparameters import model_fields, sizes_of_kept
 from mscvt.parallel.topology import Topology
 from mscvt.plugins.answers import is_names, is_plain, is_rule, is_sizes, is_words
 from mscvt.plugins.flags import filled, spoken_of
@@ -213,22 +213,33 @@ class Family:
     def args(self, h: Hyperparameters, layers: Sequence[Layer]) -> Mapping[str, Any]:
         """What the model type adds to `args` for the layers that are kept."""
         given = self.model_type.args
-        args = self._try("args", lambda: given(h, layers)) if callable(given) else given
+        sizes = sizes_of_kept(h, self.model_type, layers)
+        args = self._try("args", lambda: given(sizes, layers)) if callable(given) else given
         if not isinstance(args, Mapping) or not is_plain(dict(args)):
             raise self._wrong("args", f"it gives {args!r:.200}, expected names of plain values (numbers, text, lists)")
         return args
 
-    def flags(self, h: Hyperparameters, args: Mapping[str, Any]) -> tuple[str, ...]:
-        """What the training script must be told of the model itself, whose `args` are these."""
-        given = self.model_type.flags
-        flags = self._try("flags", lambda: given(h) if callable(given) else given)
-        if not is_words(flags):
-            raise self._wrong("flags", f"it returned {flags!r:.200}, expected a list of words")
-        if not callable(given):
-            if unknown := sorted(spoken_of(given) - args.keys() - model_fields(self.model_type).keys()):
-                raise self._wrong("flags", f"they speak of {', '.join(unknown)}, which is no field and not in args")
-            flags = filled(given, args)
-        return tuple(flags)
+    def flags(
+        self, h: Hyperparameters, layers: Sequence[Layer], args: Mapping[str, Any], dialect: str
+    ) -> tuple[str, ...]:
+        """What the training script of a dialect must be told of the model itself.
+
+        Args:
+            h: The model's sizes.
+            layers: The layers that are kept.
+            args: What is recorded of the model.
+            dialect: The dialect's name.
+        """
+        given: Any = self.model_type.flags
+        given = given.get(dialect, ()) if isinstance(given, Mapping) else given
+        if callable(given):
+            flags = self._try("flags", lambda: given(sizes_of_kept(h, self.model_type, layers), layers))
+            if not is_words(flags):
+                raise self._wrong("flags", f"it returned {flags!r:.200}, expected a list of words")
+            return tuple(flags)
+        if unknown := sorted(spoken_of(given) - args.keys() - model_fields(self.model_type).keys()):
+            raise self._wrong("flags", f"they speak of {', '.join(unknown)}, which is no field and not in args")
+        return tuple(filled(given, args))
 
     def left_out(self, h: Hyperparameters) -> Mapping[str, str]:
         """Pattern of source tensors that are not converted -> why."""

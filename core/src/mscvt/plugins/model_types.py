@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -43,7 +43,7 @@ def served_types(hook: Callable[[], Any], options: type[Any] | None, *, names_ho
 _TABLES: Mapping[str, tuple[Callable[[Any], bool], str]] = MappingProxyType(
     {
         **dict.fromkeys(("matches", "sizes", "respell", "left_out"), (callable, "a function")),
-        "flags": (lambda value: callable(value) or is_flags(value), "a list of words, or a function"),
+        "flags": (lambda value: is_flags(value) or is_table(value, is_flags), "a list of words, or a function"),
         "names": (is_names, "block -> role -> name"),
         "names_if": (lambda value: is_table(value, is_names), "hyperparameter -> block -> role -> name"),
         "own": (lambda value: is_table(value, is_own), "block -> a list of Own"),
@@ -94,6 +94,7 @@ def _check_options(model_type: ModelType, table: Mapping[str, Row]) -> None:
         "refused": (model_type.refused, table, "options"),
         "noted": (model_type.noted, table, "options"),
         "dialects": (model_type.dialects, table["dialect"].choices, "dialects"),
+        "flags": (_dialects_of(model_type.flags), table["dialect"].choices, "dialects"),
     }
     for attribute, (names, known, what) in spoken.items():
         if unknown := sorted(set(names) - set(known)):
@@ -102,3 +103,8 @@ def _check_options(model_type: ModelType, table: Mapping[str, Row]) -> None:
                 f"{attribute} of {model_type.name!r} speaks of {', '.join(unknown)}, expected names of {what}, "
                 f"such as {' or '.join(near[:2])}"
             )
+
+
+def _dialects_of(flags: Any) -> Sequence[str]:
+    """The dialects that flags are told under, where they say so."""
+    return tuple(flags) if isinstance(flags, Mapping) else ()

@@ -80,7 +80,7 @@ def _respell(config: Mapping[str, Any]) -> Mapping[str, Any]:
 def mscvt_model_types() -> Sequence[ModelType]:
     """Serve `phi3.5`, which is Phi-3 and Phi-4 too, and `phi3.5-moe`."""
     return [
-        ModelType("phi3.5", ("phi3",), ROPE, respell=_respell, flags=("longrope",), names=PACKED),
+        ModelType("phi3.5", ("phi3",), ROPE, respell=_respell, flags={"mindspeed": ("longrope",)}, names=PACKED),
         ModelType(
             "phi3.5-moe",
             ("phimoe",),

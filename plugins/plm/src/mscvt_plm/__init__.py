@@ -13,7 +13,8 @@ REFUSED = {
     "transformer_impl": "models are trained with local modules alone",
 }
 ARGS = {"squared_relu": True, "swiglu": False, "fc_type": "up_down"}
-FLAGS = ("--spec mindspeed_llm.tasks.models.spec.plm_spec layer_spec", "squared_relu", "--rope-scaling-type plm")
+_SPEC = "--spec mindspeed_llm.tasks.models.spec.plm_spec layer_spec"
+FLAGS = {"mindspeed": (_SPEC, "squared_relu", "--rope-scaling-type plm")}
 
 
 @hookimpl

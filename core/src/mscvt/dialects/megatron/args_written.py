@@ -15,14 +15,17 @@ from mscvt.dialects.sizes import sizes
 from mscvt.model.family import Hyperparameters, Layer
 from mscvt.plugins.family import Family
 
-_OF_FAMILIES: Mapping[str, str] = MappingProxyType(
+OF_FAMILIES: Mapping[str, str] = MappingProxyType(
     {
         "add_bias_linear": "add_bias_linear",
         "add_qkv_bias": "add_qkv_bias",
         "squared_relu": "squared_relu",
+        "quick_geglu": "quick_geglu",
         "swiglu": "swiglu",
         "normalization": "normalization",
         "position_embedding_type": "position_embedding_type",
+        "rotary_interleaved": "rotary_interleaved",
+        "no_rope_freq": "no_rope_freq",
         "moe_router_enable_expert_bias": "moe_router_enable_expert_bias",
         "moe_shared_expert_intermediate_size": "moe_shared_expert_intermediate_size",
         "shared_expert_gate": "moe_shared_expert_gate",
@@ -60,7 +63,7 @@ def settings(family: Family, h: Hyperparameters, kept: Sequence[Layer]) -> dict[
     """What Megatron-LM wants to know of a model besides its sizes."""
     roles = family.roles(kept, h)
     said = said_by_roles(family, h, kept) | dict(family.args(h, kept))
-    found = {ours: said[theirs] for theirs, ours in _OF_FAMILIES.items() if theirs in said}
+    found = {ours: said[theirs] for theirs, ours in OF_FAMILIES.items() if theirs in said}
     if any(role.startswith("mixer.") for role in roles):
         found["hybrid_override_pattern"] = "M" * sum(layer.mtp is None for layer in kept)
     if h.get("num_experts"):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 from typing import Any
 
+from mscvt.dialects.megatron.args_written import OF_FAMILIES, make_args
 from mscvt.dialects.megatron.args_written import settings as settings_of
 from mscvt.dialects.options import MEGATRON, Options
 from mscvt.model.family import Hyperparameters, Layer
 from mscvt.model.options import flag, rows_in
 from mscvt.plugins.family import Family
+from mscvt.plugins.flags import told
 
 _NOT_PASSED = frozenset({"expert_tensor_parallel_size", "transformer_impl"})
 """Recorded options that are passed in a way of their own."""
@@ -64,7 +65,19 @@ def training_flags(
     words.append(f"--make-vocab-size-divisible-by {options.make_vocab_size_divisible_by}")
     if not h.get("tie_word_embeddings"):
         words.append("--untie-embeddings-and-output-weights")
-    return tuple(words)
+    theirs = _of_family(family, h, kept, make_args(family, h, options, kept, ()))
+    return (*(each for each in words if each.partition(" ")[0] not in theirs), *theirs.values())
+
+
+def _of_family(family: Family, h: Hyperparameters, kept: Sequence[Layer], args: Mapping[str, Any]) -> Mapping[str, str]:
+    """Option -> what the family says of it, and its value; those that Megatron-LM calls otherwise as it does."""
+    renamed = {flag(theirs): flag(ours) for theirs, ours in OF_FAMILIES.items()}
+    found = {}
+    for each in family.flags(h, kept, {**family.args(h, kept), **args}, MEGATRON):
+        option, _, value = each.partition(" ")
+        option = renamed.get(option, option)
+        found[option] = f"{option} {value}".rstrip()
+    return found
 
 
 def _routing(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,11 +108,6 @@ def _words_of(settings: Mapping[str, Any], h: Hyperparameters, roles: frozenset[
     said |= {name: value for name, value in settings.items() if name != "add_bias_linear"}  # holds unless disabled
     words = []
     for name, value in said.items():
-        if isinstance(value, list):
-            runs = ((kind, len(list(run))) for kind, run in groupby(value))
-            words.append(f"{flag(name)} '({'+'.join(f'[{kind}]*{count}' for kind, count in runs)})'")
-        elif value is True:
-            words.append(flag(name))
-        elif value not in (None, False):
-            words.append(f"{flag(name)} {value}")
+        if value not in (None, False):
+            words.append(told(flag(name), value))
     return words

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from mscvt.dialects.options import MINDSPEED, Options
 from mscvt.model.family import Hyperparameters, Layer
 from mscvt.model.options import flag, rows_in
 from mscvt.plugins.family import Family
+from mscvt.plugins.flags import told
 
 _RENAMED = {
     "moe_intermediate_size": "--moe-ffn-hidden-size",
@@ -61,7 +61,7 @@ def training_flags(
     words["--make-vocab-size-divisible-by"] = options.make_vocab_size_divisible_by or 1
     words["--untie-embeddings-and-output-weights"] = not h.get("tie_word_embeddings")
     words |= {flag(name): value for name, value in settings.items()}
-    theirs = {each.partition(" ")[0]: each for each in family.flags(h, args)}
+    theirs = {each.partition(" ")[0]: each for each in family.flags(h, kept, args, MINDSPEED)}
     ours = {name: value for name, value in words.items() if value is not None and value is not False}
     return (*(_written(name, value) for name, value in ours.items() if name not in theirs), *theirs.values())
 
@@ -80,8 +80,4 @@ def _model_flags(args: Mapping[str, Any], h: Hyperparameters) -> dict[str, Any]:
 
 
 def _written(name: str, value: Any) -> str:
-    if value is True:
-        return name
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return f"{name} {shlex.quote(str(value))}"
+    return told(name, int(value) if isinstance(value, float) and value.is_integer() else value)
