@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from mscvt import DECODER_FIELDS, ROLES
 from mscvt.dialects import mindspeed
 from mscvt.dialects.options import Options
 from mscvt.model.options import with_defaults
+from mscvt.testing import FamilyContract
 
 PAGE = Path(__file__).parents[1] / "docs/writing-a-plugin.md"
 
@@ -34,9 +36,18 @@ def roles() -> str:
     return "".join(f"| `{role}` | {what} | `{keys[role]}` |\n" for role, what in ROLES.items())
 
 
+def attributes() -> str:
+    """The rows of what a contract is told, from its docstring."""
+    _, _, said = inspect.cleandoc(FamilyContract.__doc__ or "").partition("Attributes:\n")
+    entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", said, re.MULTILINE)
+    return "".join(f"| `{name}` | {' '.join(text.split())} |\n" for name, text in entries)
+
+
 def render(text: str) -> str:
     """The page with its tables as the code has them."""
-    for title, body in (("| hyperparameter |", fields()), ("| role |", roles())):
+    tables = {"hyperparameter": fields(), "role": roles(), "attribute of the class": attributes()}
+    for heading, body in tables.items():
+        title = f"| {heading} |"
         pattern = re.compile(rf"(^{re.escape(title)}.*\n\|[-|]+\|\n)(?:\|.*\n)*", re.MULTILINE)
         text, count = pattern.subn(lambda match, rows=body: match[1] + rows, text)
         if count != 1:

@@ -104,6 +104,7 @@ class TestGlm5(FamilyContract):
     config = GLM5
     real = GlmMoeDsaConfig, GlmMoeDsaForCausalLM
     conventions = Conventions(indexer_rope_interleave=True)
+    not_saved = ("index_topk_freq", "index_skip_topk_offset")
     cases = ("one_rank", "pp2_noop", "three_layers", "tp2_mm_split", "tp2_pp2_ep2_grouped", "pp2_dualpipev_mtp2")
     options = {
         "tp2_pp2_virtual_stages_mtp2": Options(

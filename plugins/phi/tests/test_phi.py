@@ -47,6 +47,7 @@ class TestPhi35(FamilyContract):
     model_type = "phi3.5"
     config = CONFIG
     real = Phi3Config, Phi3ForCausalLM
+    not_saved = ("longrope",)
 
 
 class TestPhi35WithoutKeyValueHeads(TestPhi35):
@@ -90,6 +91,7 @@ class TestPhi35Moe(FamilyContract):
     model_type = "phi3.5-moe"
     config = MIXTURE
     real = PhimoeConfig, PhimoeForCausalLM
+    not_saved = ("longrope", "rotary_percent")
     conventions = Conventions(router="sparsemixer")
 
 

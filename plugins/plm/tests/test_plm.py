@@ -45,6 +45,7 @@ UNSAID = {
 class TestPlm(FamilyContract):
     model_type = "plm"
     config = CONFIG
+    options = {"megatron_0.18": Options(dialect="megatron", megatron_core_version="0.18")}
 
 
 class TestPlmWithLittleSaid(TestPlm):

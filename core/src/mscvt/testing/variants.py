@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mscvt.dialects.options import Options
+from mscvt.dialects.options import MEGATRON, TORCH_DIST, Options
 
 
 def _options(tp: int = 1, pp: int = 1, ep: int | None = None, **others: Any) -> Options:
@@ -16,6 +16,10 @@ def _options(tp: int = 1, pp: int = 1, ep: int | None = None, **others: Any) -> 
 
 STANDARD: Mapping[str, tuple[str | None, Options]] = {
     "one_rank": (None, _options()),
+    "megatron_tp2_pp2": (None, _options(tp=2, pp=2, dialect=MEGATRON)),
+    "megatron_tp2_ep2_grouped": ("moe", _options(tp=2, ep=2, dialect=MEGATRON, moe_grouped_gemm=True)),
+    "megatron_mtp2": ("mtp", _options(dialect=MEGATRON, mtp_num_layers=2)),
+    "megatron_distributed": (None, _options(dialect=MEGATRON, ckpt_format=TORCH_DIST)),
     "tp2": (None, _options(tp=2)),
     "tp2_pp2_padded_vocabulary": (None, _options(tp=2, pp=2, make_vocab_size_divisible_by=8)),
     "pp4": (None, _options(pp=4)),

@@ -10,10 +10,11 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
+from mscvt.dialects.known import dialect_of
 from mscvt.dialects.options import Options
 from mscvt.dialects.registry import load_registry
-from mscvt.errors import Faults
-from mscvt.model.options import check_refused
+from mscvt.errors import Faults, MscvtError
+from mscvt.model.options import check_refused, with_defaults
 from mscvt.plugins.family import Family
 from mscvt.plugins.registry import Registry
 from mscvt.testing.forward import (
@@ -23,7 +24,9 @@ from mscvt.testing.forward import (
 )
 from mscvt.testing.sources import (
     features_of,
+    layers_of,
     mtp_layers,
+    sizes_of,
     source_tensors,
 )
 from mscvt.testing.variants import STANDARD
@@ -31,11 +34,19 @@ from mscvt.testing.variants import STANDARD
 _COMPUTED = "test_roles_compute_the_logits_of_the_real_class"
 
 
-def _is_refused(options: Options, family: Family) -> bool:
-    """Whether models of this type can't have one of the options."""
-    faults = Faults()
-    check_refused(options, family.model_type.refused, family.model_type.name, faults)
-    return bool(faults)
+def _is_refused(options: Options, family: Family, config: Mapping[str, Any]) -> bool:
+    """Whether models of this type can't have one of the options, or the dialect can't have the model."""
+    faults, dialect, model_type = Faults(), dialect_of(options), family.model_type
+    check_refused(options, model_type.refused, model_type.name, faults)
+    if faults or dialect.IS_USUAL:
+        return bool(faults)
+    h, layers, filled = sizes_of(family, config), layers_of(family, config), with_defaults(options)
+    try:
+        dialect.check(filled, h, family.parts(layers, h))
+    except MscvtError:
+        return True
+    rules = dialect.rules(filled, h)
+    return dialect.NAME not in model_type.dialects and bool(family.rules(h, rules.blocks, rules.prefixes))
 
 
 @cache
@@ -58,7 +69,9 @@ class Contract:
     blocks: ClassVar[Mapping[str, Block]] = {}
     not_computed: ClassVar[str] = ""
     renamed_fields: ClassVar[Mapping[str, str]] = {}
+    not_saved: ClassVar[Collection[str]] = ()
     whole: ClassVar[Collection[str]] = ()
+    differs: ClassVar[Collection[str]] = ()
     cases: ClassVar[Collection[str]] = tuple(STANDARD)
     options: ClassVar[Mapping[str, Options]] = {}
 
@@ -71,7 +84,7 @@ class Contract:
         return {
             name: options
             for name, options in standard.items()
-            if (options.mtp_num_layers or 0) <= depth and not _is_refused(options, family)
+            if (options.mtp_num_layers or 0) <= depth and not _is_refused(options, family, cls.config)
         } | dict(cls.options)
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from mscvt.dialects import mindspeed
-from mscvt.dialects.options import Options
 from mscvt.errors import MscvtError
 from mscvt.layout.rules import fields_in
 from mscvt.model.family import MODEL, MTP
 from mscvt.model.hyperparameters import hyperparameters, model_fields
-from mscvt.model.options import with_defaults
 from mscvt.plugins.family import Family
 from mscvt.plugins.registry import Registry
 from mscvt.testing.contract.base import Contract
+from mscvt.testing.contract.replaced import differences, own_rules
 from mscvt.testing.sources import (
     describe_whole,
     layers_of,
@@ -75,9 +73,7 @@ class DescriptionTests(Contract):
 
     def test_matrices_of_own_rules_are_cut(self, family: Family) -> None:
         """A matrix without cuts is on every rank; one that is meant so is listed in `whole`."""
-        h = sizes_of(family, self.config)
-        rules = mindspeed.rules(with_defaults(Options()), {})
-        own = {rule.key for rule in family.rules(h, rules.blocks, rules.prefixes)}
+        own = {rule.key for rule in own_rules(family, self.config)}
         uncut = {
             key: parameter.layout.left[0].shape
             for parameter in describe_whole(family, self.config).parameters
@@ -87,4 +83,14 @@ class DescriptionTests(Contract):
         forgotten = [f"{key} {list(shape)}" for key, shape in matrices.items() if key not in self.whole]
         assert not forgotten, (
             f"mscvt_split_rules of {self.model_type} gives no cuts, and `whole` doesn't list: {forgotten}"
+        )
+
+    def test_own_rules_do_what_the_core_does_with_the_same_roles(self, family: Family) -> None:
+        """A rule with the roles of one of the core's has its key, its elements in its places and its cuts.
+
+        One that differs on purpose has its key in `differs`.
+        """
+        found = {key: what for key, what in differences(family, self.config) if key not in self.differs}
+        assert not found, f"mscvt_split_rules of {self.model_type} differs from the core, and `differs` lists not: " + (
+            "; ".join(f"{key} ({what})" for key, what in found.items())
         )

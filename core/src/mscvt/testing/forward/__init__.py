@@ -12,6 +12,7 @@ can't be deceived so: the model's own class and this forward pass, which knows t
 It is written for small models on a CPU: float32, every expert computed for every token, nothing cached.
 """
 
+from mscvt.testing.forward.attention import grouped_attention
 from mscvt.testing.forward.decoder import forward
 from mscvt.testing.forward.linear import normalized, projected
 from mscvt.testing.forward.model import Block, Conventions, Model
@@ -28,6 +29,7 @@ __all__ = [
     "Roles",
     "disagreement",
     "forward",
+    "grouped_attention",
     "logits_of",
     "normalized",
     "projected",
