@@ -141,7 +141,10 @@ def complete(values: dict[str, Any], model_type: ModelType, faults: Faults) -> N
         faults.add(f"{heads} attention heads don't divide into {values['num_query_groups']} kv groups")
     if "kv_channels" not in values:
         if hidden % heads:
-            faults.add(f"hidden size {hidden} doesn't divide into {heads} heads and there is no head_dim")
+            faults.add(
+                f"hidden size {hidden} doesn't divide into {heads} heads and there is no head_dim",
+                hint="Put head_dim into config.json; for a checkpoint of training, --hf-cfg-dir gives it the model's.",
+            )
         values["kv_channels"] = hidden // heads
     if values.get("rotary_dim"):
         values.setdefault("rotary_percent", values["rotary_dim"] / values["kv_channels"])

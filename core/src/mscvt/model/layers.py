@@ -81,7 +81,8 @@ def select_layers(layers: Sequence[Layer], options: Reduction) -> Selection:
     if depth > len(mtp):
         faults.add(
             f"{flag('mtp_num_layers')} {depth}: the model has {len(mtp)} MTP layers",
-            hint=f"Give {flag('mtp_num_layers')} at most {len(mtp)}.",
+            hint=f"Give {flag('mtp_num_layers')} at most {len(mtp)}. "
+            "If the weights have more, config.json must say it, with most families as num_nextn_predict_layers.",
         )
     faults.raise_if_any("the model has less than was asked for")
     kept = (*pool[:wanted], *mtp[:depth])
