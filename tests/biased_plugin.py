@@ -40,10 +40,10 @@ PLAIN_BIASES = {
 PLAIN_FIELDS = {
     "norm_epsilon": number("norm_epsilon", default=1e-5),
     "tie_word_embeddings": flag("tie_word_embeddings", default=True),
-    "use_bias": flag("use_bias", default=True),
+    "add_bias_linear": flag("use_bias", default=True),
 }
-GATED_FIELDS = {"attention_bias": flag("attention_bias", default=False), "mlp_bias": flag("mlp_bias", default=False)}
-GATED_BIASES = {"attention_bias": {"attention": QKV_BIAS | PROJ_BIAS}, "mlp_bias": {"mlp": MLP_BIAS}}
+GATED_FIELDS = {"add_qkv_bias": flag("attention_bias", default=False), "mlp_bias": flag("mlp_bias", default=False)}
+GATED_BIASES = {"add_qkv_bias": {"attention": QKV_BIAS | PROJ_BIAS}, "mlp_bias": {"mlp": MLP_BIAS}}
 
 
 @hookimpl
@@ -55,7 +55,7 @@ def mscvt_model_types() -> Sequence[ModelType]:
             ("starcoder2",),
             PLAIN_FIELDS,
             names=PLAIN,
-            names_if={"use_bias": PLAIN_BIASES},
+            names_if={"add_bias_linear": PLAIN_BIASES},
             args={"swiglu": False},
         ),
         ModelType("smollm3", ("smollm3",), GATED_FIELDS, names=DECODER, names_if=GATED_BIASES),

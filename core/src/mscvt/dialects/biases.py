@@ -5,21 +5,24 @@ Source: `add_bias_linear` and `add_qkv_bias` in megatron-core's transformer/atte
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from mscvt.errors import Faults
 
-_OF_ATTENTION = ("attention.q", "attention.k", "attention.v", "attention.qkv")
-_BIASED = (*_OF_ATTENTION, "attention.proj", "mla.proj", "mlp.gate", "mlp.up", "mlp.gate_up", "mlp.down")
-"""Roles of the weights that get a bias where `add_bias_linear` holds."""
+_TELLING = ("attention.proj", "mla.proj", "mlp.gate", "mlp.up", "mlp.gate_up", "mlp.down")
+"""Roles of weights that have a bias only where `add_bias_linear` holds."""
+_OTHERS = (
+    *("attention.q", "attention.k", "attention.v", "attention.qkv"),
+    *("moe.expert.gate", "moe.expert.up", "moe.expert.gate_up", "moe.expert.down"),
+)
+"""Roles of weights that have one there too; the biases of some of these are no roles of the core's."""
 _IMPLIED = ("add_qkv_bias", "add_dense_bias")
 """What holds wherever `add_bias_linear` does, whatever is recorded."""
-
 _HINT = "Training with modules of its own may have them: a plugin names them under roles of its own, with rules."
 
 
-def check_biases(stack: str, parts: Collection[frozenset[str]], faults: Faults, *, apart: Iterable[str] = ()) -> None:
+def check_biases(stack: str, parts: Collection[frozenset[str]], faults: Faults, *, apart: Collection[str] = ()) -> None:
     """Refuse a model that has some of the biases which a stack has all together or not at all.
 
     Args:
@@ -29,26 +32,25 @@ def check_biases(stack: str, parts: Collection[frozenset[str]], faults: Faults, 
         apart: Roles of weights whose bias the stack can have without the others, besides queries, keys and values.
     """
     roles = frozenset().union(*parts)
-    telling = [f"{weight}_bias" for weight in _BIASED if weight not in {*_OF_ATTENTION, *apart}]
-    given = [bias for bias in telling if bias in roles]
+    given = [f"{weight}_bias" for weight in _TELLING if weight not in apart and f"{weight}_bias" in roles]
     if not given:
         return
-    lacking = [
-        f"{weight}_bias" for weight in _BIASED if any(weight in part and f"{weight}_bias" not in part for part in parts)
-    ]
     is_dense = given == ["attention.proj_bias"]
     hint = "The dialect mindspeed can have that of attention alone." if is_dense else _HINT
+    lacking = [
+        f"{weight}_bias"
+        for weight in (*_OTHERS, *_TELLING)
+        if any(weight in part and f"{weight}_bias" not in part for part in parts)
+    ]
     if lacking:
         faults.add(
-            f"{stack} has biases of the MLP and of attention's projections in every layer or nowhere, and the model "
-            f"has {', '.join(given)} and lacks {', '.join(lacking)}",
+            f"{stack} has biases of attention's projections, of MLPs and of experts all together or not at all, and "
+            f"the model has {', '.join(given)} and lacks {', '.join(lacking)}",
             hint=hint,
         )
-    if "moe.router" in roles:
+    if any(role.startswith("moe.shared.") for role in roles):
         faults.add(
-            f"{stack} has biases of the MLP only together with some of the router and of the experts, for which there "
-            f"are no roles, and the model has {', '.join(given)} and moe.router",
-            hint=hint,
+            f"{stack} has no biases in models with shared experts, and the model has {', '.join(given)}", hint=hint
         )
 
 

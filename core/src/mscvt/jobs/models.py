@@ -229,10 +229,10 @@ def model_from_args(
     }
     reduced = replace(options, **fewer)
     selection = select_layers(family.layers(enumerated), reduced)
-    dialect.check(options, h, family.parts(selection.kept, h))
-    topology = dialect.topology(options, selection.decoder_count, source.ranks)
     own = said_by_roles(family, h, selection.kept) | dict(family.args(h, selection.kept))
     check_meaning(args, own, family.features(selection.kept, h))
+    dialect.check(options, h, family.parts(selection.kept, h))
+    topology = dialect.topology(options, selection.decoder_count, source.ranks)
     description = describe(family, h, reduced, topology, selection, dialect, absent=absent_copies(args))
     return Model(family, h, options, description, selection.kept, (*told, *notes, *more))
 
