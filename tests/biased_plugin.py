@@ -56,7 +56,6 @@ def mscvt_model_types() -> Sequence[ModelType]:
             PLAIN_FIELDS,
             names=PLAIN,
             names_if={"add_bias_linear": PLAIN_BIASES},
-            args={"swiglu": False},
         ),
         ModelType("smollm3", ("smollm3",), GATED_FIELDS, names=DECODER, names_if=GATED_BIASES),
     ]

@@ -9,6 +9,7 @@ import pytest
 import tomllib
 import torch
 
+from biased_plugin import POINT
 from command_line import run_main
 from fresh_environment import PIP, ROOT, make_environment, passed, run
 from mscvt.plugins.registry import load_registry
@@ -99,6 +100,15 @@ def test_names_with_an_own_prefix_are_entries_of_their_own(tmp_path):
     shown, module = written(tmp_path, LLAMA, tensors)
     assert '"attention.q": "model.decoder.blocks.{layer}.attention.wq.weight"' in module
     assert not [line for line in shown["unplaced"] if "blocks" in line]
+
+
+def test_mlp_without_a_gate_and_its_biases_are_named(tmp_path):
+    config = {**LLAMA, "model_type": "starcoder2", "use_bias": True}
+    shown, module = written(tmp_path, config, source_tensors(load_registry([POINT]).family("starcoder2"), config))
+    for role, name in (("up", "c_fc"), ("down", "c_proj")):
+        assert f'"mlp.{role}": "model.layers.{{layer}}.mlp.{name}.weight"' in module
+        assert f'"mlp.{role}_bias": "model.layers.{{layer}}.mlp.{name}.bias"' in module
+    assert not [line for line in shown["unplaced"] if "mlp" in line]
 
 
 def test_dense_layers_that_no_field_tells_are_listed_and_said(tmp_path):

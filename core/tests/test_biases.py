@@ -118,6 +118,14 @@ def test_training_is_told_that_projections_have_biases_where_they_have(make, tmp
 
 
 @pytest.mark.parametrize("make", [Options, nvidia], ids=["mindspeed", "megatron"])
+@pytest.mark.parametrize(("config", "has_gate"), [(PLAIN, False), (GATED, True)], ids=["plain", "gated"])
+def test_training_is_told_of_the_gate_where_there_is_one(config, has_gate, make, tmp_path):
+    flags = converted(tmp_path, config, make()).training_flags
+    (state,) = shards_in(tmp_path / "mg").values()
+    assert ("--swiglu" in flags) is vars(state["args"])["swiglu"] is has_gate
+
+
+@pytest.mark.parametrize("make", [Options, nvidia], ids=["mindspeed", "megatron"])
 @pytest.mark.parametrize("config", [PLAIN, GATED], ids=["plain", "gated"])
 def test_args_of_training_need_not_repeat_that_attention_has_biases(config, make, tmp_path):
     converted(tmp_path, config, make())

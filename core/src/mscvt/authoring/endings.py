@@ -33,9 +33,9 @@ _LAYER: Mapping[str, str] = MappingProxyType(
         "mla.kv_norm": rf"{_ATTENTION}kv_a_layernorm",
         "mla.kv_up": rf"{_ATTENTION}kv_b_proj",
         "mlp.gate": rf"{_MLP}{_GATE}",
-        "mlp.up": rf"{_MLP}{_UP}",
+        "mlp.up": rf"{_MLP}(?:{_UP}|c_fc|fc1)",
         "mlp.gate_up": rf"{_MLP}gate_up_proj",
-        "mlp.down": rf"{_MLP}{_DOWN}",
+        "mlp.down": rf"{_MLP}(?:{_DOWN}|c_proj|fc2)",
         "moe.router": rf"{_MOE}(?:gate|router|router\.layer|router\.gate|gate\.wg)",
         "moe.router_bias": rf"{_MOE}(?:(?:gate|router|moe_statics)\.)?(?:e_score_correction_bias|expert_bias)",
         "moe.shared_gate": rf"{_MOE}shared_expert_gate",
@@ -64,7 +64,10 @@ _ENDS: Mapping[str, str] = MappingProxyType(
     }
 )
 """Role -> the last words of a name outside of the layers."""
-_BIASED = frozenset({"attention.q", "attention.k", "attention.v", "attention.proj", "norm.input", "norm.pre_mlp"})
+_BIASED = frozenset(
+    {"attention.q", "attention.k", "attention.v", "attention.proj", "norm.input", "norm.pre_mlp"}
+    | {"mlp.gate", "mlp.up", "mlp.gate_up", "mlp.down"}
+)
 _BIASED_ENDS = frozenset({"norm.final", "head"})
 _ATTENTION_OF_LATENT = MappingProxyType({"attention.q": "mla.q_down", "attention.proj": "mla.proj"})
 """What the names of plain attention mean in a layer with latent attention."""

@@ -53,12 +53,14 @@ _SAID_BY_ROLES: Mapping[str, tuple[str, Any]] = MappingProxyType(
     }
 )
 """Role -> the setting of a model that has it, and its value."""
+_GATES = frozenset({"mlp.gate", "moe.expert.gate", "moe.expert.gate_up"})
 
 
 def said_by_roles(family: Family, h: Hyperparameters, layers: Iterable[Layer]) -> dict[str, Any]:
     """The settings that follow from what a model consists of; a family says the others."""
     roles = family.roles(layers, h) | family.end_names(h).keys()
-    return dict(said for role, said in _SAID_BY_ROLES.items() if role in roles)
+    said = dict(said for role, said in _SAID_BY_ROLES.items() if role in roles)
+    return said if "mlp.up" not in roles or roles & _GATES else {**said, "swiglu": False}
 
 
 def check_meaning(args: Mapping[str, Any], own: Mapping[str, Any], features: frozenset[str]) -> None:

@@ -12,7 +12,7 @@ REFUSED = {
     "mla_mm_split": "models have no compressed query to split the up projection of",
     "transformer_impl": "models are trained with local modules alone",
 }
-ARGS = {"squared_relu": True, "swiglu": False, "fc_type": "up_down"}
+ARGS = {"squared_relu": True, "fc_type": "up_down"}
 _SPEC = "--spec mindspeed_llm.tasks.models.spec.plm_spec layer_spec"
 FLAGS = {"mindspeed": (_SPEC, "squared_relu", "--rope-scaling-type plm")}
 
