@@ -66,6 +66,10 @@ WRONG = {
         "a source of the shape [14, 24], the core's is [24, 14]",
     ),
     "another cut": (PROJ.format('"hidden (head channel)", cuts={"hidden": TENSOR}'), "cut by {'hidden': 'tensor'}"),
+    "another order": (
+        'whole("self_attention.linear_proj.weight", "attention.proj", "(head channel) hidden", cuts={"head": TENSOR})',
+        "axes in another order",
+    ),
     "no cut": (PROJ.format('"hidden (head channel)"'), "cut by nothing, the core's by {'head': 'tensor'}"),
     "another key": (NORM.format("input_layer_norm"), "the core's is 'input_layernorm.weight'"),
     "dtype kept": (NORM.format("input_layernorm")[:-1] + ", keeps_dtype=True)", "norm.input: keeps_dtype=True"),

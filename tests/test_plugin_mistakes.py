@@ -141,6 +141,14 @@ def test_mistake_is_found_when_a_model_is_described(text, hook, says, registry):
     assert says in said
 
 
+def test_block_that_is_not_there_is_named_before_an_option_for_it_is_refused(registry):
+    text = HEAD.replace('"moe": EXPERTS', '"moes": EXPERTS') + LAYERS
+    with pytest.raises(MscvtError, match="it has no block 'moe', and layer 0 consists of attention"):
+        model_from_config(
+            registry(text).family("abacus"), MIXTURE, Options(target_expert_parallel_size=2), "config.json"
+        )
+
+
 @pytest.mark.parametrize("ask", [lambda r: r.recognise({"model_type": "abacus"}), lambda r: r.family("abacus")])
 def test_broken_plugin_that_was_meant_is_named_first(ask, registry):
     with pytest.raises(MscvtError) as caught:

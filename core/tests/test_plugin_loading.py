@@ -52,10 +52,21 @@ BROKEN = {
     ),
     "wrong argument": (
         ACME.replace("mscvt_names(block)", "mscvt_names(blocks)"),
-        "has a hook with a wrong signature: Argument(s) {'blocks'} are declared in the hookimpl "
-        "but can not be found in the hookspec",
+        "has a hook with a wrong signature: mscvt_names takes blocks, and is given model_type, block, hyperparameters",
     ),
     "no names": (ACME.partition("@hookimpl\ndef mscvt_names")[0], "'acme' has no names: give the model type some, or"),
+    "misspelt block": (
+        ACME.replace('("acme_config",)', '("acme_config",), names_if={"tie_word_embeddings": {"atention": {}}}'),
+        "names of 'acme' have the block 'atention', which no layer has; did you mean attention? Layers with",
+    ),
+    "misspelt number of experts": (
+        ACME.replace(
+            'config_model_types=("acme_config",)',
+            '("acme_config",), {"num_expert": count("num_experts")}, names={**DECODER, "moe": EXPERTS}',
+        ).replace("DECODER,", "DECODER, EXPERTS, count,", 1),
+        "names of 'acme' have the block 'moe', and its fields no num_experts, without which no layer has experts; "
+        "is it called num_expert?",
+    ),
     "no model types": (
         ACME.replace('[ModelType("acme", config_model_types=("acme_config",))]', "[]"),
         "mscvt_model_types must return a list of mscvt.ModelType, it returned []",
@@ -109,8 +120,9 @@ def test_interrupt_while_a_plugin_loads_is_passed_on(install):
 
 def test_config_that_nobody_claims_says_what_is_installed(install):
     install("mscvt-acme", ACME)
-    with pytest.raises(MscvtError, match=r"model_type 'other', which no installed plugin .*: .*\bacme\b"):
+    with pytest.raises(MscvtError, match=r"model_type 'other', which no installed plugin .*: .*\bacme\b") as caught:
         load_registry().recognise({"model_type": "other"})
+    assert "`mscvt new-plugin NAME --from DIR` writes a plugin" in caught.value.hint
 
 
 def test_module_that_two_entry_points_name_is_loaded_once(install):
@@ -152,10 +164,30 @@ def test_nothing_installed_gives_an_error_that_says_how_to_install():
     with pytest.raises(MscvtError, match="unknown model type 'llama2'; installed: none") as caught:
         registry.family("llama2")
     assert "pip install" in caught.value.hint
+    assert "`mscvt new-plugin NAME --from DIR` writes one." in caught.value.hint
 
 
 def test_plugin_manager_is_made_anew_each_time():
     assert get_plugin_manager() is not get_plugin_manager()
+
+
+def test_plugins_command_lists_distributions_that_declare_no_entry_point_of_the_group(install, tmp_path):
+    install("mscvt-acme", ACME)
+    install("mscvt-zenith", GOOD.format(name="zenith"))
+    (tmp_path / "mscvt_acme-1.2.dist-info/entry_points.txt").write_text("[msvct]\nacme = mscvt_acme\n")
+    shown = CliRunner().invoke(app, ["plugins"], catch_exceptions=False).stdout.splitlines()
+    start = shown.index("mscvt-acme 1.2: no plugin")
+    assert shown[start + 1] == (
+        "  error: has no entry point of the group 'mscvt', so that nothing finds it; its entry points are of msvct: "
+        "[project.entry-points.mscvt]"
+    )
+    assert "mscvt-zenith 1.2: zenith" in shown
+    (tmp_path / "mscvt_acme-1.2.dist-info/entry_points.txt").unlink()
+    as_json = CliRunner().invoke(app, ["plugins", "--json"], catch_exceptions=False)
+    (listed,) = [one for one in json.loads(as_json.stdout)["plugins"] if one["distribution"] == "mscvt-acme"]
+    assert listed["error"]["message"] == (
+        "has no entry point of the group 'mscvt', so that nothing finds it: [project.entry-points.mscvt]"
+    )
 
 
 def test_plugins_command_lists_what_works_and_what_does_not(install):

@@ -30,6 +30,7 @@ from mscvt.cli.words import Given
 from mscvt.dialects.options import Options, Sizes
 from mscvt.dialects.registry import load_registry
 from mscvt.model.lora import Lora
+from mscvt.plugins.registry import without_entry_points
 
 
 def run_hf2mg(given: Given) -> None:
@@ -236,11 +237,12 @@ def run_new_plugin(given: Given) -> None:
 
 def run_plugins(given: Given) -> None:
     """Say which plugins were found."""
-    registry = load_registry()
+    plugins = load_registry().plugins
+    plugins += tuple(without_entry_points(plugins))
     if given.read(Output).json:
-        results.print_json(given.command.name, results.plugins_object(registry.plugins))
+        results.print_json(given.command.name, results.plugins_object(plugins))
     else:
-        results.print_plugins(registry.plugins)
+        results.print_plugins(plugins)
 
 
 RUNS: Mapping[str, Callable[[Given], None]] = MappingProxyType(

@@ -179,7 +179,7 @@ def print_plugins(plugins: Sequence[Plugin]) -> None:
         say("no plugins are installed; each family of models has one, named mscvt-FAMILY")
     for plugin in plugins:
         served = ", ".join(plugin.model_types)
-        say(f"{plugin.distribution} {plugin.version}: {served or plugin.entry_point}")
+        say(f"{plugin.distribution} {plugin.version}: {served or plugin.entry_point or 'no plugin'}")
         if plugin.error:
             say(f"  error: {plugin.error}")
 

@@ -7,13 +7,14 @@ from dataclasses import field
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from mscvt.errors import Faults, MscvtError
+from mscvt.errors import MscvtError
 from mscvt.layout.rules import Rule, check_rule, fields_in, whole
 from mscvt.model.family import DENSE, MODEL, MOE, MTP, Hyperparameters, Layer, ModelType
 from mscvt.model.hyperparameters import model_fields, sizes_of_kept
 from mscvt.parallel.topology import Topology
 from mscvt.plugins.answers import is_names, is_plain, is_rule, is_sizes, is_words
 from mscvt.plugins.flags import filled, spoken_of
+from mscvt.plugins.places import check_places
 from mscvt.plugins.rule_blocks import RuleBlocks
 from mscvt.records import dataclass
 
@@ -83,13 +84,7 @@ class Family:
 
     def layer_names(self, layer: Layer, h: Hyperparameters) -> Mapping[str, str]:
         """Role -> name of a layer's tensors, without what an MTP layer has besides."""
-        for block in layer.kind:
-            if self._block(block, h) is None:
-                raise self._wrong(
-                    "mscvt_names",
-                    f"it has no block {block!r}, and layer {layer.index} consists of {' + '.join(layer.kind)}; "
-                    "mscvt_layers says which blocks layers have, attention and mlp where a plugin doesn't implement it",
-                )
+        self._check_blocks(layer, h)
         names = self.names(layer.kind, h)
         if layer.mtp is not None and self.model_type.mtp_prefix:
             within = {role: name.partition("{layer}.")[2] for role, name in names.items()}
@@ -98,11 +93,16 @@ class Family:
             if layer.mtp is None and "layer" not in fields_in(name):
                 raise self._wrong("mscvt_names", f"{role} of a layer has the name {name!r}, which needs {{layer}}")
         if not names:
-            raise self._wrong(
-                "mscvt_names",
-                f"it names no tensors of layers of the kind {layer.kind!r}, which mscvt_layers enumerates",
-            )
+            said = f"it names no tensors of layers of the kind {layer.kind!r}, which mscvt_layers enumerates"
+            raise self._wrong("mscvt_names", said)
         return names
+
+    def _check_blocks(self, layer: Layer, h: Hyperparameters) -> None:
+        for block in layer.kind:
+            if self._block(block, h) is None:
+                said = f"it has no block {block!r}, and layer {layer.index} consists of {' + '.join(layer.kind)}; "
+                usual = "attention and mlp where a plugin doesn't implement it"
+                raise self._wrong("mscvt_names", f"{said}mscvt_layers says which blocks layers have, {usual}")
 
     def _block(self, block: str, h: Hyperparameters) -> Any:
         """Role -> name as the hook says it, or else the model type; None where the family has no such block."""
@@ -188,18 +188,7 @@ class Family:
         places = self._sequence("mscvt_placement", tuple, topology=topology, layers=layers)
         if len(places) != len(layers):
             raise self._wrong("mscvt_placement", f"it placed {len(places)} of {len(layers)} layers")
-        slots = {(chunk.stage, chunk.name): len(chunk.slots) for chunk in topology.chunks}
-        taken: dict[tuple[tuple[int, str, int], bool], Layer] = {}
-        faults = Faults()
-        for layer, place in zip(layers, places, strict=True):
-            if [type(number) for number in place] != [int, str, int]:
-                faults.add(f"layer {layer.index} is placed at {place!r}, expected stage, chunk and number")
-            elif place[:2] not in slots:
-                faults.add(f"layer {layer.index} is placed at {place!r}, there is no such stage and chunk")
-            elif layer.mtp is None and not 0 <= place[2] < slots[place[:2]]:
-                faults.add(f"layer {layer.index} is placed at {place!r}, the chunk has {slots[place[:2]]} slots")
-            elif (first := taken.setdefault((place, layer.mtp is None), layer)) is not layer:
-                faults.add(f"layers {first.index} and {layer.index} are both placed at {place!r}")
+        faults = check_places(topology, layers, places)
         faults.raise_if_any(self._where("mscvt_placement", "it placed layers where nothing is"))
         return list(places)
 
@@ -273,6 +262,8 @@ class Family:
 
     def features(self, layers: Iterable[Layer], h: Hyperparameters) -> frozenset[str]:
         """The first words of their roles (`moe`, `mla`, `mtp`, ...), and of what other models of the type may have."""
+        for layer in {layer.kind: layer for layer in sorted(layers, key=lambda layer: -layer.index)}.values():
+            self._check_blocks(layer, h)
         return frozenset(role.partition(".")[0] for role in self.usual_roles(layers, h))
 
     def usual_roles(self, layers: Iterable[Layer], h: Hyperparameters) -> frozenset[str]:

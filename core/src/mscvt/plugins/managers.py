@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
+from inspect import signature
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -71,6 +72,20 @@ class Hooks(Mapping[str, Any]):
         return {name: getattr(manager.hook, name) for name in sorted(_HOOKS)}
 
 
+def implemented(module: Any) -> frozenset[str]:
+    """The names of what a plugin has that looks like a hook."""
+    return frozenset(name for name in dir(module) if name.startswith("mscvt_") and callable(getattr(module, name)))
+
+
+def _wrong_argument(module: Any) -> str | None:
+    """The first argument of a plugin's hooks that there is none of, and those that there are."""
+    for name in sorted(implemented(module) & _HOOKS):
+        known, taken = (tuple(signature(getattr(one, name)).parameters) for one in (hookspecs, module))
+        if unknown := [argument for argument in taken if argument not in known]:
+            return f"{name} takes {unknown[0]}, and is given {', '.join(known) or 'nothing'}"
+    return None
+
+
 def check_hooks(module: Any, manager: pluggy.PluginManager) -> Callable[[], Any]:
     """Refuse a plugin that can't be called.
 
@@ -94,10 +109,9 @@ def check_hooks(module: Any, manager: pluggy.PluginManager) -> Callable[[], Any]
     try:
         manager.register(module, name=str(id(module)))  # two plugins may have one name
     except pluggy.PluginValidationError as error:
-        *_, reason = str(error).splitlines()
-        raise MscvtError(f"has a hook with a wrong signature: {reason}") from None
+        raise MscvtError(f"has a hook with a wrong signature: {_wrong_argument(module) or error}") from None
     hooks = {caller.name for caller in manager.get_hookcallers(module) or ()}
-    written = {name for name in dir(module) if name.startswith("mscvt_") and callable(getattr(module, name))}
+    written = implemented(module)
     if unknown := sorted((hooks | written) - _HOOKS):
         raise MscvtError(f"has unknown hooks: {', '.join(unknown)}; the hooks are {', '.join(sorted(_HOOKS))}")
     if unmarked := sorted(written - hooks):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 from mscvt.errors import MscvtError
 from mscvt.errors.nearest import nearest
-from mscvt.model.family import ModelType
+from mscvt.model.family import DENSE, MODEL, MOE, MTP, MTP_REPEATS, ModelType
 from mscvt.model.fields import Field
 from mscvt.model.hyperparameters import model_fields
 from mscvt.model.options import Row, rows
@@ -16,13 +16,15 @@ from mscvt.plugins.answers import is_names, is_own, is_plain, is_table, is_texts
 from mscvt.plugins.flags import is_flags
 
 
-def served_types(hook: Callable[[], Any], options: type[Any] | None, *, names_hook: bool) -> tuple[ModelType, ...]:
+def served_types(
+    hook: Callable[[], Any], options: type[Any] | None, *, hooks: Collection[str]
+) -> tuple[ModelType, ...]:
     """The model types of a plugin.
 
     Args:
         hook: Its `mscvt_model_types`.
         options: The table of options that model types may speak of; None where nothing is known of these.
-        names_hook: Whether it implements `mscvt_names`.
+        hooks: The names of those that it implements.
 
     Raises:
         MscvtError: Where they are none, or can't be served.
@@ -34,12 +36,16 @@ def served_types(hook: Callable[[], Any], options: type[Any] | None, *, names_ho
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise MscvtError(f"mscvt_model_types returns more than one model type named {', '.join(repeated)}")
     for model_type in types:
-        _check(model_type, names_hook=names_hook)
+        _check(model_type, names_hook="mscvt_names" in hooks)
+        if "mscvt_layers" not in hooks:
+            _check_blocks(model_type)
         if options is not None:
             _check_options(model_type, rows(options))
     return tuple(types)
 
 
+_BLOCKS = frozenset({MODEL, MTP, MTP_REPEATS, *DENSE, *MOE})
+"""The blocks that a model can have whose layers the core enumerates."""
 _TABLES: Mapping[str, tuple[Callable[[Any], bool], str]] = MappingProxyType(
     {
         **dict.fromkeys(("matches", "sizes", "respell", "left_out"), (callable, "a function")),
@@ -82,6 +88,28 @@ def _check(model_type: ModelType, *, names_hook: bool) -> None:
         )
     if not names_hook and not model_type.names:
         raise MscvtError(f"{name!r} has no names: give the model type some, or implement mscvt_names")
+
+
+def _check_blocks(model_type: ModelType) -> None:
+    """Refuse names that no layer has, where layers are the core's own.
+
+    Raises:
+        MscvtError: The first fault.
+    """
+    name, fields = model_type.name, model_fields(model_type)
+    blocks = {block for names in (model_type.names, model_type.own, *model_type.names_if.values()) for block in names}
+    if unknown := sorted(blocks - _BLOCKS):
+        near = nearest(unknown[0], _BLOCKS) or sorted(_BLOCKS)
+        raise MscvtError(
+            f"names of {name!r} have the block {unknown[0]!r}, which no layer has; did you mean {' or '.join(near)}? "
+            "Layers with blocks of their own need mscvt_layers"
+        )
+    if "moe" in blocks and "num_experts" not in fields:
+        near = nearest("num_experts", fields)
+        raise MscvtError(
+            f"names of {name!r} have the block 'moe', and its fields no num_experts, without which no layer has experts"
+            + (f"; is it called {near[0]}?" if near else "")
+        )
 
 
 def _check_options(model_type: ModelType, table: Mapping[str, Row]) -> None:

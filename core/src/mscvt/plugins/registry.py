@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
 from types import MappingProxyType
 from typing import Any
 
 from mscvt.errors import MscvtError
 from mscvt.model.family import matches_every
 from mscvt.plugins.family import Family, Plugin
-from mscvt.plugins.managers import PROJECT, Hooks, check_hooks, get_plugin_manager
+from mscvt.plugins.managers import PROJECT, Hooks, check_hooks, get_plugin_manager, implemented
 from mscvt.plugins.model_types import served_types
 from mscvt.records import dataclass
 
@@ -45,7 +45,8 @@ class Registry:
         raise MscvtError(
             f"unknown model type {name!r}; installed: {', '.join(sorted(self.families)) or 'none'}"
             + (f"; {len(faults)} plugins could not be used" if faults else ""),
-            hint="Install the family's plugin (pip install mscvt-...); `mscvt plugins` shows what is there.",
+            hint="Install the family's plugin (pip install mscvt-...); `mscvt plugins` shows what is there. "
+            "`mscvt new-plugin NAME --from DIR` writes one.",
             faults=faults,
         )
 
@@ -93,7 +94,8 @@ class Registry:
         raise MscvtError(
             f"config.json says model_type {said!r}, which no installed plugin claims; "
             f"installed: {', '.join(sorted(self.families)) or 'none'}",
-            hint="Install the family's plugin, or choose a compatible type with --model-type-hf."
+            hint="Install the family's plugin, or choose a compatible type with --model-type-hf; "
+            "`mscvt new-plugin NAME --from DIR` writes a plugin."
             if not (broken := self._broken())
             else "Plugins that are installed can't be used: is the one for this model among them?",
             faults=broken,
@@ -131,7 +133,7 @@ def load_registry(found: Iterable[EntryPoint] | None = None, options: type[Any] 
                 raise MscvtError(
                     f"{first.distribution} {first.version} ({first.entry_point}) has loaded the same module already"
                 )
-            types = served_types(check_hooks(module, checking), options, names_hook=hasattr(module, "mscvt_names"))
+            types = served_types(check_hooks(module, checking), options, hooks=implemented(module))
         except MscvtError as error:
             plugins.append(replace(plugin, error=str(error)))
             continue
@@ -155,13 +157,36 @@ def load_registry(found: Iterable[EntryPoint] | None = None, options: type[Any] 
     )
 
 
+def without_entry_points(plugins: Iterable[Plugin]) -> list[Plugin]:
+    """The distributions that are called as plugins are and have no entry point of the group, by which one is found.
+
+    Args:
+        plugins: Those that were found.
+    """
+    found = {_plain(plugin.distribution) for plugin in plugins}
+    lost: dict[str, Plugin] = {}
+    for distribution in distributions():
+        name, version = _said(distribution)
+        if _plain(name).startswith(f"{PROJECT}-") and _plain(name) not in found:
+            groups = sorted({point.group for point in distribution.entry_points})
+            others = f"; its entry points are of {', '.join(groups)}" if groups else ""
+            why = f"has no entry point of the group {GROUP!r}, so that nothing finds it{others}"
+            lost.setdefault(name, Plugin(name, version, "", error=f"{why}: [project.entry-points.{GROUP}]"))
+    return [lost[name] for name in sorted(lost)]
+
+
 def _distribution(point: EntryPoint) -> tuple[str, str]:
-    """Name and version of the distribution that declares an entry point, as far as its metadata says.
+    """Name and version of the distribution that declares an entry point."""
+    return _said(point.dist) if point.dist else ("(unknown)", "?")
+
+
+def _said(distribution: Distribution) -> tuple[str, str]:
+    """Name and version of a distribution, as far as its metadata says.
 
     They stand in the head of a mail, of which the standard library's parser would read each line of each plugin's.
     """
     try:
-        text = (point.dist.read_text("METADATA") or point.dist.read_text("PKG-INFO") or "") if point.dist else ""
+        text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
     except UnicodeDecodeError:
         text = ""
     lines = (line.partition(":") for line in text.partition("\n\n")[0].splitlines())

@@ -90,9 +90,11 @@ def _difference(own: Layout, other: Layout) -> str | None:
         return f"the shape {list(ours.shape)}, the core's is {list(theirs.shape)}"
     if _held(own, {}) != _held(other, {}):
         return "elements in other places than the core's rule puts them"
-    if any(_held(own, place) != _held(other, place) for place in _places()):
-        return f"cut by {dict(own.cuts) or 'nothing'}, the core's by {dict(other.cuts) or 'nothing'}"
-    return None
+    if all(_held(own, place) == _held(other, place) for place in _places()):
+        return None
+    if own.cuts == other.cuts:
+        return "axes in another order, so that a rank has other elements"
+    return f"cut by {dict(own.cuts) or 'nothing'}, the core's by {dict(other.cuts) or 'nothing'}"
 
 
 def _plain(shape: tuple[int, ...]) -> tuple[int, ...]:
