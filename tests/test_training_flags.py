@@ -12,6 +12,7 @@ import torch
 import transformers
 from megatron.core.transformer.moe.moe_utils import topk_routing_with_score_function
 
+from biased_plugin import installed
 from mscvt.jobs.prepare import prepare_to_megatron
 from mscvt.jobs.request import Request
 from mscvt.testing import Options, load_registry, save_huggingface, source_tensors
@@ -52,6 +53,8 @@ CONFIGS = {
     "phi3.5": {**QWEN, "model_type": "phi3"},
     "magistral": {**QWEN, "model_type": "mistral"},
     "plm": {**DEEPSEEK, "model_type": "plm", "tie_word_embeddings": True},
+    "starcoder2": {**QWEN, "model_type": "starcoder2", "head_dim": None, "use_bias": True},
+    "smollm3": {**QWEN, "model_type": "smollm3", "attention_bias": True, "mlp_bias": True},
 }
 """Model type, and how it differs from another of its type -> a small configuration."""
 ROUTERS = {
@@ -73,7 +76,9 @@ ROUTERS = {
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):
     """What is told of each model."""
-    folder, registry, flags = tmp_path_factory.mktemp("hf"), load_registry(), {}
+    folder, flags = tmp_path_factory.mktemp("hf"), {}
+    with installed(tmp_path_factory.mktemp("plugin")):
+        registry = load_registry()
     for number, (name, config) in enumerate(CONFIGS.items()):
         source, family = folder / str(number), registry.family(name.partition(",")[0])
         save_huggingface(source, config, source_tensors(family, config))
@@ -122,6 +127,13 @@ def test_megatron_routes_as_the_models_own_class_does(name, told):
     expected = torch.zeros_like(probabilities).scatter(1, chosen, weights.float())
     assert torch.equal(routing, expected != 0)
     torch.testing.assert_close(probabilities, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_projections_have_biases_and_mlps_a_gate_where_the_model_has(name, told):
+    built, is_biased = config_of(told[name]), name in ("starcoder2", "smollm3")
+    assert (built.add_bias_linear, built.gated_linear_unit) == (is_biased, name not in ("starcoder2", "plm"))
+    assert built.normalization == ("LayerNorm" if name == "starcoder2" else "RMSNorm")
 
 
 def test_shared_expert_of_qwen2_is_as_wide_as_it_is(told):
