@@ -29,8 +29,9 @@ from mscvt.dialects import mindspeed
 from mscvt.dialects.mindspeed import make_args
 from mscvt.formats.huggingface.writer import allocate
 from mscvt.formats.peft.names import factor_names
-from mscvt.jobs.models import model_from_args, model_from_config
+from mscvt.jobs.models import model_from_config
 from mscvt.jobs.plans import plan_to_adapter, plan_to_huggingface
+from mscvt.jobs.recorded_models import model_from_args
 from mscvt.jobs.request import Request
 from mscvt.jobs.trained_factors import read_trained
 from mscvt.model.lora import Lora

@@ -191,13 +191,33 @@ def test_wrong_number_of_layers_is_left_to_whom_it_concerns(said):
     ids=str,
 )
 def test_layers_with_experts_are_read_from_a_list(pattern, dense):
-    args = words({**TRAINED, "moe_layer_freq": pattern}, has_experts=True).args
-    assert (args["moe_layer_freq"], args["first_k_dense_replace"]) == (1, dense)
+    read = words({**TRAINED, "moe_layer_freq": pattern}, "first_k_dense_replace", has_experts=True)
+    assert (read.args["moe_layer_freq"], read.args["first_k_dense_replace"]) == (1, dense)
+    assert read.experts == pattern
 
 
 def test_recorded_number_of_dense_layers_is_taken_before_the_list():
-    args = words({"moe_layer_freq": [0, 1, 1], "first_k_dense_replace": 1}, has_experts=True).args
+    said = {"moe_layer_freq": [0, 1, 1], "first_k_dense_replace": 1}
+    args = words(said, "first_k_dense_replace", has_experts=True).args
     assert (args["moe_layer_freq"], args["first_k_dense_replace"]) == (1, 1)
+
+
+@pytest.mark.parametrize(("fields", "step"), [(("moe_layer_freq",), 2), ((), None)], ids=str)
+def test_every_other_layer_is_read_from_a_list_where_the_model_type_says_it_so(fields, step):
+    said = {"moe_layer_freq": [0, 0, 1, 0, 1, 0]}
+    if step is None:
+        with pytest.raises(MscvtError, match="experts in other layers"):
+            words(said, "first_k_dense_replace", has_experts=True)
+    else:
+        args = words(said, "first_k_dense_replace", *fields, has_experts=True).args
+        assert (args["moe_layer_freq"], args["first_k_dense_replace"]) == (step, 1)
+
+
+def test_list_of_layers_is_read_as_that_of_dense_ones():
+    args = words({"moe_layer_freq": [1, 0, 1, 0]}, "mlp_only_layers", has_experts=True).args
+    assert (args["mlp_only_layers"], args["decoder_sparse_step"]) == ([1, 3], 1)
+    said = {"moe_layer_freq": [1, 0], "mlp_only_layers": [], "decoder_sparse_step": 2}
+    assert words(said, "mlp_only_layers", has_experts=True).args["mlp_only_layers"] == []
 
 
 @pytest.mark.parametrize(("said", "read"), [("1", 1), (" 2 ", 2), (1, 1), (None, None), ("[0]", "[0]")], ids=repr)
@@ -206,10 +226,16 @@ def test_number_of_layers_from_one_with_experts_to_the_next_is_read(said, read):
     assert args == {"moe_layer_freq": read} | {"moe_intermediate_size": None}
 
 
-@pytest.mark.parametrize("pattern", [[0, 1, 0, 1], [1, 0], [0, 2]], ids=str)
-def test_dense_layers_behind_others_are_an_error(pattern):
+@pytest.mark.parametrize("pattern", [[0, 1, 0, 1], [1, 0]], ids=str)
+def test_dense_layers_behind_others_are_an_error_where_they_can_only_be_the_first(pattern):
     with pytest.raises(MscvtError, match=re.escape(f"(moe_layer_freq = {pattern})")):
-        words({"moe_layer_freq": pattern}, has_experts=True)
+        words({"moe_layer_freq": pattern}, "first_k_dense_replace", has_experts=True)
+
+
+@pytest.mark.parametrize("fields", [(), ("first_k_dense_replace",), ("mlp_only_layers",)], ids=str)
+def test_list_that_does_not_say_which_layers_have_experts_is_an_error(fields):
+    with pytest.raises(MscvtError, match=r"moe_layer_freq = .*can't be understood"):
+        words({"moe_layer_freq": [0, 2]}, *fields, has_experts=True)
 
 
 def test_list_of_layers_with_experts_means_nothing_without_experts():

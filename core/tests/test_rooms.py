@@ -159,9 +159,10 @@ STRANGERS = {
     ),
     "formats/huggingface/folders.py": ({"megatron", "mp_rank"}, "says what a folder is that is no such checkpoint"),
     "jobs/models.py": (
-        {"make_vocab_size_divisible_by", "_parallel_size", "noop_layers", "megatron"},
-        "chooses the dialect and its version",
+        {"make_vocab_size_divisible_by", "_parallel_size", "noop_layers"},
+        "places layers in slots, and pads the vocabulary",
     ),
+    "jobs/recorded_models.py": ({"megatron"}, "chooses the dialect and its version"),
     "jobs/reshard.py": ({"make_vocab_size_divisible_by", "_parallel_size"}, "chooses the dialect"),
     "formats/peft/config.py": ({"megatron"}, "fields of adapter_config.json are called megatron_config and so on"),
     "jobs/inspect_shards.py": ({"megatron", "_parallel_size"}, "opens shards and says what they recorded"),

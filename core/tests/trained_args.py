@@ -61,8 +61,8 @@ def mixture(dense=0):
     return family(("attention", "moe"), dense, **EXPERT_FIELDS)
 
 
-def words(args, *, has_experts=False):
-    return in_our_words(args, {"num_experts"} if has_experts else ())
+def words(args, *fields, has_experts=False):
+    return in_our_words(args, {"num_experts", *fields} if has_experts else ())
 
 
 def options_of(args, *, has_experts=False, **asked):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from mscvt.dialects.options import Options
@@ -40,6 +41,57 @@ def shared_experts(args: dict[str, Any]) -> None:
         args["moe_shared_expert_intermediate_size"] = number * width
     elif number is None and is_whole(shared) and is_whole(width) and width and not shared % width:
         args["n_shared_experts"] = shared // width
+
+
+def say_expert_layers(args: dict[str, Any], fields: Collection[str], pattern: Sequence[Any]) -> None:
+    """Say which layers have experts by the fields of the model type, where it has such; others enumerate layers.
+
+    Args:
+        args: What the checkpoint recorded; is changed.
+        fields: The hyperparameters that models of this type have.
+        pattern: Whether each layer has experts.
+
+    Raises:
+        MscvtError: Where the fields can't say it, or nobody could.
+    """
+    if not set(pattern) <= {0, 1}:
+        raise not_understood("moe_layer_freq", pattern)
+    if "mlp_only_layers" in fields:
+        if args.get("mlp_only_layers") is None:  # as mscvt records it
+            dense = [i for i, has_experts in enumerate(pattern) if not has_experts]
+            args |= {"mlp_only_layers": dense, "decoder_sparse_step": 1}
+    elif "first_k_dense_replace" in fields:
+        if (said := _leading(pattern, "moe_layer_freq" in fields)) is None:
+            raise _in_other_layers(pattern)
+        recorded = args.get("first_k_dense_replace")
+        args |= said if recorded is None else {**said, "first_k_dense_replace": recorded}
+
+
+def check_expert_layers(recorded: Sequence[Any], has_experts: Sequence[bool]) -> None:
+    """Compare a pattern that a checkpoint recorded with the layers of its model.
+
+    Raises:
+        MscvtError: Where they differ.
+    """
+    if list(map(bool, recorded)) != list(has_experts):
+        raise _in_other_layers(recorded)
+
+
+def _in_other_layers(pattern: Sequence[Any]) -> MscvtError:
+    return MscvtError(
+        "the checkpoint's args record experts in other layers than models of this type have them in "
+        f"(moe_layer_freq = {list(pattern)!r:.200})",
+        hint="Is --model-type-hf the model's?",
+    )
+
+
+def _leading(pattern: Sequence[int], has_step: bool) -> dict[str, int] | None:
+    """So many dense layers, then every n-th with experts."""
+    for step in range(1, len(pattern) + 1 if has_step else 2):
+        first = max((i + 1 for i, value in enumerate(pattern) if not value and i % step == 0), default=0)
+        if list(pattern) == [int(i >= first and i % step == 0) for i in range(len(pattern))]:
+            return {"first_k_dense_replace": first, "moe_layer_freq": step}
+    return None
 
 
 def not_understood(name: str, value: Any) -> MscvtError:

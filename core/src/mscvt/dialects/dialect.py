@@ -21,6 +21,8 @@ class Recorded(NamedTuple):
     args: Mapping[str, Any]
     notes: tuple[str, ...]
     """What was passed over, one line each."""
+    experts: Sequence[Any] | None = None
+    """Whether each slot has experts, one entry for each; None where that is not recorded so."""
 
 
 Place = Literal["last", "last_layer", "mtp"]

@@ -15,7 +15,8 @@ from mscvt.dialects.options import Options
 from mscvt.errors import MscvtError
 from mscvt.errors.folding import fold
 from mscvt.formats.huggingface.config import read_config
-from mscvt.jobs.models import Model, model_from_args
+from mscvt.jobs.models import Model
+from mscvt.jobs.recorded_models import model_from_args
 from mscvt.jobs.request import Request
 from mscvt.jobs.sources import open_megatron, open_tensors
 from mscvt.model.options import rows

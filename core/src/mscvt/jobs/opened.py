@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from mscvt.errors import MscvtError
 from mscvt.formats.huggingface.config import CONFIG, read_config
-from mscvt.jobs.models import Model, check_options, model_from_args, model_from_config
+from mscvt.jobs.models import Model, check_options, model_from_config
+from mscvt.jobs.recorded_models import model_from_args
 from mscvt.jobs.request import Request
 from mscvt.jobs.sources import open_megatron, open_tensors
 from mscvt.model.hyperparameters import lookup, model_fields

@@ -11,7 +11,8 @@ from mscvt.dialects.args_read import absent_copies
 from mscvt.dialects.known import dialect_of
 from mscvt.dialects.options import Options
 from mscvt.errors import MscvtError
-from mscvt.jobs.models import Existing, Model, check_meant, check_options, in_vain, model_from_args
+from mscvt.jobs.models import Model, check_meant, check_options, in_vain
+from mscvt.jobs.recorded_models import Existing, model_from_args
 from mscvt.jobs.request import Request
 from mscvt.model.fields import is_whole
 from mscvt.model.hyperparameters import pad_vocabulary

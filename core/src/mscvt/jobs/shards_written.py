@@ -11,6 +11,7 @@ from mscvt.jobs.identity import folders_of, identity_of
 from mscvt.jobs.megatron_files import megatron_files
 from mscvt.jobs.models import Model
 from mscvt.jobs.prepared import Conversion
+from mscvt.jobs.recorded_models import check_read_back
 from mscvt.jobs.request import Request
 from mscvt.plan.contents import Plan
 from mscvt.records import dataclass
@@ -72,6 +73,8 @@ def to_shards(
         flags = " ".join(dialect.training_flags(model.family, model.options, model.h, model.kept, settings))
     args |= {**settings, "params_dtype": TORCH_NAMES[plan.largest_dtype], **recorded.args}
     args = dict(sorted(args.items()))
+    if recorded.flags is None:
+        check_read_back(model, args)
     files = megatron_files(model, plan, args)
     return Conversion(
         plan=plan,

@@ -22,8 +22,8 @@ from mscvt.executors.executor import Executor, Moved, Part, threads_of_part
 from mscvt.formats.files import mapped_at_once
 from mscvt.formats.huggingface.config import read_config
 from mscvt.jobs.comparison import check_equal_sources
-from mscvt.jobs.models import model_from_args
 from mscvt.jobs.plans import plan_to_megatron
+from mscvt.jobs.recorded_models import model_from_args
 from mscvt.jobs.request import Request
 from mscvt.jobs.sources import open_megatron, open_tensors
 from mscvt.output.limits import allow_open_files

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from mscvt.dialects.args_experts import expert_width, not_understood, shared_experts, without_experts
+from mscvt.dialects.args_experts import (
+    expert_width,
+    not_understood,
+    say_expert_layers,
+    shared_experts,
+    without_experts,
+)
 from mscvt.dialects.biases import implied
 from mscvt.dialects.dialect import Recorded
 from mscvt.dialects.options import MEGATRON
-from mscvt.errors import MscvtError
 from mscvt.model.fields import is_whole
 
 
@@ -24,15 +29,17 @@ def in_our_words(args: Mapping[str, Any], fields: Collection[str]) -> Recorded:
         MscvtError: Where something is recorded that can't be said in our words.
     """
     found, notes = {**args, **implied(args)}, []
+    experts = None
     if "num_experts" in fields:
         expert_width(found)
         shared_experts(found)
         _count_shared(found, fields)
-        _expert_layers(found, fields)
+        if (experts := _expert_layers(found)) is not None:
+            say_expert_layers(found, fields, experts)
     else:
         notes += without_experts(found, MEGATRON)
     _virtual_stages(found)
-    return Recorded(found, tuple(notes))
+    return Recorded(found, tuple(notes), experts)
 
 
 def _count_shared(args: dict[str, Any], fields: Collection[str]) -> None:
@@ -42,44 +49,21 @@ def _count_shared(args: dict[str, Any], fields: Collection[str]) -> None:
         args["n_shared_experts"] = shared // width if width and shared % width == 0 else None
 
 
-def _expert_layers(args: dict[str, Any], fields: Collection[str]) -> None:
-    """Which layers have experts, as the fields of the model type say it.
+def _expert_layers(args: Mapping[str, Any]) -> Sequence[int] | None:
+    """Whether each layer has experts, where that is recorded.
 
     Raises:
-        MscvtError: Where they can't.
+        MscvtError: Where it can't be understood.
     """
     pattern: Any = args.get("moe_layer_freq")
     layers: Any = args.get("num_layers")
     if pattern is None or not is_whole(layers):
-        return
+        return None
     if is_whole(pattern) and pattern > 0:
-        pattern = [int(i % pattern == 0) for i in range(layers)]
-    elif not isinstance(pattern, (list, tuple)) or len(pattern) != layers or not {0, 1} >= set(pattern):
+        return [int(i % pattern == 0) for i in range(layers)]
+    if not isinstance(pattern, (list, tuple)) or len(pattern) != layers:
         raise not_understood("moe_layer_freq", pattern)
-    dense = [i for i, has_experts in enumerate(pattern) if not has_experts]
-    said: dict[str, Any] | None = {} if not dense else None
-    if "mlp_only_layers" in fields:
-        said = {"mlp_only_layers": dense, "decoder_sparse_step": 1}
-        if args.get("mlp_only_layers") is not None:  # mscvt's own record
-            said = {}
-    elif "first_k_dense_replace" in fields:
-        said = _leading(pattern, "moe_layer_freq" in fields)
-    if said is None:
-        raise MscvtError(
-            "the checkpoint's args record dense layers where the model type has none "
-            f"(moe_layer_freq = {list(pattern)!r:.200})",
-            hint="Is --model-type-hf the model's?",
-        )
-    args |= said
-
-
-def _leading(pattern: Sequence[int], has_step: bool) -> dict[str, Any] | None:
-    """So many dense layers, then every n-th with experts."""
-    for step in range(1, len(pattern) + 1 if has_step else 2):
-        first = max((i + 1 for i, value in enumerate(pattern) if not value and i % step == 0), default=0)
-        if list(pattern) == [int(i >= first and i % step == 0) for i in range(len(pattern))]:
-            return {"first_k_dense_replace": first, **({"moe_layer_freq": step} if has_step else {})}
-    return None
+    return pattern
 
 
 def _virtual_stages(args: dict[str, Any]) -> None:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from mscvt.dialects.args_experts import expert_width, not_understood, shared_experts, without_experts
+from mscvt.dialects.args_experts import (
+    expert_width,
+    not_understood,
+    say_expert_layers,
+    shared_experts,
+    without_experts,
+)
 from mscvt.dialects.biases import implied
 from mscvt.dialects.dialect import Recorded
 from mscvt.dialects.options import MINDSPEED
@@ -35,9 +41,10 @@ def in_our_words(args: Mapping[str, Any], fields: Collection[str]) -> Recorded:
     shared_experts(found)
     _layer_list(found)
     _virtual_stages(found)
-    if has_experts:
-        _expert_layers(found)
-    return Recorded(found, tuple(notes))
+    experts = _expert_layers(found) if has_experts else None
+    if experts is not None:
+        say_expert_layers(found, fields, experts)
+    return Recorded(found, tuple(notes), experts)
 
 
 def _layer_list(args: dict[str, Any]) -> None:
@@ -82,19 +89,9 @@ def _virtual_stages(args: dict[str, Any]) -> None:
     args["num_layers_per_virtual_pipeline_stage"] = layers // (stages * number)
 
 
-def _expert_layers(args: dict[str, Any]) -> None:
-    """A list of which layers have experts, as the number of dense ones before them."""
+def _expert_layers(args: dict[str, Any]) -> Sequence[Any] | None:
+    """Whether each layer has experts, where a list records it; a number may be text."""
     pattern = args.get("moe_layer_freq")
     if isinstance(pattern, str) and pattern.strip().isdigit():
         args["moe_layer_freq"] = int(pattern)
-    if not isinstance(pattern, (list, tuple)):
-        return
-    dense = next((i for i, has_experts in enumerate(pattern) if has_experts), len(pattern))
-    if not all(value == 1 for value in pattern[dense:]):
-        raise MscvtError(
-            f"the checkpoint's args record dense layers behind those with experts (moe_layer_freq = {list(pattern)!r})",
-            hint="Such a checkpoint can't be read; dense layers can only be the first ones.",
-        )
-    args["moe_layer_freq"] = 1
-    if args.get("first_k_dense_replace") is None:
-        args["first_k_dense_replace"] = dense
+    return pattern if isinstance(pattern, (list, tuple)) else None
