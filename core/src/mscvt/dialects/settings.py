@@ -28,7 +28,7 @@ _ROUTER: Mapping[str, tuple[tuple[str, ...], Any]] = MappingProxyType(
 )
 """Argument -> where a configuration says it, and the value that training has anyway."""
 _BEST_OF_GROUP, _USUAL_BEST = {"group_limited_greedy": 1}, 2
-"""`topk_method` -> by how many of its best scores a group of experts is chosen, as in DeepSeek-V2; two since V3."""
+"""`topk_method` -> by how many of its best scores a group of experts is chosen, where that is not the usual."""
 _TYPE = "rope_scaling_type"
 _SCALING: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
