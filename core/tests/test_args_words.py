@@ -202,6 +202,22 @@ def test_recorded_number_of_dense_layers_is_taken_before_the_list():
     assert (args["moe_layer_freq"], args["first_k_dense_replace"]) == (1, 1)
 
 
+@pytest.mark.parametrize(("pattern", "dense", "step"), [([0, 0, 1], 2, 1), ([0, 0, 1], 1, 2), ([0, 0], 1, 2)], ids=str)
+def test_recorded_number_of_dense_layers_tells_how_the_others_are_spread(pattern, dense, step):
+    said, fields = (
+        {"moe_layer_freq": pattern, "first_k_dense_replace": dense},
+        ("first_k_dense_replace", "moe_layer_freq"),
+    )
+    args = words(said, *fields, has_experts=True).args
+    assert (args["moe_layer_freq"], args["first_k_dense_replace"]) == (step, dense)
+
+
+def test_recorded_number_of_dense_layers_that_contradicts_the_list_is_an_error():
+    said = {"moe_layer_freq": [0, 1, 1], "first_k_dense_replace": 2}
+    with pytest.raises(MscvtError, match="experts in other layers"):
+        words(said, "first_k_dense_replace", has_experts=True)
+
+
 @pytest.mark.parametrize(("fields", "step"), [(("moe_layer_freq",), 2), ((), None)], ids=str)
 def test_every_other_layer_is_read_from_a_list_where_the_model_type_says_it_so(fields, step):
     said = {"moe_layer_freq": [0, 0, 1, 0, 1, 0]}

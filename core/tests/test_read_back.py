@@ -44,6 +44,20 @@ def test_layers_that_a_plugin_enumerates_are_read_back(options, args, tmp_path):
     assert contents_in(tmp_path / "back") == contents_in(hf)
 
 
+@pytest.mark.parametrize(("layers", "dense", "step"), [(2, 1, 2), (3, 2, 2), (3, 1, 2), (5, 1, 2), (4, 3, 3)], ids=str)
+@names
+def test_layers_that_several_numbers_say_are_those_of_the_configuration(options, layers, dense, step, tmp_path):
+    fields = {**FIELDS, **{name: count(name) for name in ("first_k_dense_replace", "moe_layer_freq")}}
+    registry = registry_of(ModelType("acme", ("acme",), fields), NAMES)
+    config = {**MIXED, "num_hidden_layers": layers, "first_k_dense_replace": dense, "moe_layer_freq": step}
+    hf = source(tmp_path / "hf", registry, config)
+    hf2mg(hf, tmp_path / "mg", options, registry=registry)
+    for original in (None, hf):
+        back = tmp_path / f"back {original is None}"
+        mg2hf(tmp_path / "mg", back, hf_cfg_dir=original, registry=registry)
+        assert contents_in(back) == contents_in(hf)
+
+
 class Trained:
     """A checkpoint of which the args alone are looked at."""
 

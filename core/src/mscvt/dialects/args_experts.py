@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from mscvt.dialects.options import Options
@@ -61,10 +61,21 @@ def say_expert_layers(args: dict[str, Any], fields: Collection[str], pattern: Se
             dense = [i for i, has_experts in enumerate(pattern) if not has_experts]
             args |= {"mlp_only_layers": dense, "decoder_sparse_step": 1}
     elif "first_k_dense_replace" in fields:
-        if (said := _leading(pattern, "moe_layer_freq" in fields)) is None:
+        said = _leading(pattern, args.get("first_k_dense_replace"), "moe_layer_freq" in fields)
+        if said is None:
             raise _in_other_layers(pattern)
-        recorded = args.get("first_k_dense_replace")
-        args |= said if recorded is None else {**said, "first_k_dense_replace": recorded}
+        args |= said
+
+
+def as_configured(pattern: Sequence[Any], configured: Mapping[str, Any]) -> dict[str, int]:
+    """What a configuration says of the layers that have experts, where it says this pattern.
+
+    Several numbers may say the same layers: of three, the last one alone is every layer from the third on as well as
+    every second one from the second on.
+    """
+    said = {name: configured[name] for name in ("first_k_dense_replace", "moe_layer_freq") if name in configured}
+    first, step = said.get("first_k_dense_replace", 0), said.get("moe_layer_freq", 1)
+    return said if list(pattern) == _spread(len(pattern), first, step) else {}
 
 
 def check_expert_layers(recorded: Sequence[Any], has_experts: Sequence[bool]) -> None:
@@ -85,13 +96,19 @@ def _in_other_layers(pattern: Sequence[Any]) -> MscvtError:
     )
 
 
-def _leading(pattern: Sequence[int], has_step: bool) -> dict[str, int] | None:
-    """So many dense layers, then every n-th with experts."""
+def _leading(pattern: Sequence[int], recorded: Any, has_step: bool) -> dict[str, int] | None:
+    """So many dense layers, which may be recorded, then every n-th with experts."""
     for step in range(1, len(pattern) + 1 if has_step else 2):
         first = max((i + 1 for i, value in enumerate(pattern) if not value and i % step == 0), default=0)
-        if list(pattern) == [int(i >= first and i % step == 0) for i in range(len(pattern))]:
+        if is_whole(recorded):
+            first = recorded
+        if list(pattern) == _spread(len(pattern), first, step):
             return {"first_k_dense_replace": first, "moe_layer_freq": step}
     return None
+
+
+def _spread(layers: int, first: int, step: int) -> list[int]:
+    return [int(layer >= first and layer % step == 0) for layer in range(layers)]
 
 
 def not_understood(name: str, value: Any) -> MscvtError:

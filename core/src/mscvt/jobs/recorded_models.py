@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from mscvt.description.description import Description, describe
-from mscvt.dialects.args_experts import check_expert_layers
+from mscvt.dialects.args_experts import as_configured, check_expert_layers
 from mscvt.dialects.args_meaning import check_meaning, said_by_roles
 from mscvt.dialects.args_read import absent_copies, read_hyperparameters, read_model_type, read_options
 from mscvt.dialects.known import Recognised, dialect_of, recognise
@@ -143,6 +143,8 @@ def _recorded(
     """The model that args record."""
     dialect = dialect_of(asked)
     args, notes, experts = dialect.in_our_words(args, model_fields(family.model_type))
+    if experts is not None and configured is not None:
+        args = {**args, **as_configured(experts, configured)}
     options, more = read_options(args, asked)
     if dialect.DISTRIBUTED is not None:
         options = replace(options, ckpt_format=ckpt_format)
