@@ -10,7 +10,10 @@ import importlib
 import pytest
 import torch
 import transformers
+from megatron.core.models.common.embeddings.yarn_rotary_pos_embedding import YarnRotaryEmbedding, _yarn_get_mscale
 from megatron.core.transformer.moe.moe_utils import topk_routing_with_score_function
+from transformers import DeepseekV3Config
+from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3Attention, DeepseekV3RotaryEmbedding
 
 from biased_plugin import installed
 from mscvt.jobs.prepare import prepare_to_megatron
@@ -33,6 +36,8 @@ GLM |= {"n_shared_experts": 1, "moe_intermediate_size": 6, "first_k_dense_replac
 BAILING = {**GLM, "model_type": "bailing_moe", "num_shared_experts": 1, "n_group": 4, "topk_group": 2}
 HUNYUAN = {**GLM, "model_type": "hy_v3", "router_scaling_factor": 2.5, "num_shared_experts": 1, "route_norm": True}
 HUNYUAN["routed_scaling_factor"] = None
+YARN = {"type": "yarn", "rope_type": "yarn", "factor": 40.0, "beta_fast": 32, "beta_slow": 1}
+YARN |= {"mscale": 1.0, "mscale_all_dim": 0.8, "original_max_position_embeddings": 4096}
 CONFIGS = {
     "llama2": LLAMA,
     "qwen25": {**QWEN, "model_type": "qwen2", "head_dim": None},
@@ -43,6 +48,7 @@ CONFIGS = {
     "mixtral": {**QWEN, **EXPERTS, "model_type": "mixtral", "num_local_experts": 8},
     "deepseek3": V3,
     "deepseek3, one group": {**V3, "n_group": 1, "topk_group": 1},
+    "deepseek3, yarn": {**V3, "qk_rope_head_dim": 16, "rope_scaling": YARN},
     "deepseek2": {**V2, "topk_method": "group_limited_greedy"},
     "deepseek2-lite": {**V2, **GREEDY},
     "glm45": {**GLM, "first_k_dense_replace": 2, "n_group": 4, "topk_group": 2},
@@ -134,6 +140,31 @@ def test_projections_have_biases_and_mlps_a_gate_where_the_model_has(name, told)
     built, is_biased = config_of(told[name]), name in ("starcoder2", "smollm3")
     assert (built.add_bias_linear, built.gated_linear_unit) == (is_biased, name not in ("starcoder2", "plm"))
     assert built.normalization == ("LayerNorm" if name == "starcoder2" else "RMSNorm")
+
+
+@pytest.mark.parametrize("name", ["deepseek3, yarn", "deepseek3"])
+def test_megatron_rotates_as_the_models_own_class_does(name, told, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: "cpu")
+    config, built = DeepseekV3Config(**CONFIGS[name], attn_implementation="eager"), config_of(told[name])
+    theirs, attention = DeepseekV3RotaryEmbedding(config), DeepseekV3Attention(config, 0)
+    ours = YarnRotaryEmbedding(
+        built.qk_pos_emb_head_dim,
+        rotary_base=built.rotary_base,
+        use_cpu_initialization=True,
+        scaling_factor=built.rotary_scaling_factor,
+        original_max_position_embeddings=built.original_max_position_embeddings,
+        beta_fast=built.beta_fast,
+        beta_slow=built.beta_slow,
+        mscale=built.mscale,
+        mscale_all_dim=built.mscale_all_dim,
+    )
+    angles, scale = ours.get_emb(2)
+    torch.testing.assert_close(angles[1, 0, 0, : built.qk_pos_emb_head_dim // 2], theirs.inv_freq)
+    assert scale == pytest.approx(theirs.attention_scaling)
+    width = built.qk_head_dim + built.qk_pos_emb_head_dim
+    assert attention.scaling == pytest.approx(
+        _yarn_get_mscale(built.rotary_scaling_factor, built.mscale_all_dim) ** 2 / width**0.5
+    )
 
 
 def test_shared_expert_of_qwen2_is_as_wide_as_it_is(told):

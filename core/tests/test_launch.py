@@ -2,6 +2,8 @@
 
 import pytest
 
+from mscvt.dialects import megatron
+from mscvt.dialects.megatron.scaling import scaling
 from mscvt.dialects.settings import recorded_settings, settings_of, unsaid
 
 LLAMA3 = {
@@ -143,6 +145,52 @@ def test_scaling_that_training_has_no_option_for_is_noted(config, said):
     notes = unsaid(config, has_experts=False)
     assert len(notes) == len(said)
     assert all(word in note for word, note in zip(said, notes, strict=True))
+
+
+def test_scaling_that_is_the_familys_is_noted_where_the_family_does_not_speak():
+    config = {"rope_scaling": {"type": "longrope", "long_factor": [1.0]}}
+    assert unsaid(config, has_experts=False) == ()
+    (note,) = unsaid(config, has_experts=False, is_usual=False)
+    assert "(longrope)" in note
+
+
+LATENT, PLAIN = {"mla.kv_down"}, {"attention.q"}
+BY_EIGHT = {"use_rope_scaling": True, "rope_scaling_factor": 8.0}
+
+
+@pytest.mark.parametrize(
+    ("kind", "roles", "told", "noted"),
+    [
+        (LLAMA3, PLAIN, {"use_rope_scaling": True, "rope_scaling_factor": 8.0}, []),
+        (
+            {**LLAMA3, "low_freq_factor": 2.0},
+            PLAIN,
+            {"use_rope_scaling": True, "rope_scaling_factor": 8.0},
+            ["low_freq"],
+        ),
+        (
+            YARN,
+            LATENT,
+            {"rotary_scaling_factor": 40, "mscale": 1.0, "mscale_all_dim": 1.0},
+            [],
+        ),
+        (
+            {"type": "yarn", "factor": 4, "beta_fast": 16, "original_max_position_embeddings": 2048},
+            LATENT,
+            {"rotary_scaling_factor": 4},
+            ["with beta_fast 16, and Megatron-LM has 32", "embeddings 2048, and Megatron-LM has 4096"],
+        ),
+        (YARN, PLAIN, {}, ["(yarn), for which Megatron-LM has no option"]),
+        ({"type": "default"}, LATENT, {}, []),
+    ],
+    ids=["llama3", "llama3 otherwise", "yarn", "yarn otherwise", "yarn without latent attention", "none"],
+)
+def test_megatron_is_told_of_scaling_what_it_has_options_for(kind, roles, told, noted):
+    settings = settings_of({"rope_scaling": kind}, has_experts=False)
+    assert scaling(settings, roles) == told
+    notes = megatron.unsaid(settings, roles)
+    assert len(notes) == len(noted)
+    assert all(words in note for words, note in zip(noted, notes, strict=True))
 
 
 def test_recorded_values_of_another_kind_are_passed_over():

@@ -177,3 +177,11 @@ class Dialect(Protocol):
             kept: The layers that are kept.
             settings: How tokens are routed and positions scaled, as `mscvt.dialects.settings` gives it.
         """
+
+    def unsaid(self, settings: Mapping[str, Any], roles: Collection[str]) -> tuple[str, ...]:
+        """What of the settings the training script has no option for, one line each.
+
+        Args:
+            settings: As `mscvt.dialects.settings` gives them.
+            roles: The roles of the layers that are kept.
+        """

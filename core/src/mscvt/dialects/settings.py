@@ -49,8 +49,8 @@ _SCALING: Mapping[str, Mapping[str, str]] = MappingProxyType(
     }
 )
 """Kind of scaling -> argument -> what a configuration calls it."""
-_FAMILYS = frozenset({None, "default", "longrope"})
-"""No scaling, and that whose numbers are the family's business."""
+_NONE, _FAMILYS = frozenset({None, "default"}), frozenset({"longrope"})
+"""No scaling, and that whose numbers are the business of the family, which speaks of the usual dialect."""
 
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -88,12 +88,17 @@ def recorded_settings(args: Mapping[str, Any], *, has_experts: bool, is_biased: 
 
 
 def unsaid(
-    config: Mapping[str, Any], said: Mapping[str, Any] = NOTHING, *, has_experts: bool, is_biased: bool = False
+    config: Mapping[str, Any],
+    said: Mapping[str, Any] = NOTHING,
+    *,
+    has_experts: bool,
+    is_biased: bool = False,
+    is_usual: bool = True,
 ) -> tuple[str, ...]:
     """What training has no option for that is known here, one line each; `settings_of` has the rest."""
     notes = []
     kind, _ = _scaling(config)
-    if kind not in _SCALING and kind not in _FAMILYS:
+    if kind not in {*_SCALING, *_NONE, *(_FAMILYS if is_usual else ())}:
         notes.append(f"config.json scales rotary embeddings ({shown(kind)}), for which no option of training is known")
     if not has_experts:
         return tuple(notes)

@@ -62,14 +62,16 @@ def to_shards(
     if recorded.flags is not None:
         flags = recorded.flags
     else:
-        has_experts = "num_experts" in model.h
-        is_biased = "moe.router_bias" in model.family.roles(model.kept, model.h)
+        roles = model.family.roles(model.kept, model.h)
+        has_experts, is_biased = "num_experts" in model.h, "moe.router_bias" in roles
         if config is None:
             settings = recorded_settings(recorded.source, has_experts=has_experts, is_biased=is_biased)
         else:
-            spelled, said = model.family.respelled(config), model.family.args(model.h, model.kept)
-            settings = settings_of(spelled, said, has_experts=has_experts, is_biased=is_biased)
-            notes = (*notes, *unsaid(spelled, said, has_experts=has_experts, is_biased=is_biased))
+            said = model.family.respelled(config), model.family.args(model.h, model.kept)
+            settings = settings_of(*said, has_experts=has_experts, is_biased=is_biased)
+            usual = dialect.IS_USUAL
+            notes = (*notes, *unsaid(*said, has_experts=has_experts, is_biased=is_biased, is_usual=usual))
+        notes = (*notes, *dialect.unsaid(settings, roles))
         flags = " ".join(dialect.training_flags(model.family, model.options, model.h, model.kept, settings))
     args |= {**settings, "params_dtype": TORCH_NAMES[plan.largest_dtype], **recorded.args}
     args = dict(sorted(args.items()))

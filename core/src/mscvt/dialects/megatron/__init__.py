@@ -7,6 +7,7 @@ from mscvt.dialects.megatron.checks import check
 from mscvt.dialects.megatron.launch import training_flags
 from mscvt.dialects.megatron.pipeline import topology
 from mscvt.dialects.megatron.rules import empty_states, rules
+from mscvt.dialects.megatron.scaling import unsaid
 from mscvt.dialects.options import MEGATRON as NAME
 
 DISTRIBUTED = dist
@@ -26,4 +27,5 @@ __all__ = [
     "rules",
     "topology",
     "training_flags",
+    "unsaid",
 ]

@@ -8,6 +8,7 @@ from typing import Any
 
 from mscvt.dialects.megatron.args_written import OF_FAMILIES, make_args
 from mscvt.dialects.megatron.args_written import settings as settings_of
+from mscvt.dialects.megatron.scaling import scaling
 from mscvt.dialects.options import MEGATRON, Options
 from mscvt.model.family import Hyperparameters, Layer
 from mscvt.model.options import flag, rows_in
@@ -52,7 +53,7 @@ def training_flags(
         words += ["--group-query-attention", f"--num-query-groups {h['num_query_groups']}"]
     if any(role.startswith("mixer.") for role in roles):
         words.append("--spec megatron.core.models.mamba.mamba_layer_specs mamba_stack_spec")
-    words += _words_of(settings_of(family, h, kept) | _routing(settings) | _scaling(settings), h, roles)
+    words += _words_of(settings_of(family, h, kept) | _routing(settings) | scaling(settings, roles), h, roles)
     for row in rows_in(Options, MEGATRON).values():
         value = getattr(options, row.name)
         if not row.recorded or row.name in _NOT_PASSED or value in (None, False, (), 0):
@@ -83,13 +84,6 @@ def _of_family(family: Family, h: Hyperparameters, kept: Sequence[Layer], args: 
 def _routing(settings: Mapping[str, Any]) -> dict[str, Any]:
     """How tokens are routed."""
     return {name: value for name, value in settings.items() if name.startswith("moe_router_")}
-
-
-def _scaling(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """How rotary embeddings are scaled, where that is "llama3", the only way with options of its own."""
-    if settings.get("rope_scaling_type") != "llama3":
-        return {}
-    return {"use_rope_scaling": True, "rope_scaling_factor": settings.get("rope_scaling_factor")}
 
 
 def _words_of(settings: Mapping[str, Any], h: Hyperparameters, roles: frozenset[str]) -> list[str]:

@@ -4,7 +4,7 @@ from mscvt.dialects.mindspeed import lora
 from mscvt.dialects.mindspeed.args_words import in_our_words
 from mscvt.dialects.mindspeed.args_written import make_args
 from mscvt.dialects.mindspeed.checks import check
-from mscvt.dialects.mindspeed.launch import training_flags
+from mscvt.dialects.mindspeed.launch import training_flags, unsaid
 from mscvt.dialects.mindspeed.pipeline import topology
 from mscvt.dialects.mindspeed.rules import empty_states, rules
 from mscvt.dialects.options import MINDSPEED as NAME
@@ -26,4 +26,5 @@ __all__ = [
     "rules",
     "topology",
     "training_flags",
+    "unsaid",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from mscvt.dialects.mindspeed.args_written import make_args
@@ -64,6 +64,11 @@ def training_flags(
     theirs = {each.partition(" ")[0]: each for each in family.flags(h, kept, args, MINDSPEED)}
     ours = {name: value for name, value in words.items() if value is not None and value is not False}
     return (*(_written(name, value) for name, value in ours.items() if name not in theirs), *theirs.values())
+
+
+def unsaid(_settings: Mapping[str, Any], _roles: Collection[str]) -> tuple[str, ...]:
+    """Nothing: settings are what the script has options for."""
+    return ()
 
 
 def _model_flags(args: Mapping[str, Any], h: Hyperparameters) -> dict[str, Any]:
