@@ -119,6 +119,62 @@ def test_dense_layers_that_no_field_tells_are_listed_and_said(tmp_path):
     assert any("[1] are the dense ones" in line for line in shown["unplaced"])
 
 
+def test_tied_checkpoint_gives_the_head_a_name_and_its_field_the_default_of_the_class(tmp_path):
+    tied = {**LLAMA, "tie_word_embeddings": True}
+    tensors = source_tensors(load_registry().family("llama2"), tied)
+    assert "lm_head.weight" not in tensors
+    shown, module = written(tmp_path / "unknown", tied, tensors)
+    assert 'FIELDS = {\n    "tie_word_embeddings": flag("tie_word_embeddings", default=True),\n}' in module
+    assert "names=DECODER)" in module
+    assert shown["unplaced"] == []
+    known = {**tied, "architectures": ["LlamaForCausalLM"]}
+    _, module = written(tmp_path / "known", known, tensors)
+    assert "FIELDS" not in module, "the class takes a model for untied whose configuration doesn't say it"
+    untied = {**LLAMA, "model_type": "smollm3", "architectures": ["SmolLM3ForCausalLM"]}
+    _, module = written(tmp_path / "usual", untied, source_tensors(load_registry().family("llama2"), LLAMA))
+    assert '"tie_word_embeddings": flag("tie_word_embeddings", default=True)' in module
+
+
+def test_what_the_configuration_says_that_nothing_reads_is_listed_and_stands_in_the_module(tmp_path):
+    said = {"attention_bias": False, "hidden_act": "gelu", "no_rope_layers": [1, 1, 1, 0]}
+    of_no_matter = {"initializer_range": 0.1, "attention_dropout": 0.1, "bos_token_id": 1, "sliding_window": None}
+    config = {**LLAMA, **said, **of_no_matter, "layer_types": ["full_attention"] * 4}
+    shown, module = written(tmp_path, config, source_tensors(load_registry().family("llama2"), LLAMA))
+    (note,) = [note for note in shown["notes"] if "nothing reads" in note]
+    assert note.startswith("config.json says attention_bias, hidden_act, no_rope_layers, which nothing reads")
+    assert '#   hidden_act: "gelu"\n#   no_rope_layers: [1, 1, 1, 0]\n\n' in module
+
+
+@pytest.mark.parametrize(("architecture", "size"), [("LlamaForCausalLM", 8), ("GPT2LMHeadModel", None), (None, None)])
+def test_small_configuration_has_heads_of_a_size_of_their_own_where_the_class_takes_one(architecture, size, tmp_path):
+    config = {**LLAMA, "architectures": [architecture]} if architecture else LLAMA
+    written(tmp_path, config, source_tensors(load_registry().family("llama2"), LLAMA))
+    test = (tmp_path / "plugin/tests/test_mine.py").read_text()
+    assert (f'"head_dim": {size}' in test and '"hidden_size": 72' in test) is (size is not None)
+    assert ('"hidden_size": 96' in test) is (size is None)
+
+
+def test_field_for_chosen_experts_is_found_under_other_names(tmp_path):
+    tensors = source_tensors(load_registry().family("qwen3-moe"), MIXTURE)
+    _, module = written(tmp_path, {**MIXTURE, "moe_k": 3}, tensors)
+    assert '"moe_router_topk": count("moe_k")' in module
+
+
+def test_reason_why_a_model_can_not_be_described_is_short_and_names_no_folder(tmp_path):
+    tensors = source_tensors(load_registry().family("llama2"), LLAMA)
+    shown, _ = written(tmp_path, {name: value for name, value in LLAMA.items() if name != "vocab_size"}, tensors)
+    (line,) = [line for line in shown["unplaced"] if line.startswith("the model can't be described: ")]
+    assert "vocab_size is missing" in line
+    assert str(tmp_path) not in line
+
+
+def test_name_that_is_taken_is_noted_without_a_checkpoint_too(tmp_path):
+    outcome = run_main("new-plugin", "llama2", "--to", tmp_path / "plugin", "--json")
+    assert json.loads(outcome.out)["notes"] == [
+        "mscvt-llama serves the model type 'llama2' already; uninstall it, or choose another name"
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "hint"),
     [("mscvt-mine", "mine"), ("Mine Family", "mine-family"), ("-x", "x"), ("../x", "x"), ("a'b", "a-b")],

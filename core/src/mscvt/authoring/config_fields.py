@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
 from types import MappingProxyType
 from typing import Any
 
 from mscvt.authoring.recognised import Recognised
+from mscvt.dialects.settings import CONFIG_FIELDS
 from mscvt.model.fields import DECODER_FIELDS, Field, count, flag, is_whole
 from mscvt.model.hyperparameters import lookup
 from mscvt.records import dataclass
@@ -30,7 +32,15 @@ _SYNONYMS = ("num_experts", "num_local_experts")
 _EXPERT_SIZES = ("moe_intermediate_size", "expert_intermediate_size", "intermediate_size")
 _SHARED_SIZES = ("moe_shared_expert_intermediate_size", "shared_expert_intermediate_size", "shared_intermediate_size")
 _SHARED_COUNTS = ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts")
+_TOPK = ("moe_k", "moe_top_k", "num_experts_per_token", "num_selected_experts")
 _LATENT = ("kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
+_WITHOUT_EFFECT = (
+    *("_*", "architectures", "auto_map", "model_type", "transformers_version", "dtype", "torch_dtype"),
+    *("*_token_id", "*dropout*", "initializer_*", "use_cache", "output_*", "*aux_loss*", "quantization_config"),
+)
+"""Fields that are about files, text, training or generating."""
+_UNREMARKABLE: Mapping[str, Any] = MappingProxyType({"hidden_act": "silu", "pretraining_tp": 1})
+"""Other fields, and the value that says what is so anyway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +51,19 @@ class Fields:
     notes: tuple[str, ...]
 
 
-def find_fields(config: Mapping[str, Any], found: Recognised) -> Fields:
+def find_fields(config: Mapping[str, Any], found: Recognised, *, is_usually_tied: bool) -> Fields:
     """Find the fields of a configuration.
 
     Args:
         config: The parsed `config.json`.
         found: The roles of the checkpoint.
+        is_usually_tied: Whether the embedding is the output layer where a configuration doesn't say it.
     """
     fields: dict[str, Field] = {}
     notes: list[str] = []
-    _renamed(config, found, fields, notes)
+    _renamed(config, fields, notes)
+    if is_usually_tied:
+        fields["tie_word_embeddings"] = flag("tie_word_embeddings", default=True)
     if found.experts:
         _of_experts(config, found, fields, notes)
     if "mla.kv_down" in found.shapes:
@@ -60,7 +73,26 @@ def find_fields(config: Mapping[str, Any], found: Recognised) -> Fields:
     return Fields(fields, tuple(notes))
 
 
-def _renamed(config: Mapping[str, Any], found: Recognised, fields: dict[str, Field], notes: list[str]) -> None:
+def unread(config: Mapping[str, Any], fields: Mapping[str, Field]) -> dict[str, Any]:
+    """What a configuration says that nothing reads, and that may change tensors or what they mean.
+
+    Args:
+        config: The parsed `config.json`.
+        fields: The model type's own fields.
+    """
+    read = {path.partition(".")[0] for entry in {**DECODER_FIELDS, **fields}.values() for path in entry.paths}
+    return {
+        name: value
+        for name, value in sorted(config.items())
+        if name not in read | CONFIG_FIELDS
+        and not any(fnmatch(name, pattern) for pattern in _WITHOUT_EFFECT)
+        and value is not None
+        and value != _UNREMARKABLE.get(name, ...)
+        and not (name == "layer_types" and set(value) == {"full_attention"})
+    }
+
+
+def _renamed(config: Mapping[str, Any], fields: dict[str, Field], notes: list[str]) -> None:
     """Fields of the core that this configuration calls by another name."""
     for name, usual in DECODER_FIELDS.items():
         if lookup(config, usual.paths) is not None:
@@ -70,8 +102,6 @@ def _renamed(config: Mapping[str, Any], found: Recognised, fields: dict[str, Fie
             fields[name] = Field((other, *usual.paths), usual.kind, usual.default, usual.least)
         elif usual.default is ...:
             notes.append(f"field {name}: config.json has no {' or '.join(usual.paths)}")
-    if "head" not in found.blocks["model"] and config.get("tie_word_embeddings") is None:
-        fields["tie_word_embeddings"] = flag("tie_word_embeddings", default=True)
 
 
 def _of_experts(config: Mapping[str, Any], found: Recognised, fields: dict[str, Field], notes: list[str]) -> None:
@@ -85,6 +115,8 @@ def _of_experts(config: Mapping[str, Any], found: Recognised, fields: dict[str, 
     if name is None:
         notes.append(f"field moe_intermediate_size: no field of config.json is {size}")
     fields["moe_intermediate_size"] = count(name or _EXPERT_SIZES[0])
+    if (chosen := next((name for name in _TOPK if name in config), None)) and "num_experts_per_tok" not in config:
+        fields["moe_router_topk"] = count(chosen)
     if "moe.shared.down" in found.shapes:
         shared = found.shapes["moe.shared.down"][-1]
         if (width := _with_value(config, _SHARED_SIZES, shared)) is not None:

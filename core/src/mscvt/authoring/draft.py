@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import field, replace
+from types import MappingProxyType
 from typing import Any
 
-from mscvt.authoring.config_fields import find_fields
+from mscvt.authoring.config_fields import find_fields, unread
 from mscvt.authoring.layer_rules import layer_rule
 from mscvt.authoring.recognised import recognise
 from mscvt.authoring.small_config import small_config
@@ -15,10 +16,12 @@ from mscvt.model.family import DENSE, Layer, ModelType
 from mscvt.model.fields import DECODER_FIELDS, Field, is_whole
 from mscvt.model.hyperparameters import lookup
 from mscvt.plugins import defaults
-from mscvt.plugins.blocks import DECODER
+from mscvt.plugins.blocks import DECODER, ENDS
 from mscvt.plugins.family import Family, Plugin
 from mscvt.records import dataclass
 from mscvt.tensors.info import TensorInfo
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,8 @@ class Draft:
     config: Mapping[str, Any]
     """A small one, for tests."""
     notes: tuple[str, ...] = ()
+    unread: Mapping[str, Any] = field(default_factory=dict)
+    """What the checkpoint's configuration says that nothing reads."""
 
 
 _PLAIN: Mapping[str, Any] = {
@@ -63,18 +68,24 @@ def plain_draft(name: str) -> Draft:
     return Draft(name, said, DECODER, {}, (), (), 0, config)
 
 
-def draft_from(name: str, config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> Draft:
+def draft_from(
+    name: str, config: Mapping[str, Any], tensors: Mapping[str, TensorInfo], usual: Mapping[str, Any] = NOTHING
+) -> Draft:
     """What a checkpoint shows of its family.
 
     Args:
         name: Of the model type.
         config: The parsed `config.json`.
         tensors: Every tensor.
+        usual: What a configuration of the model's own class says where nothing is said, as far as that is known.
     """
     count = lookup(config, (*DECODER_FIELDS["num_layers"].paths, "n_layer", "n_layers"))
     layers = count if is_whole(count) else 0
     found = recognise(tensors, layers)
-    fields = find_fields(config, found)
+    has_head = "head" in found.blocks["model"]
+    blocks = found.blocks if has_head else {**found.blocks, "model": {**found.blocks["model"], "head": ENDS["head"]}}
+    is_usually_tied = usual.get("tie_word_embeddings", not has_head) is True
+    fields = find_fields(config, found, is_usually_tied=is_usually_tied)
     notes = list(fields.notes)
     rule = layer_rule(config, layers, found.dense) if found.dense else None
     if found.dense and rule is None:
@@ -86,14 +97,27 @@ def draft_from(name: str, config: Mapping[str, Any], tensors: Mapping[str, Tenso
     return Draft(
         name=name,
         config_type=said if isinstance(said, str) else name,
-        blocks=found.blocks,
+        blocks=blocks,
         fields=every,
         rules=tuple(_norms_of_heads(config, every, found.shapes)),
         dense=() if rule else found.dense,
         mtp=found.mtp,
         config=small_config(config, every),
         notes=tuple(notes),
+        unread=unread(config, every),
     )
+
+
+def with_head_size(draft: Draft) -> Draft | None:
+    """The draft with heads in its small configuration that are not as large as the hidden size makes them.
+
+    None where they are so already, or have sizes of another kind.
+    """
+    config = draft.config
+    is_plain = "kv_lora_rank" not in draft.fields and {"hidden_size", "num_attention_heads"} <= config.keys()
+    if not is_plain or lookup(config, {**DECODER_FIELDS, **draft.fields}["kv_channels"].paths) is not None:
+        return None
+    return replace(draft, config={**config, **{name: _PLAIN[name] for name in ("hidden_size", "head_dim")}})
 
 
 def _norms_of_heads(

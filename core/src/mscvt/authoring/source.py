@@ -43,6 +43,9 @@ def module_text(draft: Draft, unplaced: Sequence[str]) -> str:
     comments = "".join(f"#   {printable(line)}\n" for line in unplaced)
     if comments:
         comments = f"\n# Not placed yet:\n{comments}"
+    if draft.unread:
+        said = "".join(f"#   {printable(f'{name}: {literal(value)}'):.110}\n" for name, value in draft.unread.items())
+        comments += f"\n# Of config.json, nothing reads these; what changes tensors or training wants a field:\n{said}"
     return (
         f"from collections.abc import Sequence\n\n{_import(used)}\n\nMSCVT_API = 2\n{comments}"
         f"{tables}\n\n" + "\n\n".join(hooks)

@@ -256,8 +256,9 @@ mscvt convert --load-model-type hf --save-model-type mg \\
     Command(
         name="new-plugin",
         summary="Write the plugin of a family of models, to begin with.",
-        text="A complete distribution with tests that pass. With --from, its table of names is what could be "
-        "recognised in a checkpoint; the rest is listed.",
+        text="A complete distribution with tests. With --from, its table of names is what could be recognised in a "
+        "checkpoint; what could not, and what its configuration says that nothing reads, is listed, and tests fail "
+        "where it matters.",
         example="mscvt new-plugin mine --from model-hf",
         tables=(NewPlugin, Output),
         positional=("name",),

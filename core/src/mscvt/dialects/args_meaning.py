@@ -50,6 +50,7 @@ _SAID_BY_ROLES: Mapping[str, tuple[str, Any]] = MappingProxyType(
         "head_bias": ("add_output_layer_bias", True),
         "moe.shared_gate": ("shared_expert_gate", True),
         "norm.input_bias": ("normalization", "LayerNorm"),
+        **dict.fromkeys(("norm.post_attention", "norm.post_mlp"), ("post_norm", True)),
     }
 )
 """Role -> the setting of a model that has it, and its value."""

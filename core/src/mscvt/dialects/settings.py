@@ -49,6 +49,10 @@ _SCALING: Mapping[str, Mapping[str, str]] = MappingProxyType(
     }
 )
 """Kind of scaling -> argument -> what a configuration calls it."""
+CONFIG_FIELDS = frozenset({"rope_scaling", "rope_parameters", "topk_method"}).union(
+    *(paths for paths, _ in _ROUTER.values())
+)
+"""The fields of `config.json` that are read here, whatever the family."""
 _NONE, _FAMILYS = frozenset({None, "default"}), frozenset({"longrope"})
 """No scaling, and that whose numbers are the business of the family, which speaks of the usual dialect."""
 

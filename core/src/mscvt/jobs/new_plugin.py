@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from string import Template
-from typing import Any
 
-from mscvt.authoring.draft import Draft, draft_from, drafted_family, plain_draft
+from mscvt.authoring.draft import Draft, draft_from, drafted_family, plain_draft, with_head_size
 from mscvt.authoring.source import assignment, module_text
 from mscvt.errors import MscvtError
 from mscvt.formats.huggingface.config import CONFIG, read_config
 from mscvt.formats.huggingface.reader import HuggingFaceSource
+from mscvt.jobs.real_classes import RealNames, real_classes, takes_heads, usual_configuration
 from mscvt.jobs.whole_model import whole_model
 from mscvt.plugins.registry import Registry
 from mscvt.records import dataclass
@@ -22,7 +22,6 @@ from mscvt.views.names import NameRow, name_table
 
 _NAME = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)*")
 _PREFIX = "mscvt-"
-_ARCHITECTURE = re.compile(r"[A-Za-z]\w*")
 _FILES: Mapping[str, str] = {
     "pyproject.toml": "pyproject.toml",
     "README.md": "README.md",
@@ -65,11 +64,21 @@ def write_plugin(name: str, registry: Registry, source: Path | None = None, targ
     notes = []
     if source is not None:
         config, tensors = read_config(source), HuggingFaceSource(source).tensors
-        draft = draft_from(name, config, tensors)
-        unplaced = [*draft.notes, *_differences(draft, source, tensors)]
-        real = _real_classes(config)
+        real = real_classes(config)
+        draft = draft_from(name, config, tensors, usual_configuration(real))
         if real is None:
             notes.append("transformers has no class for this model that the tests could compare names and logits with")
+        elif (larger := with_head_size(draft)) is not None and takes_heads(real, larger.config):
+            draft = larger
+        unplaced = [*draft.notes, *_differences(draft, source, tensors)]
+        if draft.unread:
+            notes.append(
+                f"config.json says {', '.join(draft.unread)}, which nothing reads: what changes tensors, what is "
+                "computed or how it is trained wants a field, and may be why a test of the logits fails"
+            )
+    if name in registry.families or name in registry.contested:
+        of = registry.contested.get(name) or [registry.families[name].plugin.distribution]
+        notes.append(f"{', '.join(of)} serves the model type {name!r} already; uninstall it, or choose another name")
     served = [other for other in registry.families.values() if draft.config_type in other.model_type.config_model_types]
     for other in sorted({family.plugin.distribution for family in served}):
         notes.append(f"{other} serves model_type {draft.config_type!r} too; uninstall it to try the new one")
@@ -104,10 +113,12 @@ def _differences(draft: Draft, source: Path, tensors: Mapping[str, TensorInfo]) 
     try:
         table = name_table(tensors, whole_model(family, source).description, family.model_type.ignored)
     except MscvtError as error:
-        reason = "; ".join(error.faults) or error.message
+        reason = ("; ".join(error.faults) or error.message).replace(str(source / CONFIG), CONFIG)
+        reason = reason.replace(f"plugin {family.plugin.called}, ", "")
         known = {name for names in draft.blocks.values() for name in names.values()}
         every = name_table(tensors, None).rows
-        return [f"{source / CONFIG}: {reason}", *(_said(row) for row in every if _pattern(row.names) not in known)]
+        unknown = [_said(row) for row in every if _pattern(row.names) not in known]
+        return [f"the model can't be described: {reason:.300}", *unknown]
     wrong = [
         f"{_said(row)}: taken as {row.part.role}, which would be {list(row.part.shape)}"
         for row in table.rows
@@ -127,26 +138,7 @@ def _pattern(folded: str) -> str:
     return re.sub(r"(?<=\.)(?:\{[\d,-]+\}|\d+)(?=\.)", lambda match: next(numbers, match[0]), folded)
 
 
-def _real_classes(config: Mapping[str, Any]) -> tuple[str, str] | None:
-    """The names of the configuration's and of the model's class in transformers, where it has them."""
-    said = config.get("architectures")
-    architecture = said[0] if isinstance(said, list) and said else None
-    if not isinstance(architecture, str) or not _ARCHITECTURE.fullmatch(architecture):
-        return None
-    try:
-        import transformers
-
-        model = getattr(transformers, architecture, None)
-        configuration = getattr(model, "config_class", None)
-        if configuration is None or configuration.model_type != config.get("model_type"):
-            return None
-    except (ImportError, RuntimeError):  # it is not there, or can't load the model's module
-        return None
-    found: str = configuration.__name__
-    return (found, architecture) if hasattr(transformers, found) else None
-
-
-def _texts(draft: Draft, unplaced: list[str], real: tuple[str, str] | None) -> dict[str, str]:
+def _texts(draft: Draft, unplaced: list[str], real: RealNames | None) -> dict[str, str]:
     """Path -> text of each file."""
     word = draft.name.replace("-", "_")
     imports = "from mscvt.testing import FamilyContract"

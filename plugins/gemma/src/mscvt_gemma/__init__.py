@@ -19,7 +19,7 @@ SETTINGS = {
     "interleave_sliding_window": count("sliding_window", default=None),
 }
 FIELDS = {"tie_word_embeddings": flag("tie_word_embeddings", default=True), **SETTINGS}
-SWITCHES = ("add_rmsnorm_offset", "gelu_tanh", "input_embeds_norm", "post_norm")
+SWITCHES = ("add_rmsnorm_offset", "gelu_tanh", "input_embeds_norm")
 REFUSED = {
     "transformer_impl": "models are trained with local modules alone",
     "dialect": "models have norms behind attention and MLP, and megatron-core has none there",

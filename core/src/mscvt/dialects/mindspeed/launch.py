@@ -17,7 +17,14 @@ _RENAMED = {
     "router_bias": "--moe-router-enable-expert-bias",
 }
 """Arguments that a script gives under another name."""
-_EVERYWHERE = ("hidden_size", "ffn_hidden_size", "max_position_embeddings", "normalization", "norm_epsilon")
+_EVERYWHERE = (
+    "hidden_size",
+    "ffn_hidden_size",
+    "max_position_embeddings",
+    "normalization",
+    "norm_epsilon",
+    "post_norm",
+)
 _ATTENTION = (
     *("num_attention_heads", "group_query_attention", "num_query_groups", "kv_channels", "qk_layernorm"),
     *("add_qkv_bias", "add_dense_bias", "add_output_layer_bias", "swiglu"),
