@@ -73,8 +73,13 @@ def test_answer_of_a_wrong_kind_names_plugin_and_function(what, answer, message)
         FUNCTIONS[what](registry_of(model_type=replace(ACME, **{what: lambda *_: answer})))
 
 
-def test_flags_are_those_of_the_models_sizes_and_end_the_training_flags():
-    made = family_of(model_type=replace(ACME, flags=lambda h, layers: [f"--width {h['hidden_size']}", "--swap"]))
+@pytest.mark.parametrize(
+    "said",
+    [lambda h, layers: [f"--width {h['hidden_size']}", "--swap"], lambda h: [f"--width {h['hidden_size']}", "--swap"]],
+    ids=["sizes and layers", "sizes"],
+)
+def test_flags_are_those_of_the_models_sizes_and_end_the_training_flags(said):
+    made = family_of(model_type=replace(ACME, flags=said))
     model = model_from_config(made, CONFIG, Options(), "config.json")
     assert training_flags(made, model.options, model.h, model.kept, {})[-2:] == ("--width 8", "--swap")
 

@@ -13,7 +13,7 @@ from mscvt.model.family import DENSE, MODEL, MOE, MTP, Hyperparameters, Layer, M
 from mscvt.model.hyperparameters import model_fields, sizes_of_kept
 from mscvt.parallel.topology import Topology
 from mscvt.plugins.answers import is_names, is_plain, is_rule, is_sizes, is_words
-from mscvt.plugins.flags import filled, spoken_of
+from mscvt.plugins.flags import filled, given_by, spoken_of
 from mscvt.plugins.places import check_places
 from mscvt.plugins.rule_blocks import RuleBlocks
 from mscvt.records import dataclass
@@ -222,7 +222,7 @@ class Family:
         given: Any = self.model_type.flags
         given = given.get(dialect, ()) if isinstance(given, Mapping) else given
         if callable(given):
-            flags = self._try("flags", lambda: given(sizes_of_kept(h, self.model_type, layers), layers))
+            flags = self._try("flags", lambda: given_by(given, sizes_of_kept(h, self.model_type, layers), layers))
             if not is_words(flags):
                 raise self._wrong("flags", f"it returned {flags!r:.200}, expected a list of words")
             return tuple(flags)

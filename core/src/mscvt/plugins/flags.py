@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from itertools import groupby
 from typing import Any
 
 from mscvt.layout.rules import fields_in
+from mscvt.model.family import Hyperparameters, Layer
 from mscvt.model.options import flag
 from mscvt.plugins.answers import is_words
 
@@ -21,6 +23,11 @@ def is_flags(value: Any) -> bool:
         return callable(value) or (is_words(value) and spoken_of(value) is not None)
     except ValueError:
         return False
+
+
+def given_by(function: Callable[..., Any], h: Hyperparameters, layers: Sequence[Layer]) -> Any:
+    """The flags that a function gives; one that takes sizes alone, as all did before 0.2, gets no layers."""
+    return function(h) if len(signature(function).parameters) == 1 else function(h, layers)
 
 
 def spoken_of(flags: Sequence[str]) -> frozenset[str]:
