@@ -145,13 +145,19 @@ def test_what_the_configuration_says_that_nothing_reads_is_listed_and_stands_in_
     assert '#   hidden_act: "gelu"\n#   no_rope_layers: [1, 1, 1, 0]\n\n' in module
 
 
-@pytest.mark.parametrize(("architecture", "size"), [("LlamaForCausalLM", 8), ("GPT2LMHeadModel", None), (None, None)])
-def test_small_configuration_has_heads_of_a_size_of_their_own_where_the_class_takes_one(architecture, size, tmp_path):
-    config = {**LLAMA, "architectures": [architecture]} if architecture else LLAMA
+@pytest.mark.parametrize(
+    ("model_type", "architecture", "size"),
+    [("llama", "LlamaForCausalLM", 8), ("gpt_neox", "GPTNeoXForCausalLM", None), ("llama", "NobodysForCausalLM", None)],
+)
+def test_small_configuration_has_heads_of_a_size_of_their_own_where_the_class_takes_one(
+    model_type, architecture, size, tmp_path
+):
+    config = {**LLAMA, "model_type": model_type, "architectures": [architecture]}
     written(tmp_path, config, source_tensors(load_registry().family("llama2"), LLAMA))
     test = (tmp_path / "plugin/tests/test_mine.py").read_text()
     assert (f'"head_dim": {size}' in test and '"hidden_size": 72' in test) is (size is not None)
     assert ('"hidden_size": 96' in test) is (size is None)
+    assert (architecture in test) is (architecture != "NobodysForCausalLM")
 
 
 def test_field_for_chosen_experts_is_found_under_other_names(tmp_path):
