@@ -76,7 +76,6 @@ def test_answer_of_a_wrong_kind_names_plugin_and_function(what, answer, message)
 @pytest.mark.parametrize(
     "said",
     [lambda h, layers: [f"--width {h['hidden_size']}", "--swap"], lambda h: [f"--width {h['hidden_size']}", "--swap"]],
-    ids=["sizes and layers", "sizes"],
 )
 def test_flags_are_those_of_the_models_sizes_and_end_the_training_flags(said):
     made = family_of(model_type=replace(ACME, flags=said))
