@@ -111,6 +111,7 @@ def test_example_is_found_and_the_broken_plugin_reported(programs):
         "entry_point": "olmoe = mscvt_olmoe",
         "model_types": ["olmoe"],
         "error": None,
+        "notes": [],
     }
     broken = found["mscvt-broken"]
     assert (broken["version"], broken["model_types"]) == ("0.7", [])

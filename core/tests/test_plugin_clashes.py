@@ -40,9 +40,11 @@ def test_config_that_two_model_types_claim_asks_for_a_choice(install):
     )
     assert caught.value.hint == "Choose one with --model-type-hf."
     for distribution in ("mscvt-acme", "mscvt-zenith"):
-        assert found(registry, distribution)[0].error == (
-            "config.json's model_type claimed by more than one distribution: 'acme_config' "
-            "(mscvt-acme 1.2, mscvt-zenith 1.2)"
+        (plugin,) = found(registry, distribution)
+        assert plugin.error is None  # both work, and have their recipes
+        assert plugin.notes == (
+            "a config.json of model_type 'acme_config' can be acme (mscvt-acme 1.2), zenith (mscvt-zenith 1.2): "
+            "--model-type-hf chooses",
         )
     assert {"acme", "zenith"} <= registry.families.keys()
 
@@ -52,7 +54,7 @@ def test_config_that_a_plugin_tells_apart_from_anothers_is_no_clash(install):
     told = GOOD.format(name="zenith").replace('("zenith_config",)', '("acme_config",), matches=lambda config: False')
     install("mscvt-zenith", told)
     registry = load_registry()
-    assert [found(registry, name)[0].error for name in ("mscvt-acme", "mscvt-zenith")] == [None, None]
+    assert [found(registry, name)[0].notes for name in ("mscvt-acme", "mscvt-zenith")] == [(), ()]
     assert registry.recognise({"model_type": "acme_config"}).model_type.name == "acme"
 
 

@@ -207,6 +207,7 @@ def test_plugins_command_lists_what_works_and_what_does_not(install):
         "entry_point": "it = mscvt_acme",
         "model_types": [],
         "error": {"message": "can't be loaded: SystemExit: no licence", "hint": None, "faults": []},
+        "notes": [],
     }
     assert (listed["mscvt-zenith"]["model_types"], listed["mscvt-zenith"]["error"]) == (["zenith"], None)
 

@@ -182,6 +182,8 @@ def print_plugins(plugins: Sequence[Plugin]) -> None:
         say(f"{plugin.distribution} {plugin.version}: {served or plugin.entry_point or 'no plugin'}")
         if plugin.error:
             say(f"  error: {plugin.error}")
+        for note in plugin.notes:
+            say(f"  note: {note}")
 
 
 def print_names(names: Names, notes: Iterable[str]) -> None:

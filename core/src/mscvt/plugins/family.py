@@ -35,11 +35,11 @@ class Plugin:
     """A distribution's plugin, loaded or not.
 
     Attributes:
-        distribution: The name of the distribution that declares the entry point.
-        version: Its version.
+        distribution, version: Those of the distribution that declares the entry point.
         entry_point: Name and target, as `mine = mscvt_mine`.
         model_types: What it serves; empty where it failed to load.
         error: Why it could not be loaded, or what it clashes with; None where all is well.
+        notes: What its users should know, one line each.
     """
 
     distribution: str
@@ -47,6 +47,7 @@ class Plugin:
     entry_point: str
     model_types: tuple[str, ...] = ()
     error: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def called(self) -> str:

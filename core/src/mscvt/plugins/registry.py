@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
 from types import MappingProxyType
@@ -149,9 +149,9 @@ def load_registry(found: Iterable[EntryPoint] | None = None, options: type[Any] 
         name: tuple(family.plugin.called for family in claims) for name, claims in served.items() if len(claims) > 1
     }
     families = {name: claims[0] for name, claims in sorted(served.items()) if len(claims) == 1}
-    clashes = {name: ("model type", name, claimants) for name, claimants in contested.items()} | _of_configs(families)
+    shared = _of_configs(families)
     return Registry(
-        tuple(_with_clashes(plugin, clashes) for plugin in plugins),
+        tuple(_with_clashes(plugin, contested, shared) for plugin in plugins),
         MappingProxyType(families),
         MappingProxyType(contested),
     )
@@ -194,25 +194,31 @@ def _said(distribution: Distribution) -> tuple[str, str]:
     return said.get("name") or "(unknown)", said.get("version") or "?"
 
 
-_Clash = tuple[str, str, tuple[str, ...]]
-"""What is claimed, its name, and the distributions that claim it."""
-
-
-def _of_configs(families: Mapping[str, Family]) -> dict[str, _Clash]:
-    """Model type -> the `model_type` of `config.json` that another distribution's type takes for its own too."""
+def _of_configs(families: Mapping[str, Family]) -> dict[str, list[str]]:
+    """Model type -> what of a `config.json` it takes for its own that another distribution's type does too."""
     claims: dict[str, list[Family]] = {}
     for family in families.values():
         for said in family.model_type.config_model_types if family.model_type.matches is matches_every else ():
             claims.setdefault(said, []).append(family)
-    return {
-        family.model_type.name: ("config.json's model_type", said, tuple(other.plugin.called for other in claimants))
-        for said, claimants in claims.items()
-        if len({other.plugin for other in claimants}) > 1
-        for family in claimants
-    }
+    shared: dict[str, list[str]] = {}
+    for said, claimants in claims.items():
+        if len({family.plugin for family in claimants}) > 1:
+            types = ", ".join(f"{family.model_type.name} ({family.plugin.called})" for family in claimants)
+            for family in claimants:
+                shared.setdefault(family.model_type.name, []).append(f"{said!r} can be {types}")
+    return shared
 
 
-def _with_clashes(plugin: Plugin, clashes: Mapping[str, _Clash]) -> Plugin:
-    own = dict.fromkeys(clashes[name] for name in plugin.model_types if name in clashes)
-    said = [f"{what} claimed by more than one distribution: {name!r} ({', '.join(of)})" for what, name, of in own]
-    return replace(plugin, error="; ".join(said)) if said else plugin
+def _with_clashes(
+    plugin: Plugin, contested: Mapping[str, tuple[str, ...]], shared: Mapping[str, Sequence[str]]
+) -> Plugin:
+    """With an error where nobody can say whose a model type is, and a note where users have to choose."""
+    clashes = [f"{name!r} ({', '.join(contested[name])})" for name in plugin.model_types if name in contested]
+    if clashes:
+        plugin = replace(plugin, error=f"model type claimed by more than one distribution: {'; '.join(clashes)}")
+    notes = dict.fromkeys(
+        f"a config.json of model_type {choice}: --model-type-hf chooses"
+        for name in plugin.model_types
+        for choice in shared.get(name, ())
+    )
+    return replace(plugin, notes=tuple(notes)) if notes else plugin
