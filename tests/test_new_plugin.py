@@ -135,6 +135,13 @@ def test_tied_checkpoint_gives_the_head_a_name_and_its_field_the_default_of_the_
     assert '"tie_word_embeddings": flag("tie_word_embeddings", default=True)' in module
 
 
+@pytest.mark.parametrize("said", [5, [["full_attention"]], [None, {}]], ids=repr)
+def test_layer_types_that_are_none_are_listed_as_what_nothing_reads(said, tmp_path):
+    tensors = source_tensors(load_registry().family("llama2"), LLAMA)
+    shown, _ = written(tmp_path, {**LLAMA, "architectures": ["Unknown"], "layer_types": said}, tensors)
+    assert any("says layer_types, which nothing reads" in note for note in shown["notes"])
+
+
 def test_what_the_configuration_says_that_nothing_reads_is_listed_and_stands_in_the_module(tmp_path):
     said = {"attention_bias": False, "hidden_act": "gelu", "no_rope_layers": [1, 1, 1, 0]}
     of_no_matter = {"initializer_range": 0.1, "attention_dropout": 0.1, "bos_token_id": 1, "sliding_window": None}

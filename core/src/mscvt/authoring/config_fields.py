@@ -39,6 +39,7 @@ _WITHOUT_EFFECT = (
     *("*_token_id", "*dropout*", "initializer_*", "use_cache", "output_*", "*aux_loss*", "quantization_config"),
 )
 """Fields that are about files, text, training or generating."""
+_USUAL_LAYER = "full_attention"
 _UNREMARKABLE: Mapping[str, Any] = MappingProxyType({"hidden_act": "silu", "pretraining_tp": 1})
 """Other fields, and the value that says what is so anyway."""
 
@@ -88,7 +89,7 @@ def unread(config: Mapping[str, Any], fields: Mapping[str, Field]) -> dict[str, 
         and not any(fnmatch(name, pattern) for pattern in _WITHOUT_EFFECT)
         and value is not None
         and value != _UNREMARKABLE.get(name, ...)
-        and not (name == "layer_types" and set(value) == {"full_attention"})
+        and not (name == "layer_types" and isinstance(value, list) and all(kind == _USUAL_LAYER for kind in value))
     }
 
 
