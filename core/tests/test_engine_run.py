@@ -1,12 +1,13 @@
 """Running a plan: every block once, units reported when they are whole, and who works at the same time."""
 
+import signal
 import threading
 import time
 
 import pytest
 import torch
 
-from mscvt.engine.run import run_plan
+from mscvt.engine.run import _Queue, run_plan
 from mscvt.layout.pairs import Loop, pair
 from mscvt.plan.contents import Content, Copy, Plan, Unit
 from mscvt.testing.in_memory import in_memory
@@ -117,3 +118,26 @@ def test_an_error_ends_the_run_and_its_unit_is_not_reported(size):
     assert len(set(numbers)) == len(numbers)
     for number in numbers:
         assert {f"{2 * number}", f"{2 * number + 1}"} <= sink.bytes.keys()
+
+
+def test_a_worker_that_is_interrupted_leaves_the_rest_of_what_it_took(monkeypatch):
+    plan, opened, expected = make([SMALL] * 40)
+    interrupt, is_told = _Queue.interrupt, threading.Event()
+
+    def tells(queue):
+        interrupt(queue)
+        is_told.set()
+
+    def interrupts(block):
+        if not is_told.is_set():
+            signal.raise_signal(signal.SIGINT)
+            assert is_told.wait(60)
+
+    monkeypatch.setattr(_Queue, "interrupt", tells)
+    sink = Sink(interrupts)
+    with pytest.raises(KeyboardInterrupt):
+        run_plan(plan, opened.__getitem__, sink, workers=1)
+    for thread in threading.enumerate():
+        if thread.name.startswith("mscvt-"):
+            thread.join(60)
+    assert sink.bytes == {"0": expected[0], "0 again": expected[0]}
