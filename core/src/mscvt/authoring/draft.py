@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field, replace
-from types import MappingProxyType
 from typing import Any
 
 from mscvt.authoring.config_fields import find_fields, unread
@@ -20,8 +19,6 @@ from mscvt.plugins.blocks import DECODER, ENDS
 from mscvt.plugins.family import Family, Plugin
 from mscvt.records import dataclass
 from mscvt.tensors.info import TensorInfo
-
-NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +66,7 @@ def plain_draft(name: str) -> Draft:
 
 
 def draft_from(
-    name: str, config: Mapping[str, Any], tensors: Mapping[str, TensorInfo], usual: Mapping[str, Any] = NOTHING
+    name: str, config: Mapping[str, Any], tensors: Mapping[str, TensorInfo], usual: Mapping[str, Any] | None = None
 ) -> Draft:
     """What a checkpoint shows of its family.
 
@@ -84,7 +81,7 @@ def draft_from(
     found = recognise(tensors, layers)
     has_head = "head" in found.blocks["model"]
     blocks = found.blocks if has_head else {**found.blocks, "model": {**found.blocks["model"], "head": ENDS["head"]}}
-    is_usually_tied = usual.get("tie_word_embeddings", not has_head) is True
+    is_usually_tied = (usual or {}).get("tie_word_embeddings", not has_head) is True
     fields = find_fields(config, found, is_usually_tied=is_usually_tied)
     notes = list(fields.notes)
     rule = layer_rule(config, layers, found.dense) if found.dense else None

@@ -56,12 +56,11 @@ CONFIG_FIELDS = frozenset({"rope_scaling", "rope_parameters", "topk_method"}).un
 _NONE, _FAMILYS = frozenset({None, "default"}), frozenset({"longrope"})
 """No scaling, and that whose numbers are the business of the family, which speaks of the usual dialect."""
 
-
-NOTHING: Mapping[str, Any] = MappingProxyType({})
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 def settings_of(
-    config: Mapping[str, Any], said: Mapping[str, Any] = NOTHING, *, has_experts: bool, is_biased: bool = False
+    config: Mapping[str, Any], said: Mapping[str, Any] = _NOTHING, *, has_experts: bool, is_biased: bool = False
 ) -> dict[str, Any]:
     """What a `config.json` says: argument -> value, without those that training has anyway.
 
@@ -93,7 +92,7 @@ def recorded_settings(args: Mapping[str, Any], *, has_experts: bool, is_biased: 
 
 def unsaid(
     config: Mapping[str, Any],
-    said: Mapping[str, Any] = NOTHING,
+    said: Mapping[str, Any] = _NOTHING,
     *,
     has_experts: bool,
     is_biased: bool = False,

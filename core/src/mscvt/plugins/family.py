@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import field
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -261,7 +261,7 @@ class Family:
         kinds = {(*layer.kind, *((MTP,) if layer.mtp is not None else ())) for layer in layers}
         return [frozenset(self.names(kind, h)) for kind in sorted(kinds)]
 
-    def features(self, layers: Iterable[Layer], h: Hyperparameters) -> frozenset[str]:
+    def features(self, layers: Collection[Layer], h: Hyperparameters) -> frozenset[str]:
         """The first words of their roles (`moe`, `mla`, `mtp`, ...), and of what other models of the type may have."""
         for layer in {layer.kind: layer for layer in sorted(layers, key=lambda layer: -layer.index)}.values():
             self._check_blocks(layer, h)
